@@ -1,0 +1,1 @@
+//! Benchmarks: ours against a peer, interleaved in one run.

@@ -1,0 +1,1 @@
+//! One configuration schema for both processes and pollux check.

@@ -1,0 +1,1 @@
+//! The cryptography behind pollux-ike.

@@ -1,0 +1,1 @@
+//! IKEv2 without sockets, clock, randomness, runtime or cryptography.

@@ -1,0 +1,1 @@
+//! The vocabulary of both Pollux processes: ids, selectors, suites, ring slots, drop reasons.

@@ -1,0 +1,1 @@
+//! AEAD over bursts of ESP packets.

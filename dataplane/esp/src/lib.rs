@@ -1,0 +1,1 @@
+//! ESP over bursts of packets, without ports, threads or clock.

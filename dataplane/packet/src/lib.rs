@@ -1,0 +1,1 @@
+//! Packet buffers, bursts and header views.

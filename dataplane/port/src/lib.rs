@@ -1,0 +1,1 @@
+//! Ports that bursts come from and go to: AF_XDP, memory, pcap.

@@ -1,0 +1,1 @@
+//! Shared memory of the two Pollux processes: memfd, mapping, ring indices.

@@ -1,0 +1,1 @@
+//! The packet path of one core, from burst in to burst out.

@@ -1,0 +1,1 @@
+//! Network namespaces, peers and oracles for end-to-end tests.

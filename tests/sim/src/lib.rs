@@ -1,0 +1,1 @@
+//! Seeded simulation of IKE cores over a hostile network.
