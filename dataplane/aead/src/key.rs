@@ -1,0 +1,160 @@
+//! Key contexts: everything that is derived once from an SA's keying material.
+
+use std::fmt;
+
+use zeroize::Zeroize;
+
+use crate::dispatch::Engine;
+use crate::kernel::portable::Portable;
+use crate::suite::Suite;
+
+/// Round keys of AES-256: the most any key has.
+pub(crate) const ROUND_KEYS_MAX: usize = 15;
+
+/// Powers of the hash key that a context keeps: as many blocks as a kernel hashes before it reduces.
+pub(crate) const POWERS: usize = 16;
+
+/// What the x86 kernels read of a key.
+///
+/// The kernels share one layout, so that any of them can run any key: round keys in AES order, then H¹⁶ down to
+/// H¹ (each times x, byte-reversed), so that a vector of the last powers is one aligned load.
+/// ChaCha20 keeps its 32 octets of key in the first two round keys.
+#[repr(C, align(16))]
+#[derive(Zeroize)]
+pub(crate) struct Tables {
+    pub(crate) round_keys: [[u8; 16]; ROUND_KEYS_MAX],
+    pub(crate) powers: [[u8; 16]; POWERS],
+}
+
+impl Tables {
+    pub(crate) const EMPTY: Self = Self { round_keys: [[0; 16]; ROUND_KEYS_MAX], powers: [[0; 16]; POWERS] };
+}
+
+/// The key context of one SA in one direction.
+///
+/// 512 octets on eight cache lines, of which a short AES-128-GCM packet touches five. It is zeroized on drop,
+/// cannot be cloned, and `Debug` prints nothing of it. Moving a value leaves its bytes behind as every move in
+/// Rust does: keep keys where they are made, in the table of SAs.
+#[repr(C, align(64))]
+pub struct Key {
+    // hot, read
+    pub(crate) salt: [u8; 4],
+    pub(crate) suite: Suite,
+    pub(crate) engine: Engine,
+    pub(crate) esn: bool,
+    /// What is not AES-GCM or ChaCha20 on a kernel of ours.
+    pub(crate) portable: Box<Portable>,
+    pub(crate) tables: Tables,
+}
+
+const _: () = assert!(size_of::<Key>() <= 640);
+const _: () = assert!(std::mem::offset_of!(Key, tables) == 16);
+// H¹⁶…H¹ must start on a cache line for the aligned loads of the wide kernels.
+const _: () = assert!((16 + 16 * ROUND_KEYS_MAX).is_multiple_of(64));
+
+/// Keying material that does not fit the suite.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The cipher key has another length than the suite's.
+    #[error("{suite} takes a cipher key of {expected} octets, not {actual}")]
+    CipherKeyLength {
+        /// The suite.
+        suite: Suite,
+        /// What it takes.
+        expected: usize,
+        /// What was given.
+        actual: usize,
+    },
+    /// The salt has another length than the suite's.
+    #[error("{suite} takes a salt of {expected} octets, not {actual}")]
+    SaltLength {
+        /// The suite.
+        suite: Suite,
+        /// What it takes.
+        expected: usize,
+        /// What was given.
+        actual: usize,
+    },
+    /// The integrity key has another length than the suite's.
+    #[error("{suite} takes an integrity key of {expected} octets, not {actual}")]
+    AuthKeyLength {
+        /// The suite.
+        suite: Suite,
+        /// What it takes.
+        expected: usize,
+        /// What was given.
+        actual: usize,
+    },
+}
+
+impl Key {
+    /// The context of one SA: `enc` is the cipher key without the salt, `auth` the integrity key; both may be
+    /// empty where the suite has none. `esn` says whether the SA has extended sequence numbers.
+    ///
+    /// # Errors
+    /// A [`KeyError`] tells which of the three has a length that the suite does not take.
+    pub fn new(
+        engine: Engine,
+        suite: Suite,
+        esn: bool,
+        enc: &[u8],
+        salt: &[u8],
+        auth: &[u8],
+    ) -> Result<Self, KeyError> {
+        let (expected, actual) = (suite.key_len(), enc.len());
+        if expected != actual {
+            return Err(KeyError::CipherKeyLength { suite, expected, actual });
+        }
+        let (expected, actual) = (suite.auth_key_len(), auth.len());
+        if expected != actual {
+            return Err(KeyError::AuthKeyLength { suite, expected, actual });
+        }
+        let (expected, actual) = (suite.salt_len(), salt.len());
+        if expected != actual {
+            return Err(KeyError::SaltLength { suite, expected, actual });
+        }
+        let portable = Box::new(Portable::new(suite, enc, auth));
+        let mut key = Self { salt: [0; 4], suite, engine, esn, portable, tables: Tables::EMPTY };
+        key.salt[..salt.len()].copy_from_slice(salt);
+        Ok(key)
+    }
+
+    /// The suite.
+    pub fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// Asks the CPU to bring the context into its caches; worth it a burst early where the table of SAs is
+    /// larger than L2.
+    #[inline]
+    pub fn prefetch(&self) {
+        crate::kernel::prefetch(self);
+    }
+
+    /// Seals `text` with a nonce and AAD of the caller's choice and returns the full tag: the suite's cipher
+    /// outside of ESP, through the same kernel. `None` where the suite is not a combined mode.
+    pub fn seal_detached(&self, nonce: &[u8; 12], aad: &[u8], text: &mut [u8]) -> Option<[u8; 16]> {
+        self.portable.seal_detached(nonce, aad, text)
+    }
+
+    /// Whether the SA has extended sequence numbers.
+    pub fn esn(&self) -> bool {
+        self.esn
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.salt.zeroize();
+        self.tables.zeroize();
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key")
+            .field("suite", &self.suite)
+            .field("material", &"[redacted]")
+            .finish_non_exhaustive()
+    }
+}
