@@ -1,0 +1,40 @@
+//! Running a program to its end, with its output in the error.
+
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Runs `command` and returns its standard output.
+///
+/// # Errors
+/// If it can't be started or fails; the error holds the command and what it printed.
+pub fn run(command: &mut Command) -> Result<String> {
+    let output = output(command)?;
+    if !output.status.success() {
+        bail!(
+            "{command:?}: {}: {}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Runs `command` and returns what it printed and how it ended.
+///
+/// # Errors
+/// If it can't be started.
+pub fn output(command: &mut Command) -> Result<Output> {
+    command.stdin(Stdio::null()).output().with_context(|| format!("{command:?}"))
+}
+
+/// Runs a program with arguments separated by white space.
+///
+/// # Errors
+/// As [`run`].
+pub fn sh(line: &str) -> Result<String> {
+    let mut words = line.split_whitespace();
+    let program = words.next().context("an empty command")?;
+    run(Command::new(program).args(words))
+}

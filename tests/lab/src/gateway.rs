@@ -1,0 +1,1 @@
+//! A Pollux gateway: its two processes and its configuration.
