@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * Which frames go to the workers, which to the kernel, which nowhere.
+ *
+ * A frame gets one verdict. The order of the rules is the security argument:
+ *
+ *  1. What is not IP passes, and so does what the kernel never routes: frames to a link-layer group address,
+ *     link-local, multicast and broadcast packets, packets without a source. ARP, ND, DHCP, OSPF live here.
+ *  2. What the gateway itself is addressed with: IKE passes; on the wan, ESP for us goes to the worker;
+ *     then everything for a local address outside the local selectors passes.
+ *  3. The (local, remote) prefix pair decides about all the rest, before anything looks at fragments or
+ *     tags. A protected packet goes to a worker or dies. It never reaches the kernel's routing.
+ *  4. The rest is the kernel's.
+ *
+ * Local addresses and selectors. On lan and host, a packet *to* the gateway passes in any case: it does not
+ * leave the machine. On the wan, a clear packet to one of our addresses that a selector names (the gateway's
+ * 10.1.0.1 in 10.1.0.0/16, or both ends of a host-to-host tunnel) is what RFC 4301 §5.2 wants discarded, so
+ * the pair decides. A selector such as 0.0.0.0/0 names nobody: with it on both sides, "inside" would take
+ * SSH, ICMP and the routing daemon of the gateway away, and the operator with them. So the loader sets
+ * LOCAL_INSIDE only for prefixes of at least 8 bits (IPv4) or 7 (IPv6, as fc00::/7): the sizes that are
+ * given to one owner. Clear packets for other hosts of such a pair still go to the worker. IKE, ND and
+ * DHCP of the gateway pass even inside a selector: without them, no tunnel could come up.
+ *
+ * Fragments of a protected pair take the way of whole packets. The worker encrypts them where the policy has
+ * no port selector and drops them where it has (RFC 4301 §7); passing them on would leak. Fragments of outer
+ * packets (ESP and UDP 4500 for us) go to the kernel, which alone reassembles.
+ *
+ * Fail closed: bpf_redirect_map(…, XDP_DROP) drops where no socket is bound to the queue, also because
+ * the data plane died. Its return value tells the two apart, and DROP_NO_XSK counts.
+ */
+#include <stdbool.h>
+#include <linux/bpf.h>
+#include <linux/icmpv6.h>
+#include <linux/if_ether.h>
+#include <linux/in.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/udp.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+
+#include "abi.h"
+#include "verdicts.h"
+#include "maps.h"
+#include "parse.h"
+
+#define PORT_IKE         500
+#define PORT_NATT        4500
+#define PORT_DHCP_SERVER 67
+#define PORT_DHCP_CLIENT 68
+
+/* Router solicitation to redirect (RFC 4861 §4), valid only if no router touched it (hop limit 255). */
+#define ND_FIRST     133
+#define ND_LAST      137
+#define ND_HOP_LIMIT 255
+
+struct esp_header {
+	__be32 spi;
+	__be32 sequence;
+};
+
+static __always_inline void count(__u8 role, enum verdict verdict)
+{
+	__u32 key = role * VERDICT_COUNT + verdict;
+	__u64 *frames = bpf_map_lookup_elem(&verdicts, &key);
+
+	if (frames)
+		(*frames)++;
+}
+
+static __always_inline int pass(__u8 role, enum verdict verdict)
+{
+	count(role, verdict);
+	return XDP_PASS;
+}
+
+static __always_inline int drop(__u8 role, enum verdict verdict)
+{
+	count(role, verdict);
+	return XDP_DROP;
+}
+
+static __always_inline int to_worker(struct xdp_md *ctx, const struct port *port, enum verdict verdict)
+{
+	__u32 queue = ctx->rx_queue_index;
+
+	if (queue >= QUEUES_PER_PORT)
+		return drop(port->role, DROP_NO_XSK);
+	if (bpf_redirect_map(&xsks, port->slot * QUEUES_PER_PORT + queue, XDP_DROP) != XDP_REDIRECT)
+		return drop(port->role, DROP_NO_XSK);
+	count(port->role, verdict);
+	return XDP_REDIRECT;
+}
+
+static __always_inline bool is_zero(const __u8 *octets, int n)
+{
+	__u8 any = 0;
+
+#pragma unroll
+	for (int i = 0; i < n; i++)
+		any |= octets[i];
+	return any == 0;
+}
+
+/*
+ * Link-local, multicast, broadcast, unspecified source: the kernel forwards none of them. An IPv4 packet
+ * with a link-local *source* is not among them, since Linux does forward that.
+ */
+static __always_inline bool stays_on_link(const struct facts *f)
+{
+	const __u8 *d = f->destination;
+	const __u8 *s = f->source;
+
+	if (f->group)
+		return true;
+	if (f->ipv6)
+		return d[0] == 0xff || (d[0] == 0xfe && (d[1] & 0xc0) == 0x80) ||
+		       (s[0] == 0xfe && (s[1] & 0xc0) == 0x80) || is_zero(s, 16);
+	return (d[0] & 0xf0) == 224 || (d[0] == 169 && d[1] == 254) ||
+	       (d[0] == 255 && d[1] == 255 && d[2] == 255 && d[3] == 255) || is_zero(s, 4);
+}
+
+/* The entry of the destination among the gateway's own addresses, or NULL. */
+static __always_inline const __u32 *local_address(const struct facts *f)
+{
+	return f->ipv6 ? bpf_map_lookup_elem(&local_addrs6, f->destination)
+		       : bpf_map_lookup_elem(&local_addrs4, f->destination);
+}
+
+static __always_inline const __u32 *class4(void *trie, const __u8 *address)
+{
+	struct lpm4_key key = {.prefix_len = 32};
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(trie, &key);
+}
+
+static __always_inline const __u32 *class6(void *trie, const __u8 *address)
+{
+	struct lpm6_key key = {.prefix_len = 128};
+
+	__builtin_memcpy(key.address, address, sizeof(key.address));
+	return bpf_map_lookup_elem(trie, &key);
+}
+
+/* The set is fetched before the classes: the loader's order of updates counts on it. */
+static __always_inline bool protected_pair(const struct facts *f, const __u8 *local, const __u8 *remote)
+{
+	__u32 zero = 0;
+	void *set = bpf_map_lookup_elem(&pairs, &zero);
+	if (!set)
+		return false;
+
+	const __u32 *l = f->ipv6 ? class6(&local_prefixes6, local) : class4(&local_prefixes4, local);
+	if (!l)
+		return false;
+	const __u32 *r = f->ipv6 ? class6(&remote_prefixes6, remote) : class4(&remote_prefixes4, remote);
+	if (!r)
+		return false;
+	struct class_pair key = {.local = *l, .remote = *r};
+	return bpf_map_lookup_elem(set, &key);
+}
+
+static __always_inline bool is_our_spi(__u32 spi)
+{
+	return spi >> SPI_TOP_SHIFT == SPI_TOP_BITS || bpf_map_lookup_elem(&spis, &spi);
+}
+
+static __always_inline bool is_dhcp_answer(const struct udphdr *udp)
+{
+	return udp->source == bpf_htons(PORT_DHCP_SERVER) && udp->dest == bpf_htons(PORT_DHCP_CLIENT);
+}
+
+/* UDP 4500 for the gateway: the first word tells keepalive, IKE, ESP and strangers apart (RFC 3948 §2). */
+static __always_inline enum verdict judge_natt(struct cursor *c, const struct udphdr *udp)
+{
+	if (udp->len == bpf_htons(sizeof(*udp) + 1)) {
+		__u8 *octet = take(c, 1);
+		return octet && *octet == 0xff ? DROP_KEEPALIVE : PASS_NATT;
+	}
+	if (bpf_ntohs(udp->len) < sizeof(*udp) + sizeof(__be32))
+		return PASS_NATT;
+	__be32 *word = take(c, sizeof(*word));
+	if (!word)
+		return PASS_NATT;
+	if (*word == 0)
+		return PASS_IKE;
+	return is_our_spi(bpf_ntohl(*word)) ? XSK_ESP_UDP : PASS_NATT;
+}
+
+/* An unfragmented packet for an address of the gateway, by its upper layer. PASS_LOCAL is "nothing special".
+ */
+static __always_inline enum verdict judge_own(const struct facts *f)
+{
+	struct cursor c = f->l4;
+
+	if (f->protocol == IPPROTO_ESP)
+		return take(&c, sizeof(struct esp_header)) ? XSK_ESP : PASS_MALFORMED;
+	if (f->protocol == IPPROTO_ICMPV6 && f->ipv6 && f->hop_limit == ND_HOP_LIMIT) {
+		__u8 *type = take(&c, 1);
+		return type && *type >= ND_FIRST && *type <= ND_LAST ? PASS_ND : PASS_LOCAL;
+	}
+	if (f->protocol != IPPROTO_UDP)
+		return PASS_LOCAL;
+	struct udphdr *udp = take(&c, sizeof(*udp));
+	if (!udp)
+		return PASS_LOCAL;
+	if (udp->dest == bpf_htons(PORT_IKE))
+		return PASS_IKE;
+	if (udp->dest == bpf_htons(PORT_NATT))
+		return judge_natt(&c, udp);
+	return is_dhcp_answer(udp) && !f->ipv6 ? PASS_DHCP : PASS_LOCAL;
+}
+
+/*
+ * A DHCP server answers to the address that it offers, which is not ours yet and may lie inside a selector
+ * as wide as 0.0.0.0/0. As a link-layer broadcast the answer reaches our DHCP client, and the kernel cannot
+ * forward it to anyone else: ip_forward() refuses what is not addressed to this host's own MAC.
+ */
+static __always_inline bool pass_on_as_broadcast(const struct facts *f)
+{
+	struct cursor c = f->l4;
+
+	if (f->ipv6 || f->fragment || f->tagged || f->protocol != IPPROTO_UDP)
+		return false;
+	struct udphdr *udp = take(&c, sizeof(*udp));
+	if (!udp || !is_dhcp_answer(udp))
+		return false;
+	struct ethhdr *eth = f->l2;
+	__builtin_memset(eth->h_dest, 0xff, ETH_ALEN);
+	return true;
+}
+
+/* From the untrusted side. */
+static __always_inline int wan(struct xdp_md *ctx, const struct port *port, const struct facts *f)
+{
+	const __u32 *local = local_address(f);
+	enum verdict own = PASS_OTHER;
+
+	if (local) {
+		own = f->fragment ? PASS_FRAGMENT : judge_own(f);
+		if (own == PASS_IKE || own == PASS_ND || own == PASS_DHCP)
+			return pass(port->role, own);
+		if (own == XSK_ESP || own == XSK_ESP_UDP) {
+			if (f->tagged) /* no worker reads tags, and ciphertext is no leak */
+				return pass(port->role, PASS_LOCAL);
+			return to_worker(ctx, port, own);
+		}
+		if (own == DROP_KEEPALIVE)
+			return drop(port->role, own);
+		if (!(*local & LOCAL_INSIDE))
+			return pass(port->role, own);
+	}
+	if (protected_pair(f, f->destination, f->source)) {
+		if (!local && pass_on_as_broadcast(f))
+			return pass(port->role, PASS_DHCP);
+		if (f->tagged)
+			return drop(port->role, DROP_TAGGED);
+		return to_worker(ctx, port, XSK_CLEAR);
+	}
+	return pass(port->role, own);
+}
+
+/* From the protected side: a LAN, or the host's own stack through our end of pollux0. */
+static __always_inline int lan(struct xdp_md *ctx, const struct port *port, const struct facts *f)
+{
+	if (local_address(f))
+		return pass(port->role, PASS_LOCAL);
+	if (protected_pair(f, f->source, f->destination)) {
+		if (f->tagged)
+			return drop(port->role, DROP_TAGGED);
+		return to_worker(ctx, port, f->fragment ? XSK_FRAGMENT : XSK_PROTECTED);
+	}
+	return pass(port->role, PASS_OTHER);
+}
+
+static __always_inline int steer_frame(struct xdp_md *ctx)
+{
+	__u32 ifindex = ctx->ingress_ifindex;
+	const struct port *port = bpf_map_lookup_elem(&ports, &ifindex);
+	struct facts f = {};
+
+	if (!port || port->role >= ROLE_COUNT)
+		return pass(ROLE_NONE, PASS_NO_ROLE);
+	switch (parse(ctx, &f)) {
+	case SHAPE_NON_IP:
+		return pass(port->role, PASS_NON_IP);
+	case SHAPE_MALFORMED:
+		return pass(port->role, PASS_MALFORMED);
+	case SHAPE_TAG_DEPTH:
+		return drop(port->role, DROP_TAG_DEPTH);
+	case SHAPE_IP:
+		break;
+	}
+	if (stays_on_link(&f))
+		return pass(port->role, PASS_SCOPE);
+	switch (port->role) {
+	case ROLE_WAN:
+		return wan(ctx, port, &f);
+	case ROLE_LAN:
+	case ROLE_HOST:
+		return lan(ctx, port, &f);
+	}
+	return pass(ROLE_NONE, PASS_NO_ROLE);
+}
+
+SEC("xdp")
+int steer(struct xdp_md *ctx)
+{
+	return steer_frame(ctx);
+}
+
+/* The same for frames that span several buffers: some drivers ask for it above an MTU of about 3,500. */
+SEC("xdp.frags")
+int steer_frags(struct xdp_md *ctx)
+{
+	return steer_frame(ctx);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";
