@@ -1,12 +1,13 @@
 //! What the data plane tells control, and its form in a ring slot.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::IpAddr;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::command::CommandError;
 use crate::ids::{PolicyId, SaId, Spi, Ticket};
 use crate::layout::EVENT_SLOT_LEN;
+use crate::wire::{Reader, Writer};
 
 /// Which limit of an SA was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -133,54 +134,54 @@ impl Event {
     /// The slot for this event.
     pub fn encode(&self) -> EventSlot {
         let mut slot = EventSlot::zeroed();
-        let mut w = Writer { bytes: &mut slot.bytes, at: 0 };
+        let mut w = Writer::new(&mut slot.bytes);
         match *self {
             Self::Ack { ticket, result } => {
-                w.put(&[ACK]);
-                w.put(&ticket.0.to_le_bytes());
-                w.put(&result.map_or_else(CommandError::code, |_| 0).to_le_bytes());
-                w.put(&result.unwrap_or_default().to_le_bytes());
+                w.u8(ACK);
+                w.u64(ticket.0);
+                w.u16(result.map_or_else(CommandError::code, |_| 0));
+                w.u32(result.unwrap_or_default());
             }
             Self::SaStats { ticket, stats } => {
-                w.put(&[SA_STATS]);
+                w.u8(SA_STATS);
                 for value in [ticket.0, stats.packets, stats.bytes, stats.idle_ns, stats.highest_seq] {
-                    w.put(&value.to_le_bytes());
+                    w.u64(value);
                 }
             }
             Self::Lifetime { sa, hard, limit } => {
-                w.put(&[LIFETIME]);
-                w.put(&sa.0.to_le_bytes());
+                w.u8(LIFETIME);
+                w.u64(sa.0);
                 w.put(&[u8::from(hard), limit as u8]);
             }
             Self::FirstPacket { sa } => {
-                w.put(&[FIRST_PACKET]);
-                w.put(&sa.0.to_le_bytes());
+                w.u8(FIRST_PACKET);
+                w.u64(sa.0);
             }
             Self::ReplayBurst { sa, count } => {
-                w.put(&[REPLAY_BURST]);
-                w.put(&sa.0.to_le_bytes());
-                w.put(&count.to_le_bytes());
+                w.u8(REPLAY_BURST);
+                w.u64(sa.0);
+                w.u32(count);
             }
             Self::UnknownSpi { spi, source, count } => {
-                w.put(&[UNKNOWN_SPI]);
-                w.put(&spi.to_le_bytes());
+                w.u8(UNKNOWN_SPI);
+                w.u32(spi);
                 w.address(source);
-                w.put(&count.to_le_bytes());
+                w.u32(count);
             }
             Self::WantedSa { policy, source, destination, protocol, source_port, destination_port } => {
-                w.put(&[WANTED_SA]);
-                w.put(&policy.0.to_le_bytes());
+                w.u8(WANTED_SA);
+                w.u32(policy.0);
                 w.address(source);
                 w.address(destination);
-                w.put(&[protocol]);
-                w.put(&source_port.to_le_bytes());
-                w.put(&destination_port.to_le_bytes());
+                w.u8(protocol);
+                w.u16(source_port);
+                w.u16(destination_port);
             }
             Self::PeerMoved { sa, source, port } => {
-                w.put(&[PEER_MOVED]);
-                w.put(&sa.0.to_le_bytes());
+                w.u8(PEER_MOVED);
+                w.u64(sa.0);
                 w.address(source);
-                w.put(&port.to_le_bytes());
+                w.u16(port);
             }
         }
         slot
@@ -188,7 +189,7 @@ impl Event {
 
     /// The event in `slot`, or `None` for a slot that no correct data plane writes.
     pub fn decode(slot: &EventSlot) -> Option<Self> {
-        let mut r = Reader { bytes: &slot.bytes };
+        let mut r = Reader::new(&slot.bytes);
         Some(match r.u8()? {
             ACK => {
                 let ticket = Ticket(r.u64()?);
@@ -206,7 +207,7 @@ impl Event {
                 },
             },
             LIFETIME => {
-                let (sa, hard) = (r.sa()?, r.u8()? == 1);
+                let (sa, hard) = (r.sa_id()?, r.u8()? == 1);
                 let limit = match r.u8()? {
                     1 => LimitKind::Bytes,
                     2 => LimitKind::Packets,
@@ -215,8 +216,8 @@ impl Event {
                 };
                 Self::Lifetime { sa, hard, limit }
             }
-            FIRST_PACKET => Self::FirstPacket { sa: r.sa()? },
-            REPLAY_BURST => Self::ReplayBurst { sa: r.sa()?, count: r.u32()? },
+            FIRST_PACKET => Self::FirstPacket { sa: r.sa_id()? },
+            REPLAY_BURST => Self::ReplayBurst { sa: r.sa_id()?, count: r.u32()? },
             UNKNOWN_SPI => Self::UnknownSpi { spi: r.u32()?, source: r.address()?, count: r.u32()? },
             WANTED_SA => Self::WantedSa {
                 policy: PolicyId(r.u32()?),
@@ -226,7 +227,7 @@ impl Event {
                 source_port: r.u16()?,
                 destination_port: r.u16()?,
             },
-            PEER_MOVED => Self::PeerMoved { sa: r.sa()?, source: r.address()?, port: r.u16()? },
+            PEER_MOVED => Self::PeerMoved { sa: r.sa_id()?, source: r.address()?, port: r.u16()? },
             _ => return None,
         })
     }
@@ -240,76 +241,10 @@ impl Event {
     }
 }
 
-struct Writer<'a> {
-    bytes: &'a mut [u8; EVENT_SLOT_LEN],
-    at: usize,
-}
-
-impl Writer<'_> {
-    fn put(&mut self, octets: &[u8]) {
-        let end = self.at + octets.len();
-        self.bytes[self.at..end].copy_from_slice(octets);
-        self.at = end;
-    }
-
-    fn address(&mut self, address: IpAddr) {
-        match address {
-            IpAddr::V4(v4) => {
-                self.put(&[4]);
-                self.put(&v4.octets());
-                self.put(&[0; 12]);
-            }
-            IpAddr::V6(v6) => {
-                self.put(&[6]);
-                self.put(&v6.octets());
-            }
-        }
-    }
-}
-
-struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
-impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.bytes.split_first_chunk::<N>()?;
-        self.bytes = rest;
-        Some(*head)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[octet]| octet)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.take().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn sa(&mut self) -> Option<SaId> {
-        self.u64().filter(|&id| id != 0).map(SaId)
-    }
-
-    fn address(&mut self) -> Option<IpAddr> {
-        let (family, octets) = (self.u8()?, self.take::<16>()?);
-        match family {
-            4 => octets.first_chunk::<4>().map(|v4| Ipv4Addr::from(*v4).into()),
-            6 => Some(Ipv6Addr::from(octets).into()),
-            _ => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
     use super::*;
     use proptest::prelude::*;
 

@@ -25,6 +25,7 @@ pub mod layout;
 pub mod selector;
 pub mod seq;
 pub mod suite;
+mod wire;
 
 pub use checkpoint::Checkpoint;
 pub use command::{Command, CommandError, CommandSlot};

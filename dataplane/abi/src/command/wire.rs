@@ -1,16 +1,15 @@
 //! Commands as octets: one fixed layout, written and read by mirror-image functions.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use super::{
     Command, CommandError, Direction, EncapPorts, Lifetimes, PolicyAction, PolicySpec, SaRoute, SaSpec,
 };
 use crate::dscp::{DfMark, Dscp, DscpMark, EcnMode};
-use crate::ids::{PolicyId, Reqid, SaId, SaIndex, Spi, Ticket, WorkerId};
+use crate::ids::{PolicyId, Reqid, SaIndex, Spi, Ticket, WorkerId};
 use crate::key::KeyMaterial;
 use crate::layout::{SELECTORS_MAX, WORKERS_MAX};
 use crate::selector::{PortRange, SelectorPair, Selectors, TrafficSelector};
 use crate::suite::EspSuite;
+use crate::wire::{Reader, Writer};
 
 const SA_ADD: u16 = 1;
 const SA_REPLACE: u16 = 2;
@@ -26,7 +25,7 @@ const BARRIER: u16 = 9;
 const WINDOW_PACKETS: core::ops::RangeInclusive<u32> = 64..=65_536;
 
 pub(super) fn encode(command: &Command, ticket: Ticket, bytes: &mut [u8]) {
-    let mut w = Writer { bytes, at: 0 };
+    let mut w = Writer::new(bytes);
     w.u64(ticket.0);
     match command {
         Command::SaAdd(spec, key) => {
@@ -65,7 +64,7 @@ pub(super) fn encode(command: &Command, ticket: Ticket, bytes: &mut [u8]) {
 }
 
 pub(super) fn decode(bytes: &[u8]) -> (Ticket, Result<Command, CommandError>) {
-    let mut r = Reader { bytes };
+    let mut r = Reader::new(bytes);
     let Some(ticket) = r.u64() else { return (Ticket(0), Err(CommandError::Kind)) };
     let command = match r.u16() {
         Some(SA_ADD) => r.sa().map(|(spec, key)| Command::SaAdd(spec, key)),
@@ -82,54 +81,12 @@ pub(super) fn decode(bytes: &[u8]) -> (Ticket, Result<Command, CommandError>) {
     (Ticket(ticket), command)
 }
 
-/// Appends to a slot. The slot holds the largest command, as a test shows.
-struct Writer<'a> {
-    bytes: &'a mut [u8],
-    at: usize,
-}
-
 impl Writer<'_> {
-    fn put(&mut self, octets: &[u8]) {
-        let end = self.at + octets.len();
-        self.bytes[self.at..end].copy_from_slice(octets);
-        self.at = end;
-    }
-
-    fn u8(&mut self, value: u8) {
-        self.put(&[value]);
-    }
-
-    fn u16(&mut self, value: u16) {
-        self.put(&value.to_le_bytes());
-    }
-
-    fn u32(&mut self, value: u32) {
-        self.put(&value.to_le_bytes());
-    }
-
-    fn u64(&mut self, value: u64) {
-        self.put(&value.to_le_bytes());
-    }
-
     fn direction(&mut self, direction: Direction) {
         self.u8(match direction {
             Direction::Inbound => 1,
             Direction::Outbound => 2,
         });
-    }
-
-    fn address(&mut self, address: IpAddr) {
-        match address {
-            IpAddr::V4(v4) => {
-                self.u8(4);
-                self.put(&v4.octets());
-                self.put(&[0; 12]);
-            }
-            IpAddr::V6(v6) => {
-                self.u8(6);
-                self.put(&v6.octets());
-            }
-        }
     }
 
     fn selector(&mut self, selector: &TrafficSelector) {
@@ -211,46 +168,7 @@ impl Writer<'_> {
     }
 }
 
-/// Takes from the front of a slot; `None` at its end or for a value that the field cannot have.
-struct Reader<'a> {
-    bytes: &'a [u8],
-}
-
 impl Reader<'_> {
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, rest) = self.bytes.split_first_chunk::<N>()?;
-        self.bytes = rest;
-        Some(*head)
-    }
-
-    fn u8(&mut self) -> Option<u8> {
-        self.take::<1>().map(|[octet]| octet)
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.u8()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        self.take().map(u16::from_le_bytes)
-    }
-
-    fn u32(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn u64(&mut self) -> Option<u64> {
-        self.take().map(u64::from_le_bytes)
-    }
-
-    fn sa_id(&mut self) -> Option<SaId> {
-        self.u64().filter(|&id| id != 0).map(SaId)
-    }
-
     fn direction(&mut self) -> Option<Direction> {
         match self.u8()? {
             1 => Some(Direction::Inbound),
@@ -261,16 +179,6 @@ impl Reader<'_> {
 
     fn owner(&mut self) -> Option<WorkerId> {
         self.u16().filter(|&owner| owner < WORKERS_MAX).map(WorkerId)
-    }
-
-    fn address(&mut self) -> Option<IpAddr> {
-        let family = self.u8()?;
-        let octets = self.take::<16>()?;
-        match family {
-            4 => octets.first_chunk::<4>().map(|v4| Ipv4Addr::from(*v4).into()),
-            6 => Some(Ipv6Addr::from(octets).into()),
-            _ => None,
-        }
     }
 
     fn selector(&mut self) -> Option<TrafficSelector> {
@@ -327,6 +235,7 @@ impl Reader<'_> {
         }
     }
 
+    #[expect(clippy::option_option, reason = "outer: the field can be read; inner: the SA has encapsulation")]
     fn encap(&mut self) -> Option<Option<EncapPorts>> {
         let present = self.flag()?;
         let ports = EncapPorts { local: self.u16()?, remote: self.u16()? };
@@ -382,9 +291,7 @@ impl Reader<'_> {
             remote_ts: Selectors::default(),
         };
         let key_len = usize::from(self.u8()?);
-        let (key, rest) = self.bytes.split_at_checked(key_len)?;
-        let key = KeyMaterial::new(key)?;
-        self.bytes = rest;
+        let key = KeyMaterial::new(self.slice(key_len)?)?;
         spec.local_ts = self.selectors()?;
         spec.remote_ts = self.selectors()?;
         Some((spec, key))
