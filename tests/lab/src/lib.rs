@@ -14,6 +14,8 @@ pub mod command;
 pub mod gateway;
 pub mod interrupt;
 pub mod netns;
+pub mod oracle;
+pub mod peer;
 pub mod process;
 pub mod rtp;
 pub mod sipp;
