@@ -15,7 +15,7 @@ pub struct Verdict {
     pub good: u64,
     /// ICVs that do not.
     pub bad: u64,
-    /// Packets whose inner UDP payload it could read.
+    /// Packets whose trailer it could read.
     pub decrypted: u64,
 }
 
@@ -51,7 +51,7 @@ pub fn verify(capture: &Path, sas: &[Sa]) -> Result<Verdict> {
         let fields: Vec<&str> = line.split(';').collect();
         verdict.good += u64::from(fields.first() == Some(&"1"));
         verdict.bad += u64::from(fields.get(1) == Some(&"1"));
-        verdict.decrypted += u64::from(fields.get(2).is_some_and(|length| !length.is_empty()));
+        verdict.decrypted += u64::from(fields.get(2).is_some_and(|protocol| !protocol.is_empty()));
     }
     Ok(verdict)
 }
