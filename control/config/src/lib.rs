@@ -1,1 +1,40 @@
-//! One configuration schema for both processes and pollux check.
+//! One configuration schema for both processes and `pollux check`.
+//!
+//! ```text
+//!   pollux.toml  ─► document (spans) ─► read/* (sections, values) ─► check (across sections) ─► Config
+//!   secrets.toml ─► owner and mode   ─► secrets                   ─► check                   ─► Secrets
+//!   api: the types of both daemons' sockets
+//! ```
+//!
+//! Every mistake is reported, not only the first, each as one line `FILE:LINE: key: reason; mend`. A
+//! configuration with a mistake yields no [`Config`] at all, so nothing can be half applied.
+//!
+//! The crate has no sockets and no threads. It reads the two files that it is told and nothing else.
+//! No panic on any input.
+#![forbid(unsafe_code)]
+
+pub mod api;
+mod document;
+mod model;
+mod model_ike;
+mod problem;
+mod read;
+mod values;
+
+use std::path::Path;
+
+pub use model::*;
+pub use problem::{Problem, Problems};
+
+/// Reads a configuration without its secrets: all that the data plane may know.
+pub fn load(file: &Path) -> Result<Config, Problems> {
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        Problems::of_file(file, format!("can't be read: {error}"), "name a file that exists and is readable")
+    })?;
+    parse(file, &text)
+}
+
+/// The configuration in `text`; `file` is its name in messages, and what relative paths are relative to.
+pub fn parse(file: &Path, text: &str) -> Result<Config, Problems> {
+    read::config(file, text)
+}

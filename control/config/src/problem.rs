@@ -1,0 +1,63 @@
+//! A mistake in the configuration: one line that says where, what and how to mend it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// One mistake of the user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1; 0 where the whole file is meant.
+    pub line: u32,
+    /// The key with the tables that it lies in, as `sa.to-b.spi`.
+    pub key: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do about it.
+    pub mend: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:", self.file.display())?;
+        if self.line > 0 {
+            write!(f, "{}:", self.line)?;
+        }
+        if !self.key.is_empty() {
+            write!(f, " {}:", self.key)?;
+        }
+        write!(f, " {}; {}", self.reason, self.mend)
+    }
+}
+
+/// Every mistake that was found, in the order of the files' lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// A single mistake about a whole file.
+    pub fn of_file(file: &Path, reason: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self(vec![Problem {
+            file: file.to_owned(),
+            line: 0,
+            key: String::new(),
+            reason: reason.into(),
+            mend: mend.into(),
+        }])
+    }
+}
+
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Problems {}

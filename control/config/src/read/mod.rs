@@ -1,0 +1,63 @@
+//! From the document's sections to the model, one section a file.
+
+mod dataplane;
+
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use crate::document::{Report, Section};
+use crate::model::{Config, Paths};
+use crate::problem::Problems;
+use crate::values;
+
+/// Reads and checks a whole configuration.
+pub(crate) fn config(file: &Path, text: &str) -> Result<Config, Problems> {
+    let report = Report::new(file, text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    report.add_syntax(&errors);
+    let config = if errors.is_empty() {
+        let root = Section::root(&report, document.get_ref());
+        let config = read(file, &root);
+        root.finish();
+        config
+    } else {
+        None
+    };
+    let problems = report.into_problems();
+    match config {
+        Some(config) if problems.0.is_empty() => Ok(config),
+        _ => Err(problems),
+    }
+}
+
+fn read(file: &Path, root: &Section<'_, '_>) -> Option<Config> {
+    let paths = paths(file, root);
+    let dataplane = dataplane::dataplane(root);
+    let control = dataplane::control(root);
+    Some(Config {
+        file: file.to_owned(),
+        paths,
+        dataplane: dataplane?,
+        control,
+        sas: Vec::new(),
+        policies: Vec::new(),
+        connections: Vec::new(),
+    })
+}
+
+fn paths(file: &Path, root: &Section<'_, '_>) -> Paths {
+    let mut paths =
+        Paths { run_dir: "/run/pollux".into(), state_dir: "/var/lib/pollux".into(), secrets: None };
+    let Some(section) = root.section("paths") else { return paths };
+    let folder = file.parent().unwrap_or(Path::new("."));
+    if let Some(run_dir) = section.optional("run_dir", values::absolute) {
+        paths.run_dir = run_dir;
+    }
+    if let Some(state_dir) = section.optional("state_dir", values::absolute) {
+        paths.state_dir = state_dir;
+    }
+    paths.secrets = section.optional("secrets", values::text).map(|secrets| folder.join(secrets));
+    section.finish();
+    paths
+}
