@@ -3,13 +3,14 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// One manual SA's slot of the counter file. A single worker writes it; a store, never a system call.
+/// It has a cache line to itself, so that workers never write to each other's.
 ///
 /// `reserved` is the first outbound sequence number that no earlier life may have used: the owner moves
 /// it ahead in steps *before* the first number of a step is used. `authenticated` is the highest
 /// inbound number whose ICV held. A new life continues from both, so that the peer sees no replay and
 /// accepts none.
 #[derive(Debug, Default)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct Checkpoint {
     reserved: AtomicU64,
     authenticated: AtomicU64,
