@@ -20,5 +20,6 @@ pub mod process;
 pub mod rtp;
 pub mod sipp;
 pub mod skip;
+pub mod tunnel;
 pub mod wait;
 pub mod world;

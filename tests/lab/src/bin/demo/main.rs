@@ -1,0 +1,111 @@
+//! The demo: real SIP calls with RTP between two gateways, on this machine, and what became of them.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod keying;
+mod media;
+mod outside;
+mod summary;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use pollux_lab::capture::Capture;
+use pollux_lab::gateway::Gateway;
+use pollux_lab::sipp::{self, Caller};
+use pollux_lab::wait::{sleep, wait_for};
+use pollux_lab::world::{Side, World};
+use pollux_lab::{interrupt, rtp};
+
+use arguments::Arguments;
+use summary::Summary;
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    interrupt::catch()?;
+    let started = Instant::now();
+    let mut world = World::new("plx").context("making the network namespaces")?;
+    if arguments.keep {
+        world.keep_files();
+    }
+    let summary = run(&arguments, &world)?;
+    eprintln!("done in {} s", started.elapsed().as_secs());
+    print!("{}", summary.text());
+    if arguments.json {
+        println!("{}", summary.json());
+    }
+    if !summary.succeeded() {
+        std::process::exit(1);
+    }
+    Ok(())
+}
+
+fn run(arguments: &Arguments, world: &World) -> Result<Summary> {
+    let family = arguments.family();
+    media::prepare(world)?;
+    if arguments.nat {
+        outside::masquerade(world)?;
+    }
+    say("starting gateway b, then gateway a");
+    let configs = keying::configs(arguments)?;
+    let b = Gateway::start(world, Side::B, &configs.b)?;
+    let a = Gateway::start(world, Side::A, &configs.a)?;
+    keying::wait_up(arguments, &a, &b, world)?;
+
+    let outside_file = Capture::start(&world.internet, outside::DEVICE, world.folder(), "outside")?;
+    let inside_file = Capture::start(&world.callee, "eth0", world.folder(), "callee")?;
+    let mut callee = sipp::callee(&world.callee, Side::B.host(family), world.folder())?;
+    sleep(Duration::from_millis(300))?;
+    anyhow::ensure!(callee.is_running(), "the callee did not start:\n{}", callee.tail());
+    say(&format!("{} calls with media, about ten seconds", arguments.calls));
+    let from = Side::A.host(family);
+    let mut caller =
+        Caller::start(&world.caller, from, Side::B.host(family), arguments.calls, world.folder())?;
+    let mut rekeys = keying::Rekeys::new(arguments);
+    let limit = Duration::from_secs(90);
+    wait_for("the calls to end", limit, || {
+        rekeys.drive(&a)?;
+        Ok(!caller.is_running())
+    })?;
+    let calls = caller.finish()?;
+    // The echo of the last packets is on its way.
+    sleep(Duration::from_millis(500))?;
+    let media = media::counters(world);
+    let outside_frames = outside_file.stop()?;
+    let inside_frames = inside_file.stop()?;
+    let summary = Summary {
+        keying: keying::summary(arguments, &a, &b, &outside_frames)?,
+        calls,
+        media,
+        rtp: rtp::summary(&inside_frames, Side::B.host(family)),
+        outside: outside::count(&outside_frames),
+        gateways: [summary::gateway(&a)?, summary::gateway(&b)?],
+        asked: arguments.calls.into(),
+    };
+    a.check_ledger()?;
+    b.check_ledger()?;
+    if arguments.keep {
+        keep(arguments, world, &a, &b);
+    }
+    Ok(summary)
+}
+
+/// Leaves everything running until the user has seen enough.
+fn keep(arguments: &Arguments, world: &World, a: &Gateway, b: &Gateway) {
+    eprintln!("everything stays up until you press Ctrl-C. Look around from another terminal:");
+    for (name, gateway) in [("a", a), ("b", b)] {
+        eprintln!("  gateway {name}:  pollux status --config {}", gateway.config_file().display());
+    }
+    let callee = Side::B.host(arguments.family());
+    eprintln!("  the caller: ip netns exec {} ping {callee}", world.caller.name());
+    eprintln!("  captures:   {}", world.folder().display());
+    while !interrupt::asked() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Progress goes to standard error.
+fn say(text: &str) {
+    eprintln!("{text}");
+}
