@@ -63,23 +63,24 @@ PREFIXES(remote_prefixes4, struct lpm4_key);
 PREFIXES(local_prefixes6, struct lpm6_key);
 PREFIXES(remote_prefixes6, struct lpm6_key);
 
-struct pair_set {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(max_entries, 1);
-	__type(key, struct class_pair);
-	__type(value, __u8);
-};
-
 /*
  * The one live set, exchanged as a whole. The kernel returns from that exchange only when no program
  * works on the old set any more, which is what makes an update of the tries leak-free: see src/protect.rs.
+ *
+ * Nothing in the set's declaration has a name: of named types behind pointers, clang tells the name alone.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__array(values, struct pair_set);
+	__array(
+		values, struct {
+			__uint(type, BPF_MAP_TYPE_HASH);
+			__uint(map_flags, BPF_F_NO_PREALLOC);
+			__uint(max_entries, 1); /* each set is made as large as it has to be */
+			__uint(key_size, sizeof(struct class_pair));
+			__uint(value_size, sizeof(__u8));
+		});
 } pairs SEC(".maps");
 
 /* role * VERDICT_COUNT + verdict → frames. */

@@ -64,7 +64,8 @@ static __always_inline enum shape parse_ipv4(struct cursor *c, struct facts *f)
 	f->protocol = ip->protocol;
 	f->hop_limit = ip->ttl;
 	f->fragment = ip->frag_off & bpf_htons(0x3fff); /* MF and offset; DF and the reserved bit aside */
-	if (!take(c, (ip->ihl - 5) * 4))
+	c->at = ip; /* the verifier bounds ihl * 4, but not (ihl - 5) * 4 */
+	if (!take(c, ip->ihl * 4))
 		return SHAPE_MALFORMED;
 	f->l4 = *c;
 	return SHAPE_IP;

@@ -1,8 +1,9 @@
 //! Our own bpffs, and what lies in it.
 //!
 //! A bpffs mounted inside `ip netns exec` dies with that command's mount namespace, and the pinned program
-//! with it: the gateway would fail open. So ours is mounted in the initial mount namespace, under the run
-//! directory, and shown in the caller's namespace as well where that is another one.
+//! with it: the gateway would fail open. So ours is mounted in the initial mount namespace, that of process 1,
+//! under the run directory, and shown in the caller's namespace as well where that is another one. Where the
+//! namespace of process 1 is closed to us, that of our topmost readable ancestor takes its place.
 
 use std::fs::{self, File};
 use std::io;
@@ -92,7 +93,7 @@ fn in_initial_namespace<T: Send>(
         return work();
     }
     let enter = || -> io::Result<()> {
-        let initial = File::open("/proc/1/ns/mnt")?;
+        let initial = File::open(mount_namespace_of(lasting_process()))?;
         unshare(CloneFlags::CLONE_FS)?;
         setns(initial, CloneFlags::CLONE_NEWNS)?;
         Ok(())
@@ -106,14 +107,34 @@ fn in_initial_namespace<T: Send>(
     })
 }
 
-/// Whether this thread's mount namespace is another one than that of process 1.
+/// Whether this thread's mount namespace is another one than that which [`lasting_process`] lives in.
 fn in_own_namespace() -> Result<bool, SteerError> {
-    let inode = |path: &str| {
+    let inode = |path: &Path| {
         rustix::fs::stat(path)
             .map(|stat| stat.st_ino)
-            .map_err(|errno| failed("cannot stat", Path::new(path), errno.into()))
+            .map_err(|errno| failed("cannot stat", path, errno.into()))
     };
-    Ok(inode("/proc/thread-self/ns/mnt")? != inode("/proc/1/ns/mnt")?)
+    Ok(inode(Path::new("/proc/thread-self/ns/mnt"))? != inode(&mount_namespace_of(lasting_process()))?)
+}
+
+/// Process 1, or our topmost ancestor whose namespaces we may see.
+fn lasting_process() -> u32 {
+    let is_open = |pid: u32| rustix::fs::stat(mount_namespace_of(pid)).is_ok();
+    if is_open(1) {
+        return 1;
+    }
+    let parents =
+        std::iter::successors(Some(std::process::id()), |pid| parent_of(*pid).filter(|pid| is_open(*pid)));
+    parents.last().unwrap_or_else(std::process::id)
+}
+
+fn parent_of(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
+}
+
+fn mount_namespace_of(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/ns/mnt"))
 }
 
 /// Names the calling thread's network namespace: its inode, which fits 32 bits.
