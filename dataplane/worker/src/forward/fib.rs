@@ -5,7 +5,7 @@
 
 use core::net::IpAddr;
 
-use crate::link::PortSlot;
+use pollux_packet::PortSlot;
 
 /// Where packets to a prefix go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -2,7 +2,8 @@
 
 use core::net::IpAddr;
 
-use crate::link::{MacAddr, PortSlot};
+use pollux_packet::PortSlot;
+use pollux_packet::ethernet::Mac;
 
 /// A neighbour by port and address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,7 +17,7 @@ pub struct NeighbourKey {
 /// A hash table of fixed size with linear probing; nothing is allocated after [`Self::new`].
 #[derive(Debug)]
 pub struct NeighbourTable {
-    entries: Vec<Option<(NeighbourKey, MacAddr)>>,
+    entries: Vec<Option<(NeighbourKey, Mac)>>,
     len: usize,
 }
 
@@ -39,13 +40,13 @@ impl NeighbourTable {
     }
 
     /// The link-layer address of a neighbour.
-    pub fn lookup(&self, key: &NeighbourKey) -> Option<MacAddr> {
+    pub fn lookup(&self, key: &NeighbourKey) -> Option<Mac> {
         let at = self.find(key);
         self.entries[at].map(|(_, mac)| mac)
     }
 
     /// Learns or changes a neighbour; `false` when the table is full.
-    pub fn insert(&mut self, key: NeighbourKey, mac: MacAddr) -> bool {
+    pub fn insert(&mut self, key: NeighbourKey, mac: Mac) -> bool {
         let at = self.find(&key);
         if self.entries[at].is_none() {
             if (self.len + 1) * 2 > self.entries.len() {
@@ -107,7 +108,6 @@ impl NeighbourTable {
             IpAddr::V6(v6) => (v6.to_bits() as u64) ^ ((v6.to_bits() >> 64) as u64).rotate_left(17),
         };
         let mixed = (bits ^ u64::from(key.port.0) << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        #[expect(clippy::cast_possible_truncation, reason = "masked to the table's size")]
         let index = (mixed >> 32) as usize;
         index & (self.entries.len() - 1)
     }
@@ -127,18 +127,18 @@ mod tests {
     #[test]
     fn a_full_table_refuses_new_neighbours_and_takes_changes() {
         let mut table = NeighbourTable::new(4);
-        let held = (0..=u8::MAX).take_while(|&n| table.insert(key(n), MacAddr([n; 6]))).count();
+        let held = (0..=u8::MAX).take_while(|&n| table.insert(key(n), Mac([n; 6]))).count();
         assert_eq!(held, table.len());
         assert!(held >= 4);
-        assert!(table.insert(key(0), MacAddr([9; 6])));
-        assert_eq!(table.lookup(&key(0)), Some(MacAddr([9; 6])));
+        assert!(table.insert(key(0), Mac([9; 6])));
+        assert_eq!(table.lookup(&key(0)), Some(Mac([9; 6])));
     }
 
     #[test]
     fn removing_a_port_forgets_its_neighbours_alone() {
         let mut table = NeighbourTable::new(64);
         for n in 0..60 {
-            assert!(table.insert(key(n), MacAddr([n; 6])));
+            assert!(table.insert(key(n), Mac([n; 6])));
         }
         table.remove_port(PortSlot(1));
         for n in 0..60 {
@@ -155,8 +155,8 @@ mod tests {
             let mut model = HashMap::new();
             for (insert, n, mac) in steps {
                 if insert {
-                    prop_assert!(table.insert(key(n), MacAddr([mac; 6])));
-                    model.insert(key(n), MacAddr([mac; 6]));
+                    prop_assert!(table.insert(key(n), Mac([mac; 6])));
+                    model.insert(key(n), Mac([mac; 6]));
                 } else {
                     table.remove(&key(n));
                     model.remove(&key(n));

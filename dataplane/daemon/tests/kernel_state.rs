@@ -1,0 +1,194 @@
+//! Netlink mirror, host port and locks against a real kernel, in a network namespace of the test's own.
+//!
+//! ```text
+//!   thread's namespace: lan0 10.1.0.1/24, wan0 192.0.2.1/24 ══ veth ══ namespace of a sleeping child: 192.0.2.2
+//! ```
+//!
+//! Needs root; prints `skipped: …` without. The namespaces end with the thread and the child.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test")]
+
+use std::net::IpAddr;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sched::{CloneFlags, unshare};
+use pollux_dataplane::host_port::{self, HostPort};
+use pollux_dataplane::locks::{self, Locks};
+use pollux_dataplane::netlink::Rtnl;
+use pollux_dataplane::netlink::mirror::{Changes, Mirror};
+use pollux_packet::PortSlot;
+use pollux_worker::forward::fib::{Fib, NextHop};
+
+/// A child that keeps a namespace alive.
+struct Peer(Child);
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn sh(line: &str) -> String {
+    let output = Command::new("sh").args(["-c", line]).output().expect("sh runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+    text
+}
+
+/// Runs `test` on a thread in a namespace of its own.
+fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let thread = std::thread::spawn(|| {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            eprintln!("skipped: no network namespace can be made: {error}");
+            return;
+        }
+        sh("ip link set lo up");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// `wan0` here, the other end in a namespace of its own.
+fn wan() -> Peer {
+    let child = Command::new("unshare")
+        .args(["-n", "sleep", "60"])
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("unshare runs");
+    let peer = Peer(child);
+    let pid = peer.0.id();
+    let ours = sh("readlink /proc/thread-self/ns/net");
+    let deadline = Instant::now() + Duration::from_secs(5);
+    while sh(&format!("readlink /proc/{pid}/ns/net")) == ours {
+        assert!(Instant::now() < deadline, "the child stays in our namespace");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    sh(&format!("ip link add wan0 type veth peer name eth0 netns {pid}"));
+    sh("ip addr add 192.0.2.1/24 dev wan0; ip link set wan0 up");
+    sh(&format!("nsenter -t {pid} -n sh -c 'ip addr add 192.0.2.2/24 dev eth0; ip link set eth0 up'"));
+    peer
+}
+
+/// Updates until `done` likes a change.
+fn follow(mirror: &mut Mirror, what: &str, mut done: impl FnMut(&Mirror, &Changes) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        let changes = mirror.update().unwrap();
+        if done(mirror, &changes) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn mirror_follows_links_addresses_and_routes() {
+    in_namespace(|| {
+        let _peer = wan();
+        let mut mirror = Mirror::open(locks::TABLES).unwrap();
+        let wan0 = mirror.link_named("wan0").unwrap().index;
+        let slot = move |link| (link == wan0).then_some(PortSlot(0));
+        let lookup = move |mirror: &Mirror, to: &str| Fib::compile(&mirror.forwarding(slot)).lookup(ip(to));
+        assert_eq!(lookup(&mirror, "192.0.2.1"), NextHop::Local);
+        assert_eq!(lookup(&mirror, "192.0.2.9"), NextHop::OnLink(PortSlot(0)));
+        assert_eq!(lookup(&mirror, "10.2.0.1"), NextHop::Unreachable);
+
+        sh("ip route add 10.2.0.0/16 via 192.0.2.2; ip -6 addr add 2001:db8::1/64 dev wan0 nodad");
+        follow(&mut mirror, "the route", |mirror, _| {
+            lookup(mirror, "10.2.0.1") == NextHop::Via(PortSlot(0), ip("192.0.2.2"))
+                && lookup(mirror, "2001:db8::2") == NextHop::OnLink(PortSlot(0))
+        });
+        assert!(mirror.addresses().contains(&ip("2001:db8::1")));
+
+        // The kernel says nothing of the routes that go with an interface.
+        sh("ip link set wan0 down");
+        follow(&mut mirror, "the loss of the route", |mirror, _| {
+            lookup(mirror, "10.2.0.1") == NextHop::Unreachable
+        });
+        sh("ip link set wan0 name wan7");
+        follow(&mut mirror, "the new name", |mirror, _| {
+            mirror.link_named("wan7").is_some_and(|link| link.index == wan0 && !link.up)
+        });
+    });
+}
+
+#[test]
+fn the_kernel_resolves_a_neighbour_that_is_in_use() {
+    in_namespace(|| {
+        let _peer = wan();
+        let mut mirror = Mirror::open(locks::TABLES).unwrap();
+        let wan0 = mirror.link_named("wan0").unwrap().index;
+        let mut rtnl = Rtnl::open().unwrap();
+        for (address, resolves) in [("192.0.2.2", true), ("192.0.2.77", false)] {
+            rtnl.use_neighbour(wan0, ip(address)).unwrap();
+            follow(&mut mirror, address, |_, changes| {
+                let found = changes.neighbours.iter().find(|neighbour| neighbour.address == ip(address));
+                found.is_some_and(|neighbour| {
+                    assert_eq!(neighbour.mac.is_some(), resolves, "{neighbour:?}");
+                    assert_eq!(neighbour.failed, !resolves);
+                    true
+                })
+            });
+        }
+    });
+}
+
+#[test]
+fn protected_prefixes_lead_to_pollux0_and_nowhere_else() {
+    in_namespace(|| {
+        let _peer = wan();
+        sh(
+            "ip link add lan0 type veth peer name lan1; ip addr add 10.1.0.1/24 dev lan0; ip link set lan0 up",
+        );
+        sh("ip link set lan1 up; ip route add default via 192.0.2.2; sysctl -qw net.ipv4.ip_forward=1");
+        let mut rtnl = Rtnl::open().unwrap();
+        let port = HostPort::ensure(&mut rtnl, 2, 1500).unwrap();
+        assert_eq!(port.remarks, Vec::<String>::new());
+        assert_eq!(port.ours.queues, 2);
+        let again = HostPort::ensure(&mut rtnl, 2, 1500).unwrap();
+        assert_eq!(again.kernel.index, port.kernel.index, "an earlier pair is taken over");
+
+        let pairs = [("10.1.0.0/16", "10.0.0.0/8"), ("0.0.0.0/0", "0.0.0.0/0"), ("fd01::/64", "fd02::/64")]
+            .map(|(local, remote)| (local.parse().unwrap(), remote.parse().unwrap()));
+        let own = [ip("10.1.0.1"), ip("192.0.2.1")];
+        let mut locks = Locks::default();
+        for _ in 0..2 {
+            locks.apply(&mut rtnl, &pairs, Some(port.kernel_index()), &own).unwrap();
+        }
+        let way = |to: &str| sh(&format!("ip route get {to} 2>&1 || true"));
+        assert!(way("10.2.0.1").contains("dev pollux0"), "{}", way("10.2.0.1"));
+        assert!(way("10.2.0.1").contains("src 10.1.0.1"), "the protected source: {}", way("10.2.0.1"));
+        assert!(way("10.1.0.7").contains("dev lan0"), "our own side stays: {}", way("10.1.0.7"));
+        assert!(
+            way("8.8.8.8").contains("dev wan0"),
+            "the gateway itself is not locked out: {}",
+            way("8.8.8.8")
+        );
+        assert!(way("fd02::1").contains("dev pollux0"), "{}", way("fd02::1"));
+        assert!(way("10.2.0.1 ipproto udp sport 500").contains("dev wan0"), "IKE gets through");
+        let forwarded = way("8.8.8.8 from 172.16.0.1 iif lan0");
+        assert!(forwarded.contains("dev pollux0"), "what is forwarded is bound: {forwarded}");
+
+        // A new process with fewer pairs cleans up after the old one.
+        let mut next = Locks::default();
+        next.apply(&mut rtnl, &pairs[..1], Some(port.kernel_index()), &own).unwrap();
+        assert!(way("fd02::1").contains("unreachable"), "{}", way("fd02::1"));
+        assert!(way("8.8.8.8 from 172.16.0.1 iif lan0").contains("dev wan0"));
+
+        HostPort::remove(&mut rtnl).unwrap();
+        assert!(way("10.2.0.1").contains("No route to host"), "without pollux0: {}", way("10.2.0.1"));
+        Locks::remove_all(&mut rtnl).unwrap();
+        assert!(way("10.2.0.1").contains("dev wan0"), "{}", way("10.2.0.1"));
+        assert_eq!(sh("ip rule list; ip -6 rule list").matches("2056").count(), 0);
+        assert!(rtnl.link_named(host_port::OUR_END).unwrap().is_none());
+    });
+}
