@@ -50,6 +50,11 @@ impl Config {
         self
     }
 
+    /// The tables that `keep` wants, of those added so far.
+    pub fn tables_where(&self, keep: impl Fn(&str) -> bool) -> String {
+        self.tables.split("[[").filter(|table| keep(table)).map(|table| ["[[", table].concat()).collect()
+    }
+
     fn text(&self, netns: &str, folder: &Path) -> String {
         let mut dataplane: BTreeMap<&str, String> = [
             ("netns", format!("\"{netns}\"")),

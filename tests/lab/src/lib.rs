@@ -11,6 +11,7 @@
 
 pub mod capture;
 pub mod command;
+pub mod flow;
 pub mod gateway;
 pub mod interrupt;
 pub mod netns;

@@ -1,0 +1,71 @@
+//! Two gateways with manual keys carry traffic, and only ESP is seen between them.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use pollux_lab::capture::{Capture, Kind};
+use pollux_lab::flow::{End, Flow};
+use pollux_lab::gateway::Gateway;
+use pollux_lab::skip_unless;
+use pollux_lab::tunnel::{Tunnel, configs};
+use pollux_lab::wait::wait_for;
+use pollux_lab::world::{Family, Side, World};
+
+/// Pings and a flow each way for every tunnel; nothing lost, nothing in clear outside.
+fn carries(name: &str, pairs: &[(Family, Family)], encap: bool) -> Result<()> {
+    let world = World::new(name)?;
+    let mut tunnels = Vec::new();
+    for (number, (inner, outer)) in (1..).zip(pairs) {
+        tunnels.push(Tunnel { encap, ..Tunnel::new(number, *inner, *outer)? });
+    }
+    let [config_a, config_b] = configs(&tunnels);
+    let b = Gateway::start(&world, Side::B, &config_b)?;
+    let a = Gateway::start(&world, Side::A, &config_a)?;
+    let capture = Capture::start(&world.internet, "a0", world.folder(), "outside")?;
+    for (inner, _) in pairs {
+        let target = Side::B.host(*inner);
+        wait_for("a ping", Duration::from_secs(10), || {
+            Ok(world.caller.sh(&format!("ping -c1 -W1 {target}")).is_ok())
+        })
+        .map_err(|error| {
+            error.context(format!("{:?} {:?}\n{}\n{}", a.drops(), b.drops(), a.logs(), b.logs()))
+        })?;
+        for (from, to) in [(Side::A, Side::B), (Side::B, Side::A)] {
+            let end = |side: Side| End { netns: world.host(side), address: side.host(*inner) };
+            let outcome = Flow::start(&world, end(from), end(to), 500, 1.0)?.finish()?;
+            ensure!(outcome.lost() == 0 && outcome.duplicates == 0 && outcome.received >= 400, "{outcome:?}");
+        }
+    }
+    let frames = capture.stop()?;
+    let want = if encap { Kind::EspInUdp } else { Kind::Esp };
+    let esp = frames.iter().filter(|frame| frame.kind() == want).count();
+    let clear: Vec<_> = frames.iter().filter(|frame| frame.kind() == Kind::Clear).collect();
+    ensure!(esp >= 800 * pairs.len(), "only {esp} packets of {want:?} outside");
+    ensure!(clear.is_empty(), "in clear outside: {:02x?}", clear[0].bytes);
+    a.check_ledger()?;
+    b.check_ledger()
+}
+
+#[test]
+fn ipv4_in_ipv4_and_ipv6_in_ipv6_cross_raw() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "ping");
+    carries("raw", &[(Family::V4, Family::V4), (Family::V6, Family::V6)], false)
+}
+
+#[test]
+fn mixed_families_cross_raw() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "ping");
+    carries("mix", &[(Family::V4, Family::V6), (Family::V6, Family::V4)], false)
+}
+
+#[test]
+fn ipv4_in_ipv4_and_ipv6_in_ipv6_cross_in_udp() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "ping");
+    carries("udp", &[(Family::V4, Family::V4), (Family::V6, Family::V6)], true)
+}
+
+#[test]
+fn mixed_families_cross_in_udp() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "ping");
+    carries("mxu", &[(Family::V4, Family::V6), (Family::V6, Family::V4)], true)
+}

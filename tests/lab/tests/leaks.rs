@@ -1,0 +1,195 @@
+//! Protected traffic never leaves in clear: from five sources, in every state of the gateway.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use pollux_lab::capture::{Capture, Frame, Kind};
+use pollux_lab::gateway::{Config, Gateway};
+use pollux_lab::netns::{self, Netns};
+use pollux_lab::skip_unless;
+use pollux_lab::tunnel::{Tunnel, configs};
+use pollux_lab::wait::wait_for;
+use pollux_lab::world::{Family, Side, World};
+
+/// A host on a third interface of gateway a, in the protected local prefix.
+fn third_interface(world: &World) -> Result<Netns> {
+    let host = Netns::new(&world.tag, "third")?;
+    netns::veth(
+        netns::End { netns: &host, device: "eth0", addresses: &["10.1.9.10/24", "fd01:0:0:9::10/64"] },
+        netns::End {
+            netns: &world.gateway_a,
+            device: "third0",
+            addresses: &["10.1.9.1/24", "fd01:0:0:9::1/64"],
+        },
+    )?;
+    host.ip("route add default via 10.1.9.1")?;
+    host.ip("route add default via fd01:0:0:9::1")?;
+    Ok(host)
+}
+
+/// Tries to leak from every source: LAN host, gateway itself, third interface, each whole and in fragments.
+fn try_to_leak(world: &World, third: &Netns) {
+    for target in [Side::B.host(Family::V4), Side::B.host(Family::V6)] {
+        for source in [&world.caller, &world.gateway_a, third] {
+            for size in ["56", "4000"] {
+                // A ping that is answered is as good as one that is not: the capture decides.
+                let _ = source.sh(&format!("ping -c2 -i0.2 -W0.2 -s{size} {target}"));
+            }
+        }
+    }
+}
+
+fn check(frames: &[Frame], what: &str) -> Result<()> {
+    let protected = |frame: &&Frame| {
+        let far = |text: String| text.starts_with("10.2.") || text.starts_with("fd02:");
+        frame.kind() == Kind::Clear && frame.ip().is_some_and(|ip| far(ip.destination.to_string()))
+    };
+    let leaked = frames.iter().find(protected);
+    ensure!(leaked.is_none(), "{what}: in clear outside: {:02x?}", leaked.map(|frame| &frame.bytes));
+    Ok(())
+}
+
+fn protected() -> Result<[Config; 2]> {
+    Ok(configs(&[Tunnel::new(1, Family::V4, Family::V4)?, Tunnel::new(2, Family::V6, Family::V6)?]))
+}
+
+#[test]
+fn nothing_leaks_while_the_data_plane_is_dead_restarts_or_reloads() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "ping");
+    let world = World::new("lek")?;
+    let third = third_interface(&world)?;
+    let [mut config, peer] = protected()?;
+    let b = Gateway::start(&world, Side::B, &peer)?;
+    let mut a = Gateway::start(&world, Side::A, &config)?;
+    let outside = |name: &str| Capture::start(&world.internet, "a0", world.folder(), name);
+
+    let capture = outside("up")?;
+    try_to_leak(&world, &third);
+    let frames = capture.stop()?;
+    check(&frames, "gateway up")?;
+    ensure!(frames.iter().any(|frame| frame.kind() == Kind::Esp), "nothing went through the tunnel at all");
+
+    let capture = outside("dead")?;
+    a.kill_dataplane()?;
+    try_to_leak(&world, &third);
+    check(&capture.stop()?, "data plane dead")?;
+
+    let capture = outside("restart")?;
+    a.start_dataplane()?;
+    try_to_leak(&world, &third);
+    a.wait_installed()?;
+    check(&capture.stop()?, "data plane restarted")?;
+
+    let capture = outside("reload")?;
+    for round in 0..5 {
+        config.table(&format!(
+            "[[policy]]\nname = \"extra-{round}\"\naction = \"discard\"\nlocal_ts = \"10.1.{0}.0/24\"\nremote_ts = \"10.77.{0}.0/24\"\n",
+            100 + round
+        ));
+        a.configure(&config)?;
+        a.reload()?;
+        try_to_leak(&world, &third);
+    }
+    check(&capture.stop()?, "reload")?;
+
+    let capture = outside("no-sa")?;
+    let without_sas: String = config
+        .tables
+        .split("[[")
+        .filter(|table| table.starts_with("policy"))
+        .map(|table| format!("[[{table}"))
+        .collect();
+    a.configure(&Config { tables: without_sas, ..config.clone() })?;
+    a.reload()?;
+    try_to_leak(&world, &third);
+    check(&capture.stop()?, "no SA")?;
+    b.check_ledger()
+}
+
+#[test]
+fn down_gives_everything_back_to_the_kernel() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "ping");
+    let world = World::new("dwn")?;
+    let links_before = world.gateway_a.ip("-br link")?.lines().count();
+    let routes_before = world.gateway_a.ip("route show table all")?;
+    let [config, _] = protected()?;
+    let mut a = Gateway::start(&world, Side::A, &config)?;
+    ensure!(world.gateway_a.ip("-br link")?.contains("pollux0"), "no host port");
+    a.down()?;
+    wait_for("the links to go", Duration::from_secs(5), || {
+        Ok(world.gateway_a.ip("-br link")?.lines().count() == links_before)
+    })?;
+    let routes_after = world.gateway_a.ip("route show table all")?;
+    ensure!(routes_before == routes_after, "before:\n{routes_before}\nafter:\n{routes_after}");
+    let programs = world.gateway_a.ip("-d link show wan0")?;
+    ensure!(!programs.contains("xdp"), "{programs}");
+    let mounts = std::fs::read_to_string("/proc/mounts")?;
+    let folder = a.folder().display().to_string();
+    ensure!(!mounts.contains(&folder), "still mounted:\n{mounts}");
+    Ok(())
+}
+
+#[test]
+fn selectors_as_wide_as_the_world_do_not_lock_the_operator_out() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "ping");
+    let world = World::new("lok")?;
+    let everything = |number: u32, family: Family, any: &str| -> Result<Tunnel> {
+        Ok(Tunnel { selectors: [any.to_owned(), any.to_owned()], ..Tunnel::new(number, family, Family::V4)? })
+    };
+    let [config, _] = configs(&[everything(1, Family::V4, "0.0.0.0/0")?, everything(2, Family::V6, "::/0")?]);
+    let mut a = Gateway::start(&world, Side::A, &config)?;
+    let still_reachable = |a: &Gateway, when: &str| -> Result<()> {
+        for (what, from, target) in [
+            ("from the LAN", &world.caller, Side::A.inside(Family::V4)),
+            ("from the LAN", &world.caller, Side::A.inside(Family::V6)),
+            ("from outside", &world.internet, Side::A.outer(Family::V4)),
+            ("from outside", &world.internet, Side::A.outer(Family::V6)),
+        ] {
+            // ARP and ND from nothing, then an answer.
+            from.ip("neigh flush all")?;
+            let ping = from.sh(&format!("ping -c1 -W2 {target}"));
+            ensure!(ping.is_ok(), "{when}: no ping {what} to {target}: {ping:?}\n{}", a.logs());
+        }
+        Ok(())
+    };
+    still_reachable(&a, "running")?;
+    tcp_and_udp_reach_the_gateway(&world)?;
+    a.kill_dataplane()?;
+    still_reachable(&a, "data plane dead")?;
+    a.start_dataplane()?;
+    a.wait_installed()
+}
+
+/// A TCP connection, as SSH makes it, and a datagram to IKE's port, from both sides.
+fn tcp_and_udp_reach_the_gateway(world: &World) -> Result<()> {
+    let server = "import socket, threading
+def tcp():
+    s = socket.create_server(('0.0.0.0', 22)); s.settimeout(20)
+    for _ in range(2): c, _ = s.accept(); c.sendall(b'SSH-2.0-test\\r\\n'); c.close()
+def udp():
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('0.0.0.0', 500)); s.settimeout(20)
+    for _ in range(2): d, a = s.recvfrom(100); s.sendto(d, a)
+t = [threading.Thread(target=f) for f in (tcp, udp)]
+[x.start() for x in t]; print('ready', flush=True); [x.join() for x in t]";
+    let script = world.folder().join("server.py");
+    std::fs::write(&script, server)?;
+    let mut command = world.gateway_a.command("/usr/bin/python3");
+    command.arg(&script);
+    let log = world.folder().join("server.log");
+    let mut process = pollux_lab::process::Process::start("server", &mut command, &log)?;
+    process.wait_for_log("ready", Duration::from_secs(10))?;
+    for (netns, target) in
+        [(&world.caller, Side::A.inside(Family::V4)), (&world.internet, Side::A.outer(Family::V4))]
+    {
+        let client = format!(
+            "import socket
+s = socket.create_connection(('{target}', 22), 5); assert s.recv(100).startswith(b'SSH')
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5); u.sendto(b'ike', ('{target}', 500)); assert u.recv(100) == b'ike'"
+        );
+        let script = world.folder().join("client.py");
+        std::fs::write(&script, client)?;
+        netns.sh(&format!("/usr/bin/python3 {}", script.display()))?;
+    }
+    process.wait(Duration::from_secs(10))?;
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! Scapy and tshark judge every payload length, and make the packets that we have to accept.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use pollux_lab::capture::{Capture, Frame};
+use pollux_lab::gateway::{Config, Gateway};
+use pollux_lab::oracle::scapy::{self, Sa};
+use pollux_lab::oracle::tshark;
+use pollux_lab::skip_unless;
+use pollux_lab::tunnel::{Tunnel, configs};
+use pollux_lab::world::{Family, Side, World};
+
+/// Every UDP payload that fits TCP's usual 1,460 octets.
+const LENGTHS: [u32; 2] = [0, 1460];
+
+/// A tunnel with host addresses of its own, so that several run side by side.
+struct Case {
+    tunnel: Tunnel,
+    hosts: [String; 2],
+    lengths: [u32; 2],
+}
+
+/// Both IP versions, with and without UDP encapsulation, 32-bit and extended sequence numbers: every length.
+/// Mixed families: the lengths around each padding step.
+fn cases() -> Result<Vec<Case>> {
+    let mut cases = Vec::new();
+    for (inner, outer) in [
+        (Family::V4, Family::V4),
+        (Family::V6, Family::V6),
+        (Family::V4, Family::V6),
+        (Family::V6, Family::V4),
+    ] {
+        for (encap, esn) in [(false, false), (false, true), (true, false), (true, true)] {
+            let number = u32::try_from(cases.len() + 1)?;
+            let hosts = match inner {
+                Family::V4 => [format!("10.1.{number}.10"), format!("10.2.{number}.10")],
+                Family::V6 => [format!("fd01:0:0:{number:x}::10"), format!("fd02:0:0:{number:x}::10")],
+            };
+            let selectors = hosts.clone();
+            let tunnel = Tunnel { encap, esn, selectors, ..Tunnel::new(number, inner, outer)? };
+            let lengths = if inner == outer { LENGTHS } else { [0, 64] };
+            cases.push(Case { tunnel, hosts, lengths });
+        }
+    }
+    Ok(cases)
+}
+
+/// Room for the largest packet: 1,460 octets in UDP in IPv6 in ESP in UDP in IPv6.
+fn widen(world: &World) -> Result<()> {
+    for (netns, device) in [
+        (&world.gateway_a, "wan0"),
+        (&world.internet, "a0"),
+        (&world.internet, "b0"),
+        (&world.gateway_b, "wan0"),
+        (&world.caller, "eth0"),
+        (&world.gateway_a, "lan0"),
+        (&world.gateway_b, "lan0"),
+        (&world.callee, "eth0"),
+    ] {
+        netns.ip(&format!("link set {device} mtu 1700"))?;
+    }
+    Ok(())
+}
+
+fn address(world: &World, side: Side, host: &str) -> Result<()> {
+    let (len, nodad) = if host.contains(':') { (128, "nodad") } else { (32, "") };
+    world.host(side).ip(&format!("addr add {host}/{len} dev eth0 {nodad}"))?;
+    world.gateway(side).ip(&format!("route add {host}/{len} dev lan0"))?;
+    Ok(())
+}
+
+fn world_for(name: &str, cases: &[Case]) -> Result<(World, [Config; 2])> {
+    let world = World::new(name)?;
+    widen(&world)?;
+    for case in cases {
+        for (side, host) in [Side::A, Side::B].into_iter().zip(&case.hosts) {
+            address(&world, side, host)?;
+        }
+    }
+    let tunnels: Vec<Tunnel> = cases.iter().map(|case| case.tunnel.clone()).collect();
+    Ok((world, configs(&tunnels)))
+}
+
+fn sas(cases: &[Case]) -> Vec<Sa> {
+    cases.iter().map(|case| case.tunnel.sa(Side::A, case.hosts.clone(), case.lengths)).collect()
+}
+
+#[test]
+fn scapy_and_tshark_decrypt_what_we_send_at_every_length() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "tshark");
+    let cases = cases()?;
+    let (world, [config, _]) = world_for("orc", &cases)?;
+    let gateway = Gateway::start(&world, Side::A, &config)?;
+    let capture = Capture::start(&world.internet, "a0", world.folder(), "outside")?;
+    let file = capture.file().to_owned();
+    let mut sent = 0;
+    for case in &cases {
+        sent += scapy::pattern(&world.caller, &case.hosts[0], &case.hosts[1], case.lengths)?;
+    }
+    let frames = capture.stop()?;
+    let esp = frames.iter().filter(|frame| frame.esp().is_some()).count() as u64;
+    ensure!(esp == sent, "{sent} sent, {esp} ESP packets outside; drops {:?}", gateway.drops()?);
+    judge(&file, world.folder(), &cases)?;
+    gateway.check_ledger()
+}
+
+fn judge(file: &Path, folder: &Path, cases: &[Case]) -> Result<()> {
+    let sas = sas(cases);
+    let verdicts = scapy::verify(file, folder, &sas)?;
+    for sa in &sas {
+        let verdict = &verdicts[format!("0x{:08x}", sa.spi)];
+        let want = u64::from(sa.lengths[1] - sa.lengths[0] + 1);
+        let all = verdict["good"] == want
+            && verdict["lengths"] == want
+            && verdict["distinct_sequence_numbers"] == want;
+        ensure!(all, "scapy, of {sa:?}: {verdict}");
+    }
+    let want: u64 =
+        sas.iter().filter(|sa| !sa.esn).map(|sa| u64::from(sa.lengths[1] - sa.lengths[0] + 1)).sum();
+    let verdict = tshark::verify(file, &sas)?;
+    ensure!(
+        verdict == tshark::Verdict { good: want, bad: 0, decrypted: want },
+        "tshark, of {want}: {verdict:?}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_scapy_makes_arrives_byte_exact_at_every_length() -> Result<()> {
+    skip_unless!("ip", "tcpdump");
+    let cases = cases()?;
+    let (world, [_, config]) = world_for("mak", &cases)?;
+    let gateway = Gateway::start(&world, Side::B, &config)?;
+    let capture = Capture::start(&world.callee, "eth0", world.folder(), "callee")?;
+    let link = world.gateway_b.sh("cat /sys/class/net/wan0/address")?;
+    let sas = sas(&cases);
+    let sent = scapy::send(&world.internet, "b0", link.trim(), world.folder(), &sas)?;
+    let arrived = payloads(&capture.stop()?);
+    for sa in &sas {
+        let got =
+            arrived.get(&sa.inner[0]).with_context(|| format!("nothing of {sa:?}: {:?}", gateway.drops()))?;
+        for length in sa.lengths[0]..=sa.lengths[1] {
+            let want = pattern(length);
+            ensure!(got.get(&want.len()) == Some(&want), "{sa:?}: payload of {length} octets");
+        }
+    }
+    let drops = gateway.drops()?;
+    ensure!(drops.is_empty(), "{sent} sent: {drops:?}");
+    gateway.check_ledger()
+}
+
+/// UDP payloads by source address and length.
+fn payloads(frames: &[Frame]) -> HashMap<String, HashMap<usize, Vec<u8>>> {
+    let mut payloads: HashMap<String, HashMap<usize, Vec<u8>>> = HashMap::new();
+    for ip in frames.iter().filter_map(Frame::ip).filter(|ip| ip.protocol == 17) {
+        let payload = ip.payload.get(8..).unwrap_or_default().to_vec();
+        payloads.entry(ip.source.to_string()).or_default().insert(payload.len(), payload);
+    }
+    payloads
+}
+
+/// The payload of this length, as the oracle makes it.
+fn pattern(length: u32) -> Vec<u8> {
+    (0..length).map(|at| (at * 31 + length).to_le_bytes()[0]).collect()
+}
