@@ -6,7 +6,7 @@
 //!          ── sk_cipher             ──► SkCipher (one direction of one IKE SA, keyed once)
 //! ```
 //!
-//! A provider has no randomness of its own: what has to be random is drawn from the [`Random`] that the caller
+//! A provider has no randomness of its own: what has to be random is drawn from the [`Rng`] that the caller
 //! passes in. So the same seed gives the same octets on the wire, and a simulation can be replayed.
 
 mod algorithm;
@@ -21,13 +21,13 @@ pub use algorithm::{Encryption, Integrity, IvRule, KeMethod, Prf};
 pub use secret::{Secret, constant_time_eq};
 
 /// Where randomness comes from: the operating system in a gateway, a seed in a simulation.
-pub trait Random {
+pub trait Rng {
     /// Fills `out` with octets that nobody can guess.
     fn fill(&mut self, out: &mut [u8]);
 }
 
 /// `N` random octets.
-pub fn draw<const N: usize>(rng: &mut dyn Random) -> [u8; N] {
+pub fn draw<const N: usize>(rng: &mut dyn Rng) -> [u8; N] {
     let mut octets = [0; N];
     rng.fill(&mut octets);
     octets
@@ -67,7 +67,7 @@ pub trait Provider: fmt::Debug + Send + Sync {
     fn sha1(&self, parts: &[&[u8]]) -> [u8; 20];
 
     /// Makes the initiator's half of a key exchange, its private key drawn from `rng`.
-    fn start_ke(&self, method: KeMethod, rng: &mut dyn Random) -> Result<Box<dyn KeyExchange>, CryptoError>;
+    fn start_ke(&self, method: KeMethod, rng: &mut dyn Rng) -> Result<Box<dyn KeyExchange>, CryptoError>;
 
     /// Makes the responder's half from the initiator's public value: our public value and the shared secret.
     ///
@@ -76,7 +76,7 @@ pub trait Provider: fmt::Debug + Send + Sync {
         &self,
         method: KeMethod,
         peer_public: &[u8],
-        rng: &mut dyn Random,
+        rng: &mut dyn Rng,
     ) -> Result<(Vec<u8>, Secret), CryptoError> {
         let ours = self.start_ke(method, rng)?;
         let public = ours.public().to_vec();
@@ -138,7 +138,7 @@ pub struct Iv {
 impl Iv {
     /// The IV of the message with this number under a key: the number itself for combined modes, which must
     /// never repeat; random for CBC, where it must not be guessed.
-    pub fn new(encryption: Encryption, number: u64, rng: &mut dyn Random) -> Self {
+    pub fn new(encryption: Encryption, number: u64, rng: &mut dyn Rng) -> Self {
         match encryption.iv_rule() {
             IvRule::Counter => {
                 let mut octets = [0; 16];
