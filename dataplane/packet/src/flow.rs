@@ -117,6 +117,12 @@ impl Flow {
         }
     }
 
+    /// The flow as a later fragment shows it: without ports.
+    #[must_use]
+    pub const fn without_ports(&self) -> Self {
+        Self { source_port: 0, destination_port: 0, has_ports: false, ..*self }
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "an IPv4 flow holds 32-bit addresses")]
     const fn address(&self, bits: u128) -> IpAddr {
         match self.version {
