@@ -1,9 +1,14 @@
 //! The burst: jobs, and the walk over them.
 
+use crate::ct::icv_matches;
 use crate::dispatch::Engine;
+use crate::kernel;
+use crate::kernel::gcm::{Absorb, Item, OpenBurst, OpenOne, SealBurst, SealOne, aes_rounds};
+use crate::kernel::isa::Task;
 use crate::kernel::portable::Context;
 use crate::key::Key;
-use crate::packet::Text;
+use crate::packet::{Aad, Text, header};
+use crate::suite::Path;
 use crate::verdict::Verdict;
 
 /// One packet to be sealed.
@@ -33,6 +38,9 @@ pub struct OpenJob<'a> {
     pub seq_high: u32,
 }
 
+/// Jobs that are sorted and run together; longer bursts are cut.
+pub(crate) const BURST: usize = 64;
+
 impl Engine {
     /// Seals every packet in place: IV, ciphertext and ICV are written.
     ///
@@ -43,10 +51,13 @@ impl Engine {
     /// Where a packet has no room for header, IV, ICV and one aligned block, or where its text is not aligned:
     /// a mistake of the caller, who laid it out.
     pub fn seal_burst(self, jobs: &mut [SealJob<'_>]) {
-        for job in jobs {
-            let text = Text::locate(job.key.suite, job.packet.len())
-                .expect("the packet to be sealed has room for IV, ICV and aligned text");
-            job.key.portable.seal(job.key.context(job.seq_high), job.packet, text, job.iv);
+        for jobs in jobs.chunks_mut(BURST) {
+            let all_done = kernel::run(self, SealBurst { jobs }) == Some(true);
+            if !all_done {
+                for job in jobs.iter_mut().filter(|job| !self.has_kernel_for(job.key)) {
+                    job.seal_alone();
+                }
+            }
         }
     }
 
@@ -58,16 +69,153 @@ impl Engine {
     /// Where there are fewer verdicts than jobs.
     pub fn open_burst(self, jobs: &mut [OpenJob<'_>], verdicts: &mut [Verdict]) {
         assert!(verdicts.len() >= jobs.len(), "a verdict for every job");
-        for (job, verdict) in jobs.iter_mut().zip(verdicts) {
-            *verdict = match Text::locate(job.key.suite, job.packet.len()) {
-                Ok(text) => job.key.portable.open(job.key.context(job.seq_high), job.packet, text),
-                Err(malformed) => malformed,
-            };
+        for (jobs, verdicts) in jobs.chunks_mut(BURST).zip(verdicts.chunks_mut(BURST)) {
+            let all_done = kernel::run(self, OpenBurst { jobs, verdicts }) == Some(true);
+            if !all_done {
+                for (job, verdict) in jobs.iter_mut().zip(verdicts) {
+                    if !self.has_kernel_for(job.key) {
+                        *verdict = job.open_alone();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether the burst kernels have run a job with this key.
+    fn has_kernel_for(self, key: &Key) -> bool {
+        self != Self::portable() && key.on_gcm_kernel()
+    }
+}
+
+impl SealJob<'_> {
+    /// Where the text lies.
+    #[inline(always)]
+    pub(crate) fn text(&self) -> Text {
+        Text::locate(self.key.suite, self.packet.len())
+            .expect("a packet to be sealed has room for IV, ICV and aligned text")
+    }
+
+    /// Seals a packet that no burst kernel takes.
+    fn seal_alone(&mut self) {
+        let text = self.text();
+        if let Some(portable) = &self.key.portable {
+            portable.seal(self.key.context(self.seq_high), self.packet, text, self.iv);
+        } else {
+            let key = self.key;
+            let seq_high = self.seq_high;
+            let mut item = self.item();
+            if key.suite.layout().path == Path::Gmac {
+                item = key.gmac_item(item, seq_high);
+            }
+            let tag = key.seal_item(&mut item);
+            self.write_icv(&tag);
+        }
+    }
+}
+
+impl OpenJob<'_> {
+    /// Opens a packet that no burst kernel takes.
+    fn open_alone(&mut self) -> Verdict {
+        let text = match Text::locate(self.key.suite, self.packet.len()) {
+            Ok(text) => text,
+            Err(malformed) => return malformed,
+        };
+        if let Some(portable) = &self.key.portable {
+            portable.open(self.key.context(self.seq_high), self.packet, text)
+        } else {
+            let key = self.key;
+            let seq_high = self.seq_high;
+            let mut item = self.item();
+            if key.suite.layout().path == Path::Gmac {
+                item = key.gmac_item(item, seq_high);
+            }
+            let tag = key.open_item(&mut item);
+            self.check_icv(&tag)
         }
     }
 }
 
 impl Key {
+    /// Seals `text` with a nonce and AAD of the caller's choice and returns the full tag: the suite's cipher
+    /// outside of ESP, through the same kernel. `None` where the suite is not a combined mode.
+    pub fn seal_detached(&self, nonce: &[u8; 12], aad: &[u8], text: &mut [u8]) -> Option<[u8; 16]> {
+        if let Some(portable) = &self.portable {
+            return portable.seal_detached(nonce, aad, text);
+        }
+        Some(self.seal_item(&mut self.item(nonce, aad, text)))
+    }
+
+    /// The reverse of [`Key::seal_detached`]; `tag` may be truncated. Where it is wrong, `text` is zeroed.
+    pub fn open_detached(
+        &self,
+        nonce: &[u8; 12],
+        aad: &[u8],
+        text: &mut [u8],
+        tag: &[u8],
+    ) -> Option<Verdict> {
+        let computed = match &self.portable {
+            Some(portable) => portable.open_detached(nonce, aad, text)?,
+            None => self.open_item(&mut self.item(nonce, aad, text)),
+        };
+        if !tag.is_empty() && tag.len() <= computed.len() && icv_matches(&computed, tag) {
+            return Some(Verdict::Authentic);
+        }
+        text.fill(0);
+        Some(Verdict::BadIcv)
+    }
+
+    /// Whether a burst kernel of ours takes this key.
+    #[inline(always)]
+    pub(crate) fn on_gcm_kernel(&self) -> bool {
+        self.portable.is_none() && self.suite.layout().path <= Path::Gcm256
+    }
+
+    fn item<'a>(&'a self, nonce: &[u8; 12], aad: &[u8], text: &'a mut [u8]) -> Item<'a> {
+        let mut j0 = [0; 16];
+        j0[..12].copy_from_slice(nonce);
+        j0[15] = 1;
+        Item {
+            tables: &self.tables,
+            first: u128::from_be_bytes(j0),
+            aad: self.on_own_kernel(Absorb { tables: &self.tables, aad: [aad, &[]] }),
+            aad_bits: 8 * aad.len() as u64,
+            text: Text { start: 0, end: text.len() },
+            packet: text,
+        }
+    }
+
+    /// Makes the whole of a packet AAD, which is how GMAC authenticates what it does not encrypt: SPI, sequence
+    /// number, IV and payload are one string.
+    //= RFC 4543 §3.3
+    fn gmac_item<'a>(&self, item: Item<'a>, seq_high: u32) -> Item<'a> {
+        let end = item.text.end;
+        let mut first = [0; 16];
+        // With ESN, the first block takes four octets of IV behind the longer sequence number.
+        let (first_len, rest) = if self.esn {
+            first[..12].copy_from_slice(Aad::new(header(item.packet), true, seq_high).as_slice());
+            first[12..].copy_from_slice(&item.packet[8..12]);
+            (16, 12)
+        } else {
+            (0, 0)
+        };
+        let aad = [&first[..first_len], &item.packet[rest..end]];
+        let aad_bits = 8 * (first_len + end - rest) as u64;
+        let aad = self.on_own_kernel(Absorb { tables: item.tables, aad });
+        Item { aad, aad_bits, text: Text { start: end, end }, ..item }
+    }
+
+    fn seal_item(&self, item: &mut Item<'_>) -> [u8; 16] {
+        self.on_own_kernel(SealOne { item, rounds: aes_rounds(self.suite.key_len()) })
+    }
+
+    fn open_item(&self, item: &mut Item<'_>) -> [u8; 16] {
+        self.on_own_kernel(OpenOne { item, rounds: aes_rounds(self.suite.key_len()) })
+    }
+
+    fn on_own_kernel<T: Task>(&self, task: T) -> T::Out {
+        kernel::run(self.engine, task).expect("a key without a portable half was derived by a kernel")
+    }
+
     fn context(&self, seq_high: u32) -> Context {
         Context { suite: self.suite, salt: self.salt, esn: self.esn, seq_high }
     }

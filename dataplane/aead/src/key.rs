@@ -5,8 +5,10 @@ use std::fmt;
 use zeroize::Zeroize;
 
 use crate::dispatch::Engine;
+use crate::kernel;
+use crate::kernel::gcm::Derive;
 use crate::kernel::portable::Portable;
-use crate::suite::Suite;
+use crate::suite::{Path, Suite};
 
 /// Round keys of AES-256: the most any key has.
 pub(crate) const ROUND_KEYS_MAX: usize = 15;
@@ -43,7 +45,7 @@ pub struct Key {
     pub(crate) engine: Engine,
     pub(crate) esn: bool,
     /// What is not AES-GCM or ChaCha20 on a kernel of ours.
-    pub(crate) portable: Box<Portable>,
+    pub(crate) portable: Option<Box<Portable>>,
     pub(crate) tables: Tables,
 }
 
@@ -113,9 +115,17 @@ impl Key {
         if expected != actual {
             return Err(KeyError::SaltLength { suite, expected, actual });
         }
-        let portable = Box::new(Portable::new(suite, enc, auth));
-        let mut key = Self { salt: [0; 4], suite, engine, esn, portable, tables: Tables::EMPTY };
+        let mut key = Self { salt: [0; 4], suite, engine, esn, portable: None, tables: Tables::EMPTY };
         key.salt[..salt.len()].copy_from_slice(salt);
+        let derived = match suite.layout().path {
+            Path::Gcm128 | Path::Gcm192 | Path::Gcm256 | Path::Gmac => {
+                kernel::run(engine, Derive { key: enc, tables: &mut key.tables })
+            }
+            Path::ChaCha | Path::Portable => None,
+        };
+        if derived.is_none() {
+            key.portable = Some(Box::new(Portable::new(suite, enc, auth)));
+        }
         Ok(key)
     }
 
@@ -128,13 +138,7 @@ impl Key {
     /// larger than L2.
     #[inline]
     pub fn prefetch(&self) {
-        crate::kernel::prefetch(self);
-    }
-
-    /// Seals `text` with a nonce and AAD of the caller's choice and returns the full tag: the suite's cipher
-    /// outside of ESP, through the same kernel. `None` where the suite is not a combined mode.
-    pub fn seal_detached(&self, nonce: &[u8; 12], aad: &[u8], text: &mut [u8]) -> Option<[u8; 16]> {
-        self.portable.seal_detached(nonce, aad, text)
+        kernel::prefetch(self);
     }
 
     /// Whether the SA has extended sequence numbers.

@@ -22,13 +22,14 @@ impl Text {
     /// [`Verdict::Malformed`] where not even one aligned block fits, or where the text is not aligned.
     #[inline]
     pub(crate) fn locate(suite: Suite, len: usize) -> Result<Self, Verdict> {
-        let start = HEADER_LEN + suite.iv_len();
-        let fixed = start + suite.icv_len();
-        // block_len is a power of two.
-        if len < fixed + suite.block_len() || (len - fixed) & (suite.block_len() - 1) != 0 {
+        let layout = suite.layout();
+        let (start, icv_len) = (usize::from(layout.text_start), usize::from(layout.icv_len));
+        let block_mask = usize::from(layout.block_mask);
+        let fixed = start + icv_len;
+        if len <= fixed + block_mask || (len - fixed) & block_mask != 0 {
             return Err(Verdict::Malformed);
         }
-        Ok(Self { start, end: len - suite.icv_len() })
+        Ok(Self { start, end: len - icv_len })
     }
 }
 

@@ -237,6 +237,67 @@ impl Suite {
     }
 }
 
+/// What the hot path asks of a suite, in one load.
+#[derive(Clone, Copy)]
+pub(crate) struct Layout {
+    /// Where the text starts: after SPI, sequence number and IV.
+    pub(crate) text_start: u8,
+    /// Octets of ICV.
+    pub(crate) icv_len: u8,
+    /// The text's length is a multiple of this plus one.
+    pub(crate) block_mask: u8,
+    /// Which of our kernels runs it.
+    pub(crate) path: Path,
+}
+
+/// Our own kernels, by what they do.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Path {
+    /// AES-GCM, by key length.
+    Gcm128,
+    Gcm192,
+    Gcm256,
+    ChaCha,
+    Gmac,
+    /// None: the RustCrypto crates.
+    Portable,
+}
+
+static LAYOUTS: [Layout; Suite::ALL.len()] = {
+    let mut layouts =
+        [Layout { text_start: 0, icv_len: 0, block_mask: 0, path: Path::Portable }; Suite::ALL.len()];
+    let mut i = 0;
+    while i < layouts.len() {
+        layouts[i] = Suite::ALL[i].make_layout();
+        i += 1;
+    }
+    layouts
+};
+
+impl Suite {
+    #[inline]
+    pub(crate) fn layout(self) -> Layout {
+        LAYOUTS[self as usize]
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "no part of the layout is longer than 32 octets")]
+    const fn make_layout(self) -> Layout {
+        Layout {
+            text_start: (crate::packet::HEADER_LEN + self.iv_len()) as u8,
+            icv_len: self.icv_len() as u8,
+            block_mask: self.block_len() as u8 - 1,
+            path: match (self.family(), self.key_len()) {
+                (Family::Gcm { .. }, 16) => Path::Gcm128,
+                (Family::Gcm { .. }, 24) => Path::Gcm192,
+                (Family::Gcm { .. }, _) => Path::Gcm256,
+                (Family::ChaCha { .. }, _) => Path::ChaCha,
+                (Family::Gmac, _) => Path::Gmac,
+                (Family::CbcHmac | Family::NullHmac, _) => Path::Portable,
+            },
+        }
+    }
+}
+
 impl fmt::Display for Suite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

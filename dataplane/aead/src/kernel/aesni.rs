@@ -1,8 +1,16 @@
-//! Proof that the CPU has what this kernel needs.
+//! AES-NI and PCLMULQDQ on 128-bit vectors, taken two at a time: the algorithms see a vector of two blocks.
+#![allow(
+    unsafe_code,
+    reason = "intrinsics: loads and stores by pointer, and the calls into compiled-for code"
+)]
 
 use std::arch::is_x86_feature_detected;
+use std::arch::x86_64::__m128i;
 
-/// The proof.
+use super::isa::{Isa, Part, Task, forward_all};
+use crate::key::POWERS;
+
+/// Proof that the CPU has AES-NI, PCLMULQDQ and SSE up to 4.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Aesni(());
 
@@ -17,5 +25,319 @@ impl Aesni {
         ];
         let missing: Vec<_> = features.iter().filter(|(_, has)| !has).map(|(name, _)| *name).collect();
         if missing.is_empty() { Ok(Self(())) } else { Err(missing) }
+    }
+}
+
+/// Two blocks.
+#[derive(Clone, Copy)]
+pub(crate) struct Pair(__m128i, __m128i);
+
+/// Products of all lanes together, as three 128-bit columns: with one block a register there is no gain in
+/// keeping lanes apart.
+#[derive(Clone, Copy)]
+pub(crate) struct Sum {
+    low: __m128i,
+    mid: __m128i,
+    high: __m128i,
+}
+
+impl Isa for Aesni {
+    type V = Pair;
+    type Block = __m128i;
+    type Sum = Sum;
+
+    const LANES: usize = 2;
+    const BATCH: usize = 4;
+    const IN_FLIGHT: usize = 4;
+
+    #[inline(always)]
+    fn enter<T: Task>(self, task: T) -> T::Out {
+        // SAFETY: `self` is only made by `detect`, which has found every feature that `enter` is compiled for.
+        unsafe { ops::enter(self, task) }
+    }
+
+    forward_all!();
+}
+
+/// Single blocks and parts of them; the 256-bit kernel uses these too.
+pub(super) mod blocks {
+    use std::arch::x86_64::{
+        __m128i, _mm_and_si128, _mm_andnot_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi8,
+        _mm_storeu_si128,
+    };
+
+    /// Sixteen ones, then sixteen zeros: a load at `16 - len` is the mask of the first `len` octets.
+    static MASKS: [u8; 32] = {
+        let mut masks = [0; 32];
+        let mut i = 0;
+        while i < 16 {
+            masks[i] = 0xff;
+            i += 1;
+        }
+        masks
+    };
+
+    #[target_feature(enable = "ssse3")]
+    #[inline]
+    pub(in super::super) fn reversal() -> __m128i {
+        _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn load_block(block: &[u8; 16]) -> __m128i {
+        // SAFETY: the reference covers the 16 octets that are read, and the load needs no alignment.
+        unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    fn store_block(octets: &mut [u8; 16], block: __m128i) {
+        // SAFETY: the reference covers the 16 octets that are written, and the store needs no alignment.
+        unsafe { _mm_storeu_si128(octets.as_mut_ptr().cast(), block) }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn octets(block: __m128i) -> [u8; 16] {
+        let mut octets = [0; 16];
+        store_block(&mut octets, block);
+        octets
+    }
+
+    /// Ones for the first `len` octets.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn mask(len: usize) -> __m128i {
+        let (ones_from, _) =
+            MASKS[16 - len..].split_first_chunk().expect("16 octets follow any of the first 17");
+        load_block(ones_from)
+    }
+
+    /// `len` octets, at most 16, and zero behind them. Where the packet goes on for long enough, as it does with
+    /// an ICV of 16, the whole block is read and masked.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn load_octets(packet: &[u8], at: usize, len: usize) -> __m128i {
+        if let Some((block, _)) = packet.get(at..).and_then(<[u8]>::split_first_chunk) {
+            return _mm_and_si128(load_block(block), mask(len));
+        }
+        let mut block = [0; 16];
+        block[..len].copy_from_slice(&packet[at..at + len]);
+        load_block(&block)
+    }
+
+    /// Writes the first `len` octets of a block. Where the packet goes on for long enough, what follows is read
+    /// and written back as it was.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn store_octets(packet: &mut [u8], at: usize, len: usize, block: __m128i) {
+        if let Some((place, _)) = packet.get_mut(at..).and_then(<[u8]>::split_first_chunk_mut) {
+            let mask = mask(len);
+            let before = load_block(place);
+            store_block(place, _mm_or_si128(_mm_and_si128(mask, block), _mm_andnot_si128(mask, before)));
+        } else {
+            packet[at..at + len].copy_from_slice(&octets(block)[..len]);
+        }
+    }
+}
+
+/// The operations, compiled for the instruction set.
+mod ops {
+    use std::arch::x86_64::{
+        __m128i, _mm_add_epi32, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_and_si128, _mm_clmulepi64_si128,
+        _mm_loadu_si128, _mm_set_epi32, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8,
+        _mm_shuffle_epi32, _mm_storeu_si128, _mm_xor_si128,
+    };
+
+    pub(super) use super::blocks::octets;
+    use super::blocks::{load_block, load_octets, mask, reversal, store_octets};
+    use super::{Aesni, Pair, Part, Sum, Task};
+    use crate::kernel::gcm::POLYNOMIAL;
+    use crate::key::POWERS;
+
+    type V = Pair;
+
+    #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
+    #[inline(never)]
+    pub(super) fn enter<T: Task>(isa: Aesni, task: T) -> T::Out {
+        task.run(isa)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn zero() -> V {
+        Pair(_mm_setzero_si128(), _mm_setzero_si128())
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn xor(a: V, b: V) -> V {
+        Pair(_mm_xor_si128(a.0, b.0), _mm_xor_si128(a.1, b.1))
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn broadcast(block: &[u8; 16]) -> V {
+        let block = load_block(block);
+        Pair(block, block)
+    }
+
+    #[target_feature(enable = "aes")]
+    #[inline]
+    pub(super) fn aesenc(state: V, key: V) -> V {
+        Pair(_mm_aesenc_si128(state.0, key.0), _mm_aesenc_si128(state.1, key.1))
+    }
+
+    #[target_feature(enable = "aes")]
+    #[inline]
+    pub(super) fn aesenclast(state: V, key: V) -> V {
+        Pair(_mm_aesenclast_si128(state.0, key.0), _mm_aesenclast_si128(state.1, key.1))
+    }
+
+    #[target_feature(enable = "ssse3")]
+    #[inline]
+    pub(super) fn reverse(v: V) -> V {
+        Pair(_mm_shuffle_epi8(v.0, reversal()), _mm_shuffle_epi8(v.1, reversal()))
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves, bit by bit")]
+    fn block(number: u128) -> __m128i {
+        _mm_set_epi64x((number >> 64) as i64, number as i64)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn counters(first: u128) -> V {
+        let first = block(first);
+        Pair(first, _mm_add_epi32(first, _mm_set_epi32(0, 0, 0, 1)))
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn add_counter(counters: V, n: u32) -> V {
+        let n = _mm_set_epi32(0, 0, 0, n.cast_signed());
+        Pair(_mm_add_epi32(counters.0, n), _mm_add_epi32(counters.1, n))
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn load(packet: &[u8], at: usize) -> V {
+        let octets = &packet[at..at + 32];
+        let second = octets[16..].as_ptr();
+        // SAFETY: the slice has 32 octets, of which the first 16 are read; the load needs no alignment.
+        let first = unsafe { _mm_loadu_si128(octets.as_ptr().cast()) };
+        // SAFETY: the slice has 32 octets, of which the last 16 are read; the load needs no alignment.
+        Pair(first, unsafe { _mm_loadu_si128(second.cast()) })
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn store(packet: &mut [u8], at: usize, v: V) {
+        let (first, second) = packet[at..at + 32].split_at_mut(16);
+        // SAFETY: the slice has the 16 octets that are written; the store needs no alignment.
+        unsafe { _mm_storeu_si128(first.as_mut_ptr().cast(), v.0) };
+        // SAFETY: the slice has the 16 octets that are written; the store needs no alignment.
+        unsafe { _mm_storeu_si128(second.as_mut_ptr().cast(), v.1) };
+    }
+
+    /// A part is at most one block: the lane of AAD or of the lengths takes the other.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn load_part(packet: &[u8], part: Part) -> V {
+        place(load_octets(packet, part.at, part.len), part.lane)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn store_part(packet: &mut [u8], part: Part, v: V) {
+        store_octets(packet, part.at, part.len, lane(v, part.lane));
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn keep(v: V, part: Part) -> V {
+        let mask = place(mask(part.len), part.lane);
+        Pair(_mm_and_si128(v.0, mask.0), _mm_and_si128(v.1, mask.1))
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    fn place(block: __m128i, lane: usize) -> V {
+        if lane == 0 { Pair(block, _mm_setzero_si128()) } else { Pair(_mm_setzero_si128(), block) }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn insert(v: V, lane: usize, number: u128) -> V {
+        if lane == 0 { Pair(block(number), v.1) } else { Pair(v.0, block(number)) }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn lane(v: V, lane: usize) -> __m128i {
+        if lane == 0 { v.0 } else { v.1 }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn no_sum() -> Sum {
+        Sum { low: _mm_setzero_si128(), mid: _mm_setzero_si128(), high: _mm_setzero_si128() }
+    }
+
+    #[target_feature(enable = "pclmulqdq")]
+    #[inline]
+    pub(super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
+        mul_add_block(mul_add_block(sum, x.0, power.0), x.1, power.1)
+    }
+
+    #[target_feature(enable = "pclmulqdq")]
+    #[inline]
+    fn mul_add_block(sum: Sum, x: __m128i, power: __m128i) -> Sum {
+        let mid = _mm_xor_si128(sum.mid, _mm_clmulepi64_si128::<0x01>(x, power));
+        Sum {
+            low: _mm_xor_si128(sum.low, _mm_clmulepi64_si128::<0x00>(x, power)),
+            mid: _mm_xor_si128(mid, _mm_clmulepi64_si128::<0x10>(x, power)),
+            high: _mm_xor_si128(sum.high, _mm_clmulepi64_si128::<0x11>(x, power)),
+        }
+    }
+
+    /// The sum has all lanes in one, so the result is the first lane, and the other is zero.
+    #[target_feature(enable = "pclmulqdq")]
+    #[inline]
+    pub(super) fn reduce(sum: Sum) -> V {
+        Pair(reduce_block(sum), _mm_setzero_si128())
+    }
+
+    /// Folds the low column into the middle one, and that into the high one, by the field's polynomial.
+    #[target_feature(enable = "pclmulqdq")]
+    #[inline]
+    fn reduce_block(sum: Sum) -> __m128i {
+        let polynomial = block(POLYNOMIAL);
+        let folded = _mm_clmulepi64_si128::<0x01>(polynomial, sum.low);
+        let mid = _mm_xor_si128(_mm_xor_si128(sum.mid, _mm_shuffle_epi32::<0x4e>(sum.low)), folded);
+        let folded = _mm_clmulepi64_si128::<0x01>(polynomial, mid);
+        _mm_xor_si128(_mm_xor_si128(sum.high, _mm_shuffle_epi32::<0x4e>(mid)), folded)
+    }
+
+    /// As lanes are added up in every batch, each has its own power in every batch.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
+        last_power(powers, k)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
+        Pair(load_block(&powers[POWERS - 2 * k]), load_block(&powers[POWERS - 2 * k + 1]))
+    }
+
+    #[target_feature(enable = "ssse3,pclmulqdq")]
+    #[inline]
+    pub(super) fn tag(sum: Sum, mask: __m128i) -> [u8; 16] {
+        octets(_mm_xor_si128(_mm_shuffle_epi8(reduce_block(sum), reversal()), mask))
     }
 }

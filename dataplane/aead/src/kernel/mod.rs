@@ -1,12 +1,34 @@
-//! The kernels: one module per instruction set, and the portable path.
+//! The kernels: what runs on a burst, and for which instruction set it is compiled.
+//!
+//! `isa` names the operations; `aesni`, `vaes256` and `vaes512` are their intrinsics; `gcm` is AES-GCM over any
+//! of them; `portable` is every suite on the RustCrypto crates.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod aesni;
+pub(crate) mod gcm;
+pub(crate) mod isa;
 pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vaes256;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vaes512;
+
+use crate::dispatch::{Engine, Proof};
+use isa::{Isa, Task};
+
+/// Runs a task compiled for the engine's instruction set; `None` on the portable engine.
+#[inline]
+pub(crate) fn run<T: Task>(engine: Engine, task: T) -> Option<T::Out> {
+    match engine.0 {
+        #[cfg(target_arch = "x86_64")]
+        Proof::Vaes512(isa) => Some(isa.enter(task)),
+        #[cfg(target_arch = "x86_64")]
+        Proof::Vaes256(isa) => Some(isa.enter(task)),
+        #[cfg(target_arch = "x86_64")]
+        Proof::Aesni(isa) => Some(isa.enter(task)),
+        Proof::Portable => None,
+    }
+}
 
 /// Asks for every cache line of a key.
 #[inline]

@@ -1,8 +1,16 @@
-//! Proof that the CPU has what this kernel needs.
+//! VAES and VPCLMULQDQ on 256-bit vectors: two blocks a vector, for AVX2 machines.
+#![allow(
+    unsafe_code,
+    reason = "intrinsics: loads and stores by pointer, and the calls into compiled-for code"
+)]
 
 use std::arch::is_x86_feature_detected;
+use std::arch::x86_64::{__m128i, __m256i};
 
-/// The proof.
+use super::isa::{Isa, Part, Task, forward_all};
+use crate::key::POWERS;
+
+/// Proof that the CPU has VAES, VPCLMULQDQ and AVX2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Vaes256(());
 
@@ -18,5 +26,224 @@ impl Vaes256 {
         ];
         let missing: Vec<_> = features.iter().filter(|(_, has)| !has).map(|(name, _)| *name).collect();
         if missing.is_empty() { Ok(Self(())) } else { Err(missing) }
+    }
+}
+
+/// Lane-wise 256-bit products as three 128-bit columns.
+#[derive(Clone, Copy)]
+pub(crate) struct Sum {
+    low: __m256i,
+    mid: __m256i,
+    high: __m256i,
+}
+
+impl Isa for Vaes256 {
+    type V = __m256i;
+    type Block = __m128i;
+    type Sum = Sum;
+
+    const LANES: usize = 2;
+    const BATCH: usize = 4;
+    const IN_FLIGHT: usize = 8;
+
+    #[inline(always)]
+    fn enter<T: Task>(self, task: T) -> T::Out {
+        // SAFETY: `self` is only made by `detect`, which has found every feature that `enter` is compiled for.
+        unsafe { ops::enter(self, task) }
+    }
+
+    forward_all!();
+}
+
+/// The operations, compiled for the instruction set.
+mod ops {
+    use std::arch::x86_64::{
+        __m128i, __m256i, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
+        _mm256_add_epi32, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_and_si256,
+        _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_clmulepi64_epi128,
+        _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_set_epi32,
+        _mm256_set_m128i, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_shuffle_epi32,
+        _mm256_storeu_si256, _mm256_xor_si256,
+    };
+
+    pub(super) use super::super::aesni::blocks::octets;
+    use super::super::aesni::blocks::{load_block, load_octets, mask, reversal, store_octets};
+    use super::{Part, Sum, Task, Vaes256};
+    use crate::kernel::gcm::POLYNOMIAL;
+    use crate::key::POWERS;
+
+    type V = __m256i;
+
+    #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq")]
+    #[inline(never)]
+    pub(super) fn enter<T: Task>(isa: Vaes256, task: T) -> T::Out {
+        task.run(isa)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn zero() -> V {
+        _mm256_setzero_si256()
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn xor(a: V, b: V) -> V {
+        _mm256_xor_si256(a, b)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn broadcast(block: &[u8; 16]) -> V {
+        _mm256_broadcastsi128_si256(load_block(block))
+    }
+
+    #[target_feature(enable = "avx2,vaes")]
+    #[inline]
+    pub(super) fn aesenc(state: V, key: V) -> V {
+        _mm256_aesenc_epi128(state, key)
+    }
+
+    #[target_feature(enable = "avx2,vaes")]
+    #[inline]
+    pub(super) fn aesenclast(state: V, key: V) -> V {
+        _mm256_aesenclast_epi128(state, key)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn reverse(v: V) -> V {
+        _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(reversal()))
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves, bit by bit")]
+    fn block(number: u128) -> __m128i {
+        _mm_set_epi64x((number >> 64) as i64, number as i64)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn counters(first: u128) -> V {
+        let lanes = _mm256_set_epi32(0, 0, 0, 1, 0, 0, 0, 0);
+        _mm256_add_epi32(_mm256_broadcastsi128_si256(block(first)), lanes)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn add_counter(counters: V, n: u32) -> V {
+        let n = n.cast_signed();
+        _mm256_add_epi32(counters, _mm256_set_epi32(0, 0, 0, n, 0, 0, 0, n))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn load(packet: &[u8], at: usize) -> V {
+        let octets = &packet[at..at + 32];
+        // SAFETY: the slice covers the 32 octets that are read, and the load needs no alignment.
+        unsafe { _mm256_loadu_si256(octets.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn store(packet: &mut [u8], at: usize, v: V) {
+        let octets = &mut packet[at..at + 32];
+        // SAFETY: the slice covers the 32 octets that are written, and the store needs no alignment.
+        unsafe { _mm256_storeu_si256(octets.as_mut_ptr().cast(), v) }
+    }
+
+    /// A part is at most one block: the lane of AAD or of the lengths takes the other.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn load_part(packet: &[u8], part: Part) -> V {
+        place(load_octets(packet, part.at, part.len), part.lane)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn store_part(packet: &mut [u8], part: Part, v: V) {
+        store_octets(packet, part.at, part.len, lane(v, part.lane));
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn keep(v: V, part: Part) -> V {
+        _mm256_and_si256(v, place(mask(part.len), part.lane))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn place(block: __m128i, lane: usize) -> V {
+        if lane == 0 {
+            _mm256_set_m128i(_mm_setzero_si128(), block)
+        } else {
+            _mm256_set_m128i(block, _mm_setzero_si128())
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn insert(v: V, lane: usize, number: u128) -> V {
+        if lane == 0 {
+            _mm256_inserti128_si256::<0>(v, block(number))
+        } else {
+            _mm256_inserti128_si256::<1>(v, block(number))
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn lane(v: V, lane: usize) -> __m128i {
+        if lane == 0 { _mm256_castsi256_si128(v) } else { _mm256_extracti128_si256::<1>(v) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn no_sum() -> Sum {
+        Sum { low: zero(), mid: zero(), high: zero() }
+    }
+
+    #[target_feature(enable = "avx2,vpclmulqdq")]
+    #[inline]
+    pub(super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
+        let mid = xor(sum.mid, _mm256_clmulepi64_epi128::<0x01>(x, power));
+        Sum {
+            low: xor(sum.low, _mm256_clmulepi64_epi128::<0x00>(x, power)),
+            mid: xor(mid, _mm256_clmulepi64_epi128::<0x10>(x, power)),
+            high: xor(sum.high, _mm256_clmulepi64_epi128::<0x11>(x, power)),
+        }
+    }
+
+    /// Folds the low column into the middle one, and that into the high one, by the field's polynomial.
+    #[target_feature(enable = "avx2,vpclmulqdq")]
+    #[inline]
+    pub(super) fn reduce(sum: Sum) -> V {
+        let polynomial = _mm256_broadcastsi128_si256(block(POLYNOMIAL));
+        let folded = _mm256_clmulepi64_epi128::<0x01>(polynomial, sum.low);
+        let mid = xor(xor(sum.mid, _mm256_shuffle_epi32::<0x4e>(sum.low)), folded);
+        let folded = _mm256_clmulepi64_epi128::<0x01>(polynomial, mid);
+        xor(xor(sum.high, _mm256_shuffle_epi32::<0x4e>(mid)), folded)
+    }
+
+    /// Lanes are hashed apart until the last batch, so both lanes have the same power.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
+        broadcast(&powers[POWERS - 2 * k])
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
+        load(powers.as_flattened(), 16 * (POWERS - 2 * k))
+    }
+
+    #[target_feature(enable = "avx2,vpclmulqdq")]
+    #[inline]
+    pub(super) fn tag(sum: Sum, mask: __m128i) -> [u8; 16] {
+        let lanes = reduce(sum);
+        let digest = _mm_xor_si128(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
+        octets(_mm_xor_si128(_mm_shuffle_epi8(digest, reversal()), mask))
     }
 }
