@@ -93,13 +93,10 @@ fn nothing_leaks_while_the_data_plane_is_dead_restarts_or_reloads() -> Result<()
     check(&capture.stop()?, "reload")?;
 
     let capture = outside("no-sa")?;
-    let without_sas: String = config
-        .tables
-        .split("[[")
-        .filter(|table| table.starts_with("policy"))
-        .map(|table| format!("[[{table}"))
-        .collect();
-    a.configure(&Config { tables: without_sas, ..config.clone() })?;
+    a.configure(&Config {
+        tables: config.tables_where(|table| table.starts_with("policy")),
+        ..config.clone()
+    })?;
     a.reload()?;
     try_to_leak(&world, &third);
     check(&capture.stop()?, "no SA")?;

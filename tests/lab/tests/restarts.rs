@@ -166,11 +166,8 @@ fn swap_step(old: &Tunnel, new: &Tunnel, side: Side, step: u32) -> Config {
     if step < 2 {
         config.table(&tables(&config_old, "in"));
     }
-    config.table(
-        &tables(if step == 0 { &config_old } else { &config_new }, "out")
-            .replace("reqid = 2\n", "reqid = 1\n"),
-    );
-    config.table(&reqid(tables(&config_new, "in")));
-    config.table(&format!("[[{policy}"));
+    config.table(&tables(if step == 0 { &config_old } else { &config_new }, "out"));
+    config.table(&tables(&config_new, "in"));
+    config.table(&config_old.tables_where(|table| table.starts_with("policy")));
     config
 }
