@@ -63,6 +63,11 @@ impl Report {
         self.add(line, path, reason, mend);
     }
 
+    /// Whether a mistake about this key is on the list.
+    pub(crate) fn has_problem_about(&self, key: &str) -> bool {
+        self.problems.borrow().iter().any(|problem| problem.key == key)
+    }
+
     /// Every syntax error of the text as a mistake.
     pub(crate) fn add_syntax(&self, errors: &[toml::de::Error]) {
         for error in errors {
@@ -112,10 +117,6 @@ impl<'r, 'd> Section<'r, 'd> {
 
     pub(crate) fn report(&self) -> &'r Report {
         self.report
-    }
-
-    pub(crate) fn path(&self) -> &str {
-        &self.path
     }
 
     pub(crate) fn line(&self) -> u32 {
@@ -227,6 +228,21 @@ impl<'r, 'd> Section<'r, 'd> {
             .collect();
         sections.sort_by_key(|(_, section)| section.line);
         sections
+    }
+
+    /// As [`Self::named_sections`], and what is no table is passed over.
+    pub(crate) fn named_tables(&self) -> Vec<(String, Self)> {
+        let mut tables: Vec<(String, Self)> = self
+            .table
+            .iter()
+            .filter(|(_, value)| value.get_ref().is_table())
+            .filter_map(|(name, value)| {
+                let section = Section::new(self.report, value, self.path_of(name.get_ref()))?;
+                Some((name.get_ref().to_string(), section))
+            })
+            .collect();
+        tables.sort_by_key(|(_, section)| section.line);
+        tables
     }
 
     /// Every key with its value and line, whatever its name.

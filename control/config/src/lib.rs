@@ -14,17 +14,21 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+mod check;
 mod document;
 mod model;
 mod model_ike;
 mod problem;
+mod proposal;
 mod read;
+mod secrets;
 mod values;
 
 use std::path::Path;
 
 pub use model::*;
 pub use problem::{Problem, Problems};
+pub use secrets::{Psk, Secrets};
 
 /// Reads a configuration without its secrets: all that the data plane may know.
 pub fn load(file: &Path) -> Result<Config, Problems> {
@@ -32,6 +36,15 @@ pub fn load(file: &Path) -> Result<Config, Problems> {
         Problems::of_file(file, format!("can't be read: {error}"), "name a file that exists and is readable")
     })?;
     parse(file, &text)
+}
+
+/// Reads a configuration with its secrets: all that control needs.
+///
+/// Every mistake of both files is in the error.
+pub fn load_with_secrets(file: &Path) -> Result<(Config, Secrets), Problems> {
+    let config = load(file)?;
+    let secrets = secrets::load(&config)?;
+    Ok((config, secrets))
 }
 
 /// The configuration in `text`; `file` is its name in messages, and what relative paths are relative to.

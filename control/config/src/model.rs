@@ -9,7 +9,7 @@ use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
 use pollux_abi::{EspSuite, Reqid, Spi, TrafficSelector};
 
 pub use crate::model_ike::{
-    Auth, AuthMethod, Child, ChildMode, Connection, DpdAction, IkeId, StartAction, UniquePolicy,
+    Auth, AuthMethod, Child, ChildMode, ChildSelector, Connection, DpdAction, StartAction, UniquePolicy,
 };
 
 /// A whole configuration file, without its secrets.

@@ -1,44 +1,11 @@
 //! `[[connection]]` and its children: the names are swanctl's where the meaning is.
 
-use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use pollux_abi::TrafficSelector;
-use pollux_abi::command::{EncapPorts, Lifetimes};
+use pollux_abi::command::Lifetimes;
 use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
-
-/// An IKE identity (RFC 7296 §3.5).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum IkeId {
-    /// Any identity: a responder for many clients.
-    Any,
-    /// ID_IPV4_ADDR.
-    Ipv4(Ipv4Addr),
-    /// ID_IPV6_ADDR.
-    Ipv6(Ipv6Addr),
-    /// ID_FQDN.
-    Fqdn(String),
-    /// ID_RFC822_ADDR.
-    Email(String),
-    /// ID_KEY_ID.
-    KeyId(Vec<u8>),
-}
-
-impl fmt::Display for IkeId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Any => f.write_str("%any"),
-            Self::Ipv4(address) => write!(f, "{address}"),
-            Self::Ipv6(address) => write!(f, "{address}"),
-            Self::Fqdn(name) | Self::Email(name) => f.write_str(name),
-            Self::KeyId(octets) => {
-                f.write_str("keyid:")?;
-                octets.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
-            }
-        }
-    }
-}
+use pollux_abi::{Reqid, TrafficSelector};
 
 /// How one side proves who it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,8 +19,8 @@ pub enum AuthMethod {
 pub struct Auth {
     /// How.
     pub method: AuthMethod,
-    /// Who.
-    pub id: IkeId,
+    /// Who, as swanctl users write it; `None`: our address on our side, anyone (`%any`) on the peer's.
+    pub id: Option<String>,
 }
 
 /// What a second IKE SA of the same identities means (swanctl's `unique`).
@@ -65,8 +32,6 @@ pub enum UniquePolicy {
     Never,
     /// Older ones are deleted.
     Replace,
-    /// The new one is refused.
-    Keep,
 }
 
 /// When a child is set up.
@@ -89,6 +54,15 @@ pub enum DpdAction {
     Trap,
     /// It is set up again at once.
     Restart,
+}
+
+/// A child's traffic selector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildSelector {
+    /// This one.
+    Fixed(TrafficSelector),
+    /// The outer address of that side (swanctl's `dynamic`).
+    Dynamic,
 }
 
 /// ESP mode.
@@ -145,26 +119,29 @@ pub struct Child {
     /// Line of its heading.
     pub line: u32,
     /// Our side's selectors.
-    pub local_ts: Vec<TrafficSelector>,
+    pub local_ts: Vec<ChildSelector>,
     /// The peer's.
-    pub remote_ts: Vec<TrafficSelector>,
-    /// Whether `remote_ts` is the peer's outer address (swanctl's `dynamic`).
-    pub remote_dynamic: bool,
+    pub remote_ts: Vec<ChildSelector>,
     /// ESP proposals as swanctl spells them; empty: the default.
     pub esp_proposals: Vec<String>,
+    /// Ties it to policies; `None`: control gives it one.
+    pub reqid: Option<Reqid>,
     /// When it is set up.
     pub start_action: StartAction,
+    /// What happens when the peer closes it.
+    pub close_action: StartAction,
     /// What becomes of it when the peer is dead.
     pub dpd_action: DpdAction,
     /// ESP mode.
     pub mode: ChildMode,
     /// A new Child SA after so long; zero: never.
     pub rekey_time: Duration,
-    /// The old one goes after so long; above `rekey_time`.
+    /// The old one goes after so long; above `rekey_time`; zero: never.
     pub life_time: Duration,
     /// At most this much is taken at random from `rekey_time`.
     pub rand_time: Duration,
-    /// Soft limits start a rekey, hard limits stop the SA.
+    /// The soft limits (`rekey_bytes`, `rekey_packets`) start a rekey, the hard ones (`life_bytes`,
+    /// `life_packets`) stop the SA; 0 is no limit.
     pub lifetimes: Lifetimes,
     /// Replay window.
     pub window_packets: u32,
@@ -175,6 +152,3 @@ pub struct Child {
     /// Outer DF.
     pub df: DfMark,
 }
-
-/// The ports of ESP-in-UDP where the file says `encap = true`.
-pub const ENCAP_DEFAULT: EncapPorts = EncapPorts { local: 4500, remote: 4500 };

@@ -459,7 +459,7 @@ pub(crate) fn absolute(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
 /// Octets written as hexadecimal digits, with or without `0x`.
 pub(crate) fn hex(written: &str) -> Option<Vec<u8>> {
     let digits = written.strip_prefix("0x").unwrap_or(written).as_bytes();
-    if digits.is_empty() || digits.len() % 2 != 0 {
+    if digits.is_empty() || !digits.len().is_multiple_of(2) {
         return None;
     }
     digits

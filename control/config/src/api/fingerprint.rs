@@ -15,6 +15,9 @@ use sha2::Sha256;
 pub struct Fingerprint([u8; 16]);
 
 /// The fingerprint of `material` under the data plane's `key`.
+///
+/// # Panics
+/// Never: HMAC takes a key of any length.
 pub fn fingerprint(key: &[u8; 32], suite: EspSuite, material: &KeyMaterial) -> Fingerprint {
     let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(&suite.code().to_le_bytes());

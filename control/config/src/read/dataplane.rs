@@ -119,7 +119,7 @@ pub(super) fn control(root: &Section<'_, '_>) -> Control {
         ike_port: 500,
         natt_port: 4500,
         keepalive: Duration::from_secs(20),
-        retransmit_timeout: Duration::from_millis(1_000),
+        retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 6,
         cookie_threshold: 64,
         half_open_per_source: 16,

@@ -1,11 +1,14 @@
 //! From the document's sections to the model, one section a file.
 
+mod connection;
 mod dataplane;
+mod sa;
 
 use std::path::Path;
 
 use toml::de::DeTable;
 
+use crate::check;
 use crate::document::{Report, Section};
 use crate::model::{Config, Paths};
 use crate::problem::Problems;
@@ -18,8 +21,11 @@ pub(crate) fn config(file: &Path, text: &str) -> Result<Config, Problems> {
     report.add_syntax(&errors);
     let config = if errors.is_empty() {
         let root = Section::root(&report, document.get_ref());
-        let config = read(file, &root);
+        let mut config = read(file, &root);
         root.finish();
+        if let Some(config) = &mut config {
+            check::across(&report, config);
+        }
         config
     } else {
         None
@@ -35,22 +41,17 @@ fn read(file: &Path, root: &Section<'_, '_>) -> Option<Config> {
     let paths = paths(file, root);
     let dataplane = dataplane::dataplane(root);
     let control = dataplane::control(root);
-    Some(Config {
-        file: file.to_owned(),
-        paths,
-        dataplane: dataplane?,
-        control,
-        sas: Vec::new(),
-        policies: Vec::new(),
-        connections: Vec::new(),
-    })
+    let sas = root.sections("sa").into_iter().filter_map(sa::sa).collect();
+    let policies = root.sections("policy").into_iter().filter_map(sa::policy).collect();
+    let connections = root.sections("connection").into_iter().filter_map(connection::connection).collect();
+    Some(Config { file: file.to_owned(), paths, dataplane: dataplane?, control, sas, policies, connections })
 }
 
 fn paths(file: &Path, root: &Section<'_, '_>) -> Paths {
     let mut paths =
         Paths { run_dir: "/run/pollux".into(), state_dir: "/var/lib/pollux".into(), secrets: None };
     let Some(section) = root.section("paths") else { return paths };
-    let folder = file.parent().unwrap_or(Path::new("."));
+    let folder = file.parent().unwrap_or_else(|| Path::new("."));
     if let Some(run_dir) = section.optional("run_dir", values::absolute) {
         paths.run_dir = run_dir;
     }

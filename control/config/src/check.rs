@@ -1,0 +1,273 @@
+//! Mistakes that only show when sections are held against each other.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use pollux_abi::command::Direction;
+use pollux_abi::layout::SELECTORS_MAX;
+use pollux_abi::{Reqid, TrafficSelector};
+
+use crate::document::Report;
+use crate::model::{Action, ChildSelector, Config, ManualSa, Policy};
+
+/// Reports every such mistake, and fills in the selectors that SAs take from their policies.
+pub(crate) fn across(report: &Report, config: &mut Config) {
+    names(report, config);
+    spis_and_keys(report, config);
+    places(report, config);
+    reqids(report, config);
+    selectors(report, config);
+    shadowed(report, &config.policies);
+}
+
+/// Reports each item whose key an earlier one has.
+fn twice<T, K: Eq + Hash>(items: &[T], key: impl Fn(&T) -> Option<K>, mut found: impl FnMut(&T, &T)) {
+    let mut seen: HashMap<K, &T> = HashMap::new();
+    for item in items {
+        let Some(key) = key(item) else { continue };
+        if let Some(earlier) = seen.get(&key) {
+            found(earlier, item);
+        } else {
+            seen.insert(key, item);
+        }
+    }
+}
+
+fn names(report: &Report, config: &Config) {
+    let mend = "give each a name of its own; reloads tell them apart by it";
+    twice(
+        &config.sas,
+        |sa| Some(sa.name.clone()),
+        |earlier, sa| {
+            let reason = format!("`{}` is also the name of the SA on line {}", sa.name, earlier.line);
+            report.add(sa.line, format!("sa.{}.name", sa.name), reason, mend);
+        },
+    );
+    twice(
+        &config.policies,
+        |policy| Some(policy.name.clone()),
+        |earlier, policy| {
+            let reason = format!("`{}` is also the name of the policy on line {}", policy.name, earlier.line);
+            report.add(policy.line, format!("policy.{}.name", policy.name), reason, mend);
+        },
+    );
+    twice(
+        &config.connections,
+        |connection| Some(connection.name.clone()),
+        |earlier, connection| {
+            let reason =
+                format!("`{}` is also the name of the connection on line {}", connection.name, earlier.line);
+            report.add(connection.line, format!("connection.{}.name", connection.name), reason, mend);
+        },
+    );
+}
+
+fn spis_and_keys(report: &Report, config: &Config) {
+    let sa_wrong = |sa: &ManualSa, key: &str, reason: String, mend: &str| {
+        report.add_at(&format!("sa.{}", sa.name), key, reason, mend);
+    };
+    let inbound = |sa: &ManualSa| (sa.direction == Direction::Inbound).then_some(sa.spi);
+    twice(&config.sas, inbound, |earlier, sa| {
+        let reason = format!("{} is also the SPI of inbound SA `{}`", sa.spi, earlier.name);
+        sa_wrong(sa, "spi", reason, "give each inbound SA an SPI of its own");
+    });
+    let outbound = |sa: &ManualSa| (sa.direction == Direction::Outbound).then_some((sa.spi, sa.remote));
+    twice(&config.sas, outbound, |earlier, sa| {
+        let reason = format!("{} to {} is also the SPI of outbound SA `{}`", sa.spi, sa.remote, earlier.name);
+        sa_wrong(sa, "spi", reason, "a peer tells SAs apart by their SPI: give each its own");
+    });
+    twice(
+        &config.sas,
+        |sa| Some(sa.key.clone()),
+        |earlier, sa| {
+            let reason = format!("`{}` is also the key of SA `{}`", sa.key, earlier.name);
+            sa_wrong(
+                sa,
+                "key",
+                reason,
+                "draw a key for each SA and direction: one key under two SAs breaks AES-GCM",
+            );
+        },
+    );
+}
+
+/// Owners and table sizes.
+fn places(report: &Report, config: &Config) {
+    let workers = config.dataplane.queues;
+    for sa in &config.sas {
+        if let Some(worker) = sa.worker.filter(|&worker| worker >= workers) {
+            let mend = format!("write 0 to {}, or leave the key out", workers - 1);
+            let reason = format!("there is no worker {worker}");
+            report.add_at(&format!("sa.{}", sa.name), "worker", reason, mend);
+        }
+    }
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        let count = config.sas.iter().filter(|sa| sa.direction == direction).count();
+        let capacity = config.dataplane.sa_capacity as usize;
+        if count > capacity {
+            let reason = format!("{count} manual SAs of one direction, and the tables hold {capacity}");
+            let mend = format!("write at least {}", count.next_power_of_two());
+            report.add_at("dataplane", "sa_capacity", reason, mend);
+        }
+    }
+}
+
+fn reqids(report: &Report, config: &Config) {
+    let child_reqids: Vec<Reqid> = config
+        .connections
+        .iter()
+        .flat_map(|connection| &connection.children)
+        .filter_map(|child| child.reqid)
+        .collect();
+    for policy in &config.policies {
+        let Action::Protect(reqid) = policy.action else { continue };
+        for &direction in &policy.directions {
+            let kept = config.sas.iter().any(|sa| sa.reqid == reqid && sa.direction == direction);
+            if !kept && !child_reqids.contains(&reqid) {
+                let which = if direction == Direction::Outbound { "out" } else { "in" };
+                let reason = format!("no [[sa]] has direction = \"{which}\" and reqid = {reqid}");
+                let mend = "add the SA, or the reqid of one that exists; until then this traffic is dropped";
+                report.add_at(&format!("policy.{}", policy.name), "reqid", reason, mend);
+            }
+        }
+    }
+    for sa in &config.sas {
+        let used = config.policies.iter().any(|policy| {
+            policy.action == Action::Protect(sa.reqid) && policy.directions.contains(&sa.direction)
+        });
+        if !used {
+            let reason = format!("no [[policy]] protects anything with reqid = {}", sa.reqid);
+            report.add_at(
+                &format!("sa.{}", sa.name),
+                "reqid",
+                reason,
+                "add a [[policy]] with action = \"protect\" and this reqid",
+            );
+        }
+        if child_reqids.contains(&sa.reqid) {
+            let reason = format!("reqid {} is also that of a connection's child", sa.reqid);
+            report.add_at(
+                &format!("sa.{}", sa.name),
+                "reqid",
+                reason,
+                "keep manual and negotiated SAs apart",
+            );
+        }
+    }
+    let children: Vec<_> = config
+        .connections
+        .iter()
+        .flat_map(|connection| connection.children.iter().map(move |child| (&connection.name, child)))
+        .collect();
+    twice(
+        &children,
+        |(_, child)| child.reqid,
+        |(_, earlier), (connection, child)| {
+            let reason = format!("is also the reqid of child `{}`", earlier.name);
+            let section = format!("connection.{connection}.children.{}", child.name);
+            report.add_at(&section, "reqid", reason, "give each child its own, or leave the key out");
+        },
+    );
+}
+
+/// SAs without selectors take those of their policies; others have to cover them.
+fn selectors(report: &Report, config: &mut Config) {
+    let Config { sas, policies, .. } = config;
+    for sa in sas {
+        let section = format!("sa.{}", sa.name);
+        let of_sa = |policy: &&Policy| {
+            policy.action == Action::Protect(sa.reqid) && policy.directions.contains(&sa.direction)
+        };
+        for (key, side, own) in [
+            ("local_ts", local_ts as Side, &mut sa.local_ts),
+            ("remote_ts", remote_ts as Side, &mut sa.remote_ts),
+        ] {
+            let wanted: Vec<TrafficSelector> =
+                policies.iter().filter(of_sa).flat_map(side).copied().collect();
+            if own.is_empty() {
+                *own = joined(&wanted);
+                if own.len() > SELECTORS_MAX {
+                    let reason = format!(
+                        "the policies of its reqid have {} selectors, and {SELECTORS_MAX} fit",
+                        own.len()
+                    );
+                    report.add_at(&section, key, reason, "write wider prefixes here, or split the SA");
+                }
+            } else if let Some(missed) =
+                wanted.iter().find(|wanted| !own.iter().any(|own| own.covers(wanted)))
+            {
+                let reason =
+                    format!("does not cover {missed}, which a policy of reqid {} protects", sa.reqid);
+                report.add_at(
+                    &section,
+                    key,
+                    reason,
+                    "widen it, or leave both selectors out to take the policies'",
+                );
+            }
+        }
+    }
+}
+
+type Side = fn(&Policy) -> &[TrafficSelector];
+
+fn local_ts(policy: &Policy) -> &[TrafficSelector] {
+    &policy.local_ts
+}
+
+fn remote_ts(policy: &Policy) -> &[TrafficSelector] {
+    &policy.remote_ts
+}
+
+/// The list without what another of its entries covers.
+fn joined(list: &[TrafficSelector]) -> Vec<TrafficSelector> {
+    let mut kept: Vec<TrafficSelector> = Vec::new();
+    for selector in list {
+        if !kept.iter().any(|other| other.covers(selector)) {
+            kept.retain(|other| !selector.covers(other));
+            kept.push(*selector);
+        }
+    }
+    kept
+}
+
+/// Policies that can never match because earlier ones take all of their traffic.
+fn shadowed(report: &Report, policies: &[Policy]) {
+    if policies.len() > SHADOW_CHECK_MAX {
+        return;
+    }
+    let covers = |wide: &[TrafficSelector], narrow: &[TrafficSelector]| {
+        narrow.iter().all(|narrow| wide.iter().any(|wide| wide.covers(narrow)))
+    };
+    for (index, policy) in policies.iter().enumerate() {
+        let earlier = policies[..index].iter().find(|earlier| {
+            policy.directions.iter().all(|direction| earlier.directions.contains(direction))
+                && covers(&earlier.local_ts, &policy.local_ts)
+                && covers(&earlier.remote_ts, &policy.remote_ts)
+        });
+        if let Some(earlier) = earlier {
+            report.add_at(
+                &format!("policy.{}", policy.name),
+                "local_ts",
+                format!(
+                    "never matches: policy `{}` on line {} takes all of it first",
+                    earlier.name, earlier.line
+                ),
+                "put the narrower policy first, or remove this one",
+            );
+        }
+    }
+}
+
+/// The check compares each policy with all before it; beyond this it would be felt.
+const SHADOW_CHECK_MAX: usize = 2_000;
+
+/// The fixed selectors of a child's side.
+pub(crate) fn fixed(list: &[ChildSelector]) -> Vec<TrafficSelector> {
+    list.iter()
+        .filter_map(|selector| match selector {
+            ChildSelector::Fixed(selector) => Some(*selector),
+            ChildSelector::Dynamic => None,
+        })
+        .collect()
+}

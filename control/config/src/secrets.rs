@@ -1,0 +1,348 @@
+//! The secrets file: keys of manual SAs and pre-shared keys, by name.
+//!
+//! ```toml
+//! [keys]                            # key, then salt, as `ip xfrm` takes them for rfc4106(gcm(aes))
+//! to-b = "0x000102030405060708090a0b0c0d0e0f10111213"
+//!
+//! [psk]
+//! office = "0x6a7f…"                # text, 0x and hexadecimal, or 0s and base64, as in swanctl.conf
+//!
+//! [psk.phones]                      # found by identity where the connection names no key
+//! ids = ["*.phones.example"]
+//! secret = "0x…"
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use pollux_abi::KeyMaterial;
+use sha2::{Digest, Sha256};
+use toml::de::{DeTable, DeValue};
+use zeroize::Zeroizing;
+
+use crate::document::{Report, Section};
+use crate::model::Config;
+use crate::problem::Problems;
+use crate::values::{self, Wrong, closest, hex, some};
+
+/// A pre-shared key and whose it is.
+pub struct Psk {
+    /// Identities that it belongs to, as swanctl writes them; empty where only a connection names it.
+    pub ids: Vec<String>,
+    /// Its octets.
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+/// All secrets, by name. Wiped when dropped.
+#[derive(Default)]
+pub struct Secrets {
+    keys: BTreeMap<String, Zeroizing<Vec<u8>>>,
+    psks: BTreeMap<String, Psk>,
+}
+
+impl Secrets {
+    /// A copy of the key of a manual SA; `None` for an unknown name.
+    pub fn key(&self, name: &str) -> Option<KeyMaterial> {
+        KeyMaterial::new(self.keys.get(name)?)
+    }
+
+    /// A pre-shared key by name.
+    pub fn psk(&self, name: &str) -> Option<&Psk> {
+        self.psks.get(name)
+    }
+
+    /// All pre-shared keys, by name.
+    pub fn psks(&self) -> impl Iterator<Item = (&str, &Psk)> {
+        self.psks.iter().map(|(name, psk)| (name.as_str(), psk))
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secrets").field("keys", &self.keys.keys()).field("psks", &self.psks.keys()).finish()
+    }
+}
+
+impl fmt::Debug for Psk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Psk").field("ids", &self.ids).field("secret", &"[redacted]").finish()
+    }
+}
+
+/// Reads the secrets file of `config`, and holds the configuration's names against it.
+pub(crate) fn load(config: &Config) -> Result<Secrets, Problems> {
+    let Some(file) = &config.paths.secrets else {
+        return parse(config, &config.file, "").map_err(|mut problems| {
+            problems.0.push(crate::Problem {
+                file: config.file.clone(),
+                line: 0,
+                key: "paths.secrets".to_owned(),
+                reason: "is missing, and keys are named".to_owned(),
+                mend: "write secrets = \"secrets.toml\" under [paths], and make the file with mode 600"
+                    .to_owned(),
+            });
+            problems
+        });
+    };
+    let text = read_private(file)?;
+    parse(config, file, &text)
+}
+
+/// The text of a file that is ours alone. Owner and mode are those of the file that was opened.
+fn read_private(path: &Path) -> Result<Zeroizing<String>, Problems> {
+    let fail = |reason: String, mend: &str| Problems::of_file(path, reason, mend);
+    let mut file = std::fs::File::open(path).map_err(|error| {
+        fail(
+            format!("can't be read: {error}"),
+            "make the file with mode 600, or mend `secrets` under [paths]",
+        )
+    })?;
+    let about =
+        file.metadata().map_err(|error| fail(format!("can't be read: {error}"), "use a regular file"))?;
+    if !about.is_file() {
+        return Err(fail("is no regular file".to_owned(), "name a file"));
+    }
+    let mode = about.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let mend = format!("chmod 600 {}", path.display());
+        return Err(fail(format!("others can read or write it (mode {mode:o})"), &mend));
+    }
+    let us = nix::unistd::geteuid().as_raw();
+    if about.uid() != us && about.uid() != 0 {
+        let mend = format!("chown {us} {}", path.display());
+        return Err(fail(format!("belongs to user {}, not to us (user {us})", about.uid()), &mend));
+    }
+    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(about.len()).unwrap_or(0) + 1));
+    file.read_to_string(&mut text)
+        .map_err(|error| fail(format!("can't be read: {error}"), "write it as UTF-8 text"))?;
+    Ok(text)
+}
+
+fn parse(config: &Config, file: &Path, text: &str) -> Result<Secrets, Problems> {
+    let report = Report::new(file, text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    report.add_syntax(&errors);
+    let mut secrets = Secrets::default();
+    let mut unmatched = Vec::new();
+    if errors.is_empty() {
+        let root = Section::root(&report, document.get_ref());
+        keys(&root, &mut secrets);
+        psks(&root, &mut secrets);
+        root.finish();
+        unmatched = match_names(config, &secrets, &report);
+    }
+    let mut problems = report.into_problems();
+    problems.0.extend(unmatched);
+    if problems.0.is_empty() { Ok(secrets) } else { Err(problems) }
+}
+
+fn keys(root: &Section<'_, '_>, secrets: &mut Secrets) {
+    let Some(section) = root.section("keys") else { return };
+    // By digest, so that no second copy of a key lies about.
+    let mut seen = BTreeMap::new();
+    for (name, value) in section.entries() {
+        match material(value) {
+            Ok(octets) => {
+                if let Some(other) = seen.insert(<[u8; 32]>::from(Sha256::digest(&*octets)), name) {
+                    section.wrong(
+                        name,
+                        format!("is the same key as `{other}`"),
+                        "draw a key for each SA: one key under two SAs breaks AES-GCM",
+                    );
+                }
+                secrets.keys.insert(name.to_owned(), octets);
+            }
+            Err(wrong) => section.wrong(name, wrong.reason, wrong.mend),
+        }
+    }
+}
+
+/// A key in hexadecimal. No message shows any of it.
+fn material(value: &DeValue<'_>) -> Result<Zeroizing<Vec<u8>>, Wrong> {
+    const MEND: &str = "write \"0x\" and an even number of hexadecimal digits: the key, then the salt (40 digits for aes128gcm16)";
+    let written = value.as_str().ok_or_else(|| Wrong::new("is not text", MEND))?;
+    let compact = Zeroizing::new(written.replace([' ', ':', '_'], ""));
+    let octets = Zeroizing::new(hex(&compact).ok_or_else(|| Wrong::new("is not hexadecimal", MEND))?);
+    if octets.iter().all(|&octet| octet == octets[0]) {
+        return Err(Wrong::new("is no key but one octet over and over", "draw one: openssl rand -hex 20"));
+    }
+    if octets.len() > pollux_abi::key::MATERIAL_MAX {
+        return Err(Wrong::new(format!("has {} octets, more than any suite takes", octets.len()), MEND));
+    }
+    Ok(octets)
+}
+
+fn psks(root: &Section<'_, '_>, secrets: &mut Secrets) {
+    let Some(section) = root.section("psk") else { return };
+    for (name, value) in section.entries() {
+        if value.is_table() {
+            continue;
+        }
+        match shared(value) {
+            Ok(secret) => {
+                secrets.psks.insert(name.to_owned(), Psk { ids: Vec::new(), secret });
+            }
+            Err(wrong) => section.wrong(name, wrong.reason, wrong.mend),
+        }
+    }
+    for (name, entry) in section.named_tables() {
+        let ids = entry.or("ids", Vec::new(), some(values::text));
+        let secret = entry.required("secret", "write secret = \"0x…\"", shared);
+        entry.finish();
+        if let Some(secret) = secret {
+            secrets.psks.insert(name, Psk { ids, secret });
+        }
+    }
+}
+
+/// A pre-shared key: text, `0x` and hexadecimal, or `0s` and base64.
+fn shared(value: &DeValue<'_>) -> Result<Zeroizing<Vec<u8>>, Wrong> {
+    let written =
+        value.as_str().ok_or_else(|| Wrong::new("is not text", "put the secret in double quotes"))?;
+    let octets = if written.starts_with("0x") {
+        hex(written).ok_or_else(|| {
+            Wrong::new("begins with 0x and is not hexadecimal", "write pairs of digits 0-9 a-f")
+        })?
+    } else if let Some(encoded) = written.strip_prefix("0s") {
+        base64(encoded)
+            .ok_or_else(|| Wrong::new("begins with 0s and is not base64", "write 0s and base64 text"))?
+    } else {
+        written.as_bytes().to_vec()
+    };
+    let octets = Zeroizing::new(octets);
+    if octets.len() < PSK_LEN_MIN {
+        return Err(Wrong::new(
+            format!("has {} octets; a recorded handshake can be searched for one so short", octets.len()),
+            "draw one: openssl rand -hex 32, and write 0x before it",
+        ));
+    }
+    Ok(octets)
+}
+
+/// Base64 (RFC 4648 §4), padding optional.
+fn base64(encoded: &str) -> Option<Vec<u8>> {
+    let digits = encoded.trim_end_matches('=').as_bytes();
+    let mut octets = Vec::with_capacity(digits.len() * 3 / 4);
+    for group in digits.chunks(4) {
+        let mut bits = 0_u32;
+        for &digit in group {
+            let value = match digit {
+                b'A'..=b'Z' => digit - b'A',
+                b'a'..=b'z' => digit - b'a' + 26,
+                b'0'..=b'9' => digit - b'0' + 52,
+                b'+' => 62,
+                b'/' => 63,
+                _ => return None,
+            };
+            bits = bits << 6 | u32::from(value);
+        }
+        let count = match group.len() {
+            4 => 3,
+            3 => 2,
+            2 => 1,
+            _ => return None,
+        };
+        bits <<= 6 * (4 - group.len());
+        octets.extend_from_slice(&bits.to_be_bytes()[1..=count]);
+    }
+    Some(octets)
+}
+
+/// Names that the configuration uses and the secrets file lacks, and keys of the wrong length.
+fn match_names(config: &Config, secrets: &Secrets, report: &Report) -> Vec<crate::Problem> {
+    let mut problems = Vec::new();
+    let mut add = |line, key: String, reason, mend| {
+        problems.push(crate::Problem { file: config.file.clone(), line, key, reason, mend });
+    };
+    let names: Vec<&str> = secrets.keys.keys().map(String::as_str).collect();
+    for sa in &config.sas {
+        let Some(octets) = secrets.keys.get(&sa.key) else {
+            if report.has_problem_about(&format!("keys.{}", sa.key)) {
+                continue;
+            }
+            let mend = match closest(&sa.key, &names) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("add {} = \"0x…\" under [keys]", sa.key),
+            };
+            add(
+                sa.line,
+                format!("sa.{}.key", sa.name),
+                format!("no key `{}` in the secrets file", sa.key),
+                mend,
+            );
+            continue;
+        };
+        let needed = sa.suite.material_len();
+        if octets.len() != needed {
+            let parts = match (sa.suite.salt_len(), sa.suite.auth_key_len()) {
+                (0, 0) => String::new(),
+                (salt, 0) => format!(" ({} of key, {salt} of salt)", sa.suite.key_len()),
+                (_, auth) => format!(" ({} of cipher key, {auth} of integrity key)", sa.suite.key_len()),
+            };
+            add(
+                sa.line,
+                format!("sa.{}.key", sa.name),
+                format!(
+                    "key `{}` has {} octets, and {} takes {needed}{parts}",
+                    sa.key,
+                    octets.len(),
+                    sa.suite
+                ),
+                format!("draw one: openssl rand -hex {needed}"),
+            );
+        }
+    }
+    let names: Vec<&str> = secrets.psks.keys().map(String::as_str).collect();
+    for connection in &config.connections {
+        let Some(name) = connection.psk.as_deref().filter(|name| !secrets.psks.contains_key(*name)) else {
+            continue;
+        };
+        if report.has_problem_about(&format!("psk.{name}")) {
+            continue;
+        }
+        let mend = match closest(name, &names) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("add {name} = \"0x…\" under [psk]"),
+        };
+        let key = format!("connection.{}.psk", connection.name);
+        add(connection.line, key, format!("no pre-shared key `{name}` in the secrets file"), mend);
+    }
+    problems
+}
+
+/// 128 bits, if they are random.
+const PSK_LEN_MIN: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_follows_the_vectors_of_rfc_4648() {
+        for (encoded, plain) in [
+            ("", ""),
+            ("Zg==", "f"),
+            ("Zm8=", "fo"),
+            ("Zm9v", "foo"),
+            ("Zm9vYg", "foob"),
+            ("Zm9vYmE=", "fooba"),
+            ("Zm9vYmFy", "foobar"),
+        ] {
+            assert_eq!(base64(encoded).as_deref(), Some(plain.as_bytes()));
+        }
+        assert_eq!(base64("Z"), None);
+        assert_eq!(base64("Zm9*"), None);
+    }
+
+    #[test]
+    fn secrets_are_never_printed() {
+        let mut secrets = Secrets::default();
+        secrets.keys.insert("a".into(), Zeroizing::new(b"hush".to_vec()));
+        secrets.psks.insert("b".into(), Psk { ids: vec![], secret: Zeroizing::new(b"hush".to_vec()) });
+        let shown = format!("{secrets:?} {:?}", secrets.psk("b"));
+        assert!(!shown.contains("hush") && !shown.contains("104"), "{shown}");
+    }
+}
