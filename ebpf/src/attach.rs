@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpLinkId};
@@ -13,6 +15,10 @@ use crate::bpffs;
 use crate::error::SteerError;
 use crate::object::unpin;
 use crate::steering::{PROGRAM, PROGRAM_FRAGS, Steering};
+
+/// How long a removed link may take to leave its device, which waits for an RCU grace period or two.
+const DETACH_PATIENCE: Duration = Duration::from_secs(2);
+const DETACH_POLL: Duration = Duration::from_millis(1);
 
 /// Which XDP mode the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,12 +60,11 @@ impl Steering {
         choice: ModeChoice,
     ) -> Result<Attached, SteerError> {
         self.add_port(ifindex, role)?;
-        let attached = match self.replace(ifindex, name, choice)? {
-            Some(attached) => attached,
-            None => {
-                self.remove_links(ifindex)?;
-                self.attach_anew(ifindex, name, choice)?
-            }
+        let attached = if let Some(attached) = self.replace(ifindex, name, choice)? {
+            attached
+        } else {
+            let leaving = self.remove_links(ifindex)?;
+            self.attach_once_free(ifindex, name, choice, leaving)?
         };
         let entry = self.port_entry(ifindex)?.ok_or(SteerError::UnknownPort { ifindex })?;
         self.write_port(ifindex, PortEntry { mode: Some(attached.mode), ..entry })?;
@@ -105,6 +110,24 @@ impl Steering {
         }
         let reason = last.map(|error| chain(&error)).unwrap_or_default();
         Err(SteerError::Attach { name: name.to_owned(), ifindex, mode, reason })
+    }
+
+    /// Attaches anew. The kernel frees a link that lost its pin in the background, so that the device of one
+    /// just removed (`leaving`) may seem occupied for a moment.
+    fn attach_once_free(
+        &mut self,
+        ifindex: IfIndex,
+        name: &str,
+        choice: ModeChoice,
+        leaving: bool,
+    ) -> Result<Attached, SteerError> {
+        let deadline = Instant::now() + if leaving { DETACH_PATIENCE } else { Duration::ZERO };
+        loop {
+            match self.attach_anew(ifindex, name, choice) {
+                Err(SteerError::Occupied { .. }) if Instant::now() < deadline => thread::sleep(DETACH_POLL),
+                outcome => return outcome,
+            }
+        }
     }
 
     fn attach_anew(
@@ -159,10 +182,14 @@ impl Steering {
         Ok(())
     }
 
-    /// Removes the links of `ifindex` in the pin folders of every version.
-    fn remove_links(&self, ifindex: IfIndex) -> Result<(), SteerError> {
+    /// Removes the links of `ifindex` in the pin folders of every version; whether there was one.
+    fn remove_links(&self, ifindex: IfIndex) -> Result<bool, SteerError> {
         let pin_dir = self.dir.parent().unwrap_or(&self.dir);
-        bpffs::version_dirs(pin_dir)?.iter().try_for_each(|dir| unpin(bpffs::link_pin(dir, ifindex)))
+        let mut any = false;
+        for dir in bpffs::version_dirs(pin_dir)? {
+            any |= unpin(bpffs::link_pin(&dir, ifindex))?;
+        }
+        Ok(any)
     }
 
     /// A program of the object, loaded into the kernel.

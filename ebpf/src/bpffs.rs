@@ -19,7 +19,7 @@ use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 use crate::error::SteerError;
 
 /// `f_type` of a bpffs, from linux/magic.h.
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const BPF_FS_MAGIC: rustix::fs::FsWord = 0xcafe_4a11;
 
 /// Folder of the mount point in the run directory.
 const MOUNT_POINT: &str = "bpf";
@@ -73,8 +73,7 @@ pub fn unmount(run_dir: &Path) -> Result<(), SteerError> {
 /// Whether `path` lies on a bpffs.
 pub fn is_bpffs(path: &Path) -> Result<bool, SteerError> {
     let stat = rustix::fs::statfs(path).map_err(|errno| failed("cannot stat", path, errno.into()))?;
-    // The type of f_type differs between architectures; the magic fits each.
-    Ok(i64::try_from(stat.f_type) == Ok(BPF_FS_MAGIC))
+    Ok(stat.f_type == BPF_FS_MAGIC)
 }
 
 /// Puts a clone of the initial namespace's mount onto the same path of this namespace.

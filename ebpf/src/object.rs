@@ -105,12 +105,11 @@ fn fits(dir: &Path, shape: &Shape) -> bool {
     MapInfo::from_pin(dir.join(shape.name)).and_then(matches).unwrap_or(false)
 }
 
-/// Removes a pin; one that is not there is fine.
-pub(crate) fn unpin(path: PathBuf) -> Result<(), SteerError> {
+/// Removes a pin; whether there was one.
+pub(crate) fn unpin(path: PathBuf) -> Result<bool, SteerError> {
     match fs::remove_file(&path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(SteerError::File { what: "cannot unpin", path, source })
-        }
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(SteerError::File { what: "cannot unpin", path, source }),
     }
 }

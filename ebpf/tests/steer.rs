@@ -6,6 +6,8 @@
 mod frame;
 #[path = "steer/rig.rs"]
 mod rig;
+#[path = "steer/run_dir.rs"]
+mod run_dir;
 
 #[path = "steer/abi.rs"]
 mod abi;

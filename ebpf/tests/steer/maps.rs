@@ -7,7 +7,8 @@ use pollux_ebpf::Role::{Lan, Wan};
 use pollux_ebpf::{Capacity, PORT_SLOTS, QUEUES_PER_PORT, SteerError, Steering, Verdict, XdpAction};
 
 use crate::frame::*;
-use crate::rig::{LO, OUR_SPI, Rig, RunDir, SITE_PAIRS, addresses, prefixes, xdp_socket};
+use crate::rig::{LO, OUR_SPI, Rig, SITE_PAIRS, addresses, prefixes, xdp_socket};
+use crate::run_dir::RunDir;
 
 #[test]
 fn a_second_loader_finds_what_the_first_one_wrote() {

@@ -10,7 +10,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
 use crate::frame::*;
-use crate::rig::{ALL_PAIRS, LO, OUR_SPI, Rig, RunDir, SITE_PAIRS, prefixes};
+use crate::rig::{ALL_PAIRS, LO, OUR_SPI, Rig, SITE_PAIRS, prefixes};
+use crate::run_dir::RunDir;
 
 const HERE: &str = "10.1.7.7";
 const THERE: &str = "10.2.8.8";
@@ -195,9 +196,12 @@ fn pair() -> impl Strategy<Value = (IpNet, IpNet)> {
 fn addresses() -> impl Strategy<Value = (IpAddr, IpAddr)> {
     (any::<bool>(), 0_u32..32, 0_u32..32).prop_map(|(is_v4, local, remote)| {
         let spread = |n: u32| (n & 3) | (n >> 2 & 3) << 12 | (n >> 4) << 22;
-        let address = |n: u32| match is_v4 {
-            true => IpAddr::V4((0x0a00_0000 | spread(n)).into()),
-            false => IpAddr::V6((0xfd00_u128 << 112 | u128::from(spread(n))).into()),
+        let address = |n: u32| {
+            if is_v4 {
+                IpAddr::V4((0x0a00_0000 | spread(n)).into())
+            } else {
+                IpAddr::V6((0xfd00_u128 << 112 | u128::from(spread(n))).into())
+            }
         };
         (address(local), address(remote))
     })

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use pollux_abi::{IfIndex, QueueId, Spi};
-use pollux_ebpf::{Capacity, Fate, IpNet, Role, Steering, TestRun, Verdict, XdpAction, bpffs};
+use pollux_ebpf::{Capacity, Fate, IpNet, Role, Steering, TestRun, Verdict, XdpAction};
+
+use crate::run_dir::RunDir;
 
 /// `BPF_PROG_TEST_RUN` says that frames came in on `lo`.
 pub(crate) const LO: IfIndex = IfIndex(1);
@@ -23,47 +23,6 @@ pub(crate) const SITE_PAIRS: &[(&str, &str)] =
 pub(crate) const ALL_PAIRS: &[(&str, &str)] = &[("0.0.0.0/0", "0.0.0.0/0"), ("::/0", "::/0")];
 /// Outside and inside addresses of the gateway.
 pub(crate) const GATEWAY: &[&str] = &["203.0.113.1", "10.1.0.1", "2001:db8:f::1", "fd00:1::1"];
-
-/// A run directory with our bpffs in it; unmounted and removed at the end, also of a failed test.
-pub(crate) struct RunDir {
-    pub(crate) path: PathBuf,
-    pub(crate) pins: PathBuf,
-}
-
-impl RunDir {
-    /// `None`, with a printed reason, where rights are lacking.
-    pub(crate) fn new() -> Option<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        if !rustix::process::geteuid().is_root() {
-            println!("skipped: BPF needs root");
-            return None;
-        }
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("pollux-ebpf-{}-{number}", std::process::id()));
-        std::fs::create_dir(&path).expect("a run directory");
-        match bpffs::mount_own(&path) {
-            Ok(pins) => Some(Self { path, pins }),
-            Err(error) => {
-                println!("skipped: {error}");
-                std::fs::remove_dir_all(&path).expect("an empty run directory");
-                None
-            }
-        }
-    }
-}
-
-impl Drop for RunDir {
-    fn drop(&mut self) {
-        for outcome in [Steering::remove_all(&self.pins), bpffs::unmount(&self.path)] {
-            if let Err(error) = outcome {
-                eprintln!("{error}");
-            }
-        }
-        if let Err(error) = std::fs::remove_dir(&self.path) {
-            eprintln!("{}: {error}", self.path.display());
-        }
-    }
-}
 
 pub(crate) struct Rig {
     pub(crate) steering: Steering,

@@ -10,12 +10,14 @@ use proptest::test_runner::{Config, TestRunner};
 use crate::frame::*;
 use crate::rig::{OUR_SPI, Rig, SITE_PAIRS};
 
+/// What it is, where it comes in, the whole frame, and from which length on which verdict holds.
+type Cut = (&'static str, Role, Vec<u8>, &'static [(usize, Verdict)]);
+
 #[test]
 fn a_frame_truncated_at_any_octet_is_judged_by_what_is_left() {
     let Some(mut rig) = Rig::new(SITE_PAIRS) else { return };
     let natt = udp(4500, 4500, &esp(OUR_SPI));
-    // Per frame: from which length on which verdict holds.
-    let rows: [(&str, Role, Vec<u8>, &[(usize, Verdict)]); 8] = [
+    let rows: [Cut; 8] = [
         (
             "ESP",
             Wan,
