@@ -1,0 +1,72 @@
+//! The demo, as a user runs it.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use pollux_lab::command::output;
+use pollux_lab::process::built;
+use pollux_lab::skip_unless;
+use serde_json::Value;
+
+fn left_behind() -> Result<String> {
+    let namespaces = pollux_lab::command::sh("ip netns list")?;
+    let own: Vec<&str> = namespaces.lines().filter(|line| line.starts_with("plx")).collect();
+    let mounts = std::fs::read_to_string("/proc/mounts")?;
+    let mounted: Vec<&str> = mounts.lines().filter(|line| line.contains("pollux-plx")).collect();
+    Ok(format!(
+        "{own:?} {mounted:?} huge pages {}",
+        std::fs::read_to_string("/proc/sys/vm/nr_hugepages")?.trim()
+    ))
+}
+
+fn demo(arguments: &str, keying: &str) -> Result<()> {
+    let before = left_behind()?;
+    let mut command = Command::new(built("demo")?);
+    command.args(["--calls", "5", "--json"]).args(arguments.split_whitespace());
+    let output = output(&mut command)?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = || format!("demo {arguments}:\n{text}\n{}", String::from_utf8_lossy(&output.stderr));
+    let summary: Value = serde_json::from_str(text.lines().last().unwrap_or_default()).with_context(said)?;
+    ensure!(output.status.success(), "{}", said());
+    ensure!(summary["calls_ok"] == 5 && summary["calls_failed"] == 0, "{}", said());
+    ensure!(summary["rtp_lost"] == 0 && summary["clear_outside"] == 0, "{}", said());
+    ensure!(
+        summary["rtp_sent"].as_u64() > Some(2_000) && summary["esp_outside"].as_u64() > Some(2_000),
+        "{}",
+        said()
+    );
+    ensure!(summary["keying"] == keying, "{}", said());
+    if keying == "ikev2" {
+        ensure!(
+            summary["child_rekeys"] == 1 && summary["ike_rekeys"] == 1 && summary["lost_to_rekey"] == 0,
+            "{}",
+            said()
+        );
+    }
+    ensure!(left_behind()? == before, "left behind: {} instead of {before}", left_behind()?);
+    Ok(())
+}
+
+#[test]
+fn calls_complete_under_manual_keys() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "sipp", "nft");
+    demo("--static", "static")
+}
+
+#[test]
+fn calls_complete_in_udp_over_ipv6_under_manual_keys() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "sipp", "nft");
+    demo("--static --udp-encap --ipv6", "static")
+}
+
+#[test]
+fn calls_complete_under_ikev2_and_survive_its_rekeys() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "sipp", "nft");
+    demo("", "ikev2")
+}
+
+#[test]
+fn calls_complete_through_a_nat() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "sipp", "nft");
+    demo("--nat", "ikev2")
+}
