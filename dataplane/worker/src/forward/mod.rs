@@ -1,4 +1,349 @@
 //! From destination to frame: next hop, neighbour, link-layer header.
+//!
+//! A direct-mapped cache from destination to header answers for nearly every packet; behind it stand the
+//! forwarding table and the neighbour table. What has no resolved neighbour waits, bounded, while the
+//! kernel asks for it.
 
 pub mod fib;
 pub mod neighbour;
+mod waiting;
+
+use std::net::IpAddr;
+
+use pollux_abi::DropReason;
+use pollux_packet::ethernet::{self, HEADER_LEN, Mac};
+use pollux_packet::{Burst, Flow, IpVersion, Meta, Packet, PortSlot, Role, Verdict};
+
+use crate::ports::{Outlet, PortEntry, host_slot};
+use fib::{Fib, NextHop};
+use neighbour::{NeighbourKey, NeighbourTable};
+pub(crate) use waiting::Waiting;
+
+/// Neighbours of one worker at most. As many as the kernel's own tables hold when their default limit
+/// (`gc_thresh3` of 1,024) was raised sixteenfold.
+pub const NEIGHBOURS_MAX: usize = 16_384;
+
+/// Destinations in the cache; 64 octets each, 256 KB in all, which stays within L2.
+const CACHE_LEN: usize = 4_096;
+
+/// After so long every cached destination is looked up anew, so that neighbours in use are confirmed.
+const REFRESH_NS: u64 = 10_000_000_000;
+
+/// The kernel is told of a neighbour in use no more often than this.
+const USE_INTERVAL_NS: u64 = 5_000_000_000;
+
+/// In [`Meta::port`]: the packet has to wait for its neighbour.
+const WAITS: PortSlot = PortSlot(u8::MAX);
+
+/// In [`Meta::port`]: the packet came out of a tunnel and would leave to the wan: policy decides first.
+const AGAIN: PortSlot = PortSlot(u8::MAX - 1);
+
+/// How a packet leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Way {
+    slot: PortSlot,
+    role: Role,
+    mtu: u16,
+    header: [u8; HEADER_LEN],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Resolution {
+    Way(Way),
+    Waits(NeighbourKey),
+    Drop(DropReason),
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Cached {
+    destination: u128,
+    epoch: u32,
+    version: IpVersion,
+    way: Way,
+}
+
+const _: () = assert!(size_of::<Cached>() == 64, "one cache line for each destination");
+
+/// Next hops, neighbours, and packets that wait for them.
+pub struct Forwarder {
+    fib: Box<Fib>,
+    neighbours: NeighbourTable,
+    cache: Box<[Cached]>,
+    epoch: u32,
+    refreshed_ns: u64,
+    now_ns: u64,
+    pub(crate) waiting: Waiting,
+    in_use: arrayvec::ArrayVec<NeighbourKey, USES_MAX>,
+}
+
+/// Neighbours in use that can be told of in one round.
+const USES_MAX: usize = 64;
+
+impl Default for Forwarder {
+    fn default() -> Self {
+        let none = Way { slot: WAITS, role: Role::Wan, mtu: 0, header: [0; HEADER_LEN] };
+        let empty = Cached { destination: 0, epoch: 0, version: IpVersion::V4, way: none };
+        Self {
+            fib: Box::new(Fib::compile(&[])),
+            neighbours: NeighbourTable::new(NEIGHBOURS_MAX),
+            cache: vec![empty; CACHE_LEN].into_boxed_slice(),
+            epoch: 1,
+            refreshed_ns: 0,
+            now_ns: 0,
+            waiting: Waiting::default(),
+            in_use: arrayvec::ArrayVec::new(),
+        }
+    }
+}
+
+impl Forwarder {
+    /// Takes the time of the round.
+    pub(crate) fn begin(&mut self, now_ns: u64) {
+        self.now_ns = now_ns;
+        if now_ns.wrapping_sub(self.refreshed_ns) >= REFRESH_NS {
+            self.refreshed_ns = now_ns;
+            self.forget_ways();
+        }
+    }
+
+    /// Puts other routes in force and gives back the old ones.
+    #[expect(clippy::unnecessary_box_returns, reason = "the old box is freed by the housekeeper, not here")]
+    pub(crate) fn install(&mut self, fib: Box<Fib>) -> Box<Fib> {
+        self.forget_ways();
+        core::mem::replace(&mut self.fib, fib)
+    }
+
+    /// Learns a neighbour; false where the table is full.
+    pub(crate) fn learn(&mut self, key: NeighbourKey, mac: Mac) -> bool {
+        self.forget_ways();
+        self.neighbours.insert(key, mac)
+    }
+
+    /// Forgets a neighbour.
+    pub(crate) fn forget(&mut self, key: &NeighbourKey) {
+        self.forget_ways();
+        self.neighbours.remove(key);
+    }
+
+    /// Forgets all neighbours behind a port.
+    pub(crate) fn forget_port(&mut self, slot: PortSlot) {
+        self.forget_ways();
+        self.neighbours.remove_port(slot);
+    }
+
+    /// Empties the cache: a port, a route or a neighbour has changed.
+    pub(crate) fn forget_ways(&mut self) {
+        self.epoch = self.epoch.wrapping_add(1);
+    }
+
+    /// Neighbours that the kernel is to be told of.
+    pub(crate) fn take_in_use(&mut self) -> Option<NeighbourKey> {
+        self.in_use.pop()
+    }
+
+    /// MTU of the port that leads to `destination`; `None` where none of ours does.
+    pub(crate) fn path_mtu(&self, destination: IpAddr, ports: &[PortEntry]) -> Option<u16> {
+        match self.fib.lookup(destination) {
+            NextHop::OnLink(slot) | NextHop::Via(slot, _) => {
+                ports.get(usize::from(slot.0)).map(|entry| entry.facts.mtu)
+            }
+            NextHop::Local | NextHop::Kernel | NextHop::Unreachable => None,
+        }
+    }
+
+    /// Sends every packet of the burst on its way. What has to be asked about anew comes into `again`.
+    pub(crate) fn forward(
+        &mut self,
+        burst: &mut Burst,
+        ports: &mut [PortEntry],
+        outlet: &mut Outlet<'_>,
+        again: &mut Burst,
+    ) {
+        for (packet, meta) in burst.iter_mut() {
+            self.direct(packet, meta, ports);
+        }
+        let Some(first) = burst.metas().first().map(|meta| meta.port) else { return };
+        let is_sent = |meta: &Meta| meta.port == first && !matches!(meta.verdict, Verdict::Drop(_));
+        if usize::from(first.0) < ports.len() && burst.metas().iter().all(is_sent) {
+            note_host(&ports[usize::from(first.0)], burst.len(), outlet);
+            ports[usize::from(first.0)].send(burst, outlet);
+            return;
+        }
+        burst.take_dropped(|packet, reason| outlet.drop(packet, reason));
+        for (packet, mut meta) in burst.drain() {
+            match meta.port {
+                WAITS => self.wait(packet, meta, ports, outlet),
+                AGAIN => {
+                    meta.verdict = Verdict::Pending;
+                    if let Err(packet) = again.push(packet, meta) {
+                        outlet.drop(packet, DropReason::NoPolicy);
+                    }
+                }
+                slot => {
+                    if let Some(entry) = ports.get_mut(usize::from(slot.0)) {
+                        note_host(entry, 1, outlet);
+                        entry.queue(packet, meta, outlet);
+                    } else {
+                        outlet.drop(packet, DropReason::PortDown);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends the packets that waited for `key`, which has been learned or given up.
+    pub(crate) fn release(&mut self, key: &NeighbourKey, ports: &mut [PortEntry], outlet: &mut Outlet<'_>) {
+        let known = self.neighbours.lookup(key).is_some();
+        while let Some((mut packet, mut meta)) = self.waiting.take_for(key) {
+            if known {
+                self.direct(&mut packet, &mut meta, ports);
+            } else {
+                meta.drop_for(DropReason::NoNeighbour);
+            }
+            match (meta.verdict, ports.get_mut(usize::from(meta.port.0))) {
+                (Verdict::Drop(reason), _) => outlet.drop(packet, reason),
+                (_, Some(entry)) => entry.queue(packet, meta, outlet),
+                (_, None) => outlet.drop(packet, DropReason::NoNeighbour),
+            }
+        }
+    }
+
+    /// Drops what has waited too long.
+    pub(crate) fn expire(&mut self, outlet: &mut Outlet<'_>) {
+        while let Some(packet) = self.waiting.take_expired(self.now_ns) {
+            outlet.drop(packet, DropReason::NoNeighbour);
+        }
+    }
+
+    /// Decides on the packet's port and writes its link header, or marks what else is to be done with it.
+    #[inline]
+    fn direct(&mut self, packet: &mut Packet, meta: &mut Meta, ports: &[PortEntry]) {
+        // What this worker sealed has an outer header now: it leaves by a port of ours or not at all.
+        let outer = meta.role != Role::Wan && meta.verdict == Verdict::Forward;
+        let way = match self.resolve(&meta.flow, outer, ports) {
+            Resolution::Way(way) => way,
+            Resolution::Waits(_) => {
+                meta.port = WAITS;
+                return;
+            }
+            Resolution::Drop(reason) => {
+                meta.drop_for(reason);
+                return;
+            }
+        };
+        if meta.role == Role::Wan && way.role == Role::Wan && meta.verdict == Verdict::Forward {
+            meta.port = AGAIN;
+            return;
+        }
+        if packet.len() > usize::from(way.mtu) {
+            meta.drop_for(DropReason::TooBig);
+            return;
+        }
+        match packet.push_front(HEADER_LEN) {
+            Some(room) => room.copy_from_slice(&way.header),
+            None => meta.drop_for(DropReason::NoHeadroom),
+        }
+        meta.port = way.slot;
+    }
+
+    #[inline]
+    fn resolve(&mut self, flow: &Flow, outer: bool, ports: &[PortEntry]) -> Resolution {
+        let destination = flow.destination_bits();
+        let at = cache_slot(destination);
+        let cached = &self.cache[at];
+        if cached.epoch == self.epoch
+            && cached.destination == destination
+            && cached.version == flow.version
+            && !(outer && cached.way.role == Role::Host)
+        {
+            return Resolution::Way(cached.way);
+        }
+        let found = self.look_up(flow, outer, ports);
+        if let Resolution::Way(way) = found {
+            self.cache[at] = Cached { destination, epoch: self.epoch, version: flow.version, way };
+        }
+        found
+    }
+
+    #[cold]
+    fn look_up(&mut self, flow: &Flow, outer: bool, ports: &[PortEntry]) -> Resolution {
+        let destination = flow.destination();
+        let (slot, neighbour) = match self.fib.lookup(destination) {
+            NextHop::Unreachable => return Resolution::Drop(DropReason::NoRoute),
+            NextHop::Local | NextHop::Kernel if outer => return Resolution::Drop(DropReason::NoRoute),
+            NextHop::Local | NextHop::Kernel => match host_slot(ports) {
+                Some(slot) => (slot, destination),
+                None => return Resolution::Drop(DropReason::NoRoute),
+            },
+            NextHop::OnLink(slot) => (slot, destination),
+            NextHop::Via(slot, router) => (slot, router),
+        };
+        let Some(entry) = ports.get(usize::from(slot.0)) else {
+            return Resolution::Drop(DropReason::PortDown);
+        };
+        if !entry.facts.up || entry.port.is_none() {
+            return Resolution::Drop(DropReason::PortDown);
+        }
+        let key = NeighbourKey { port: slot, address: neighbour };
+        let Some(mac) = entry.facts.peer.or_else(|| self.neighbour(&key)) else {
+            return Resolution::Waits(key);
+        };
+        let ethertype = match flow.version {
+            IpVersion::V4 => ethernet::IPV4,
+            IpVersion::V6 => ethernet::IPV6,
+        };
+        Resolution::Way(Way {
+            slot,
+            role: entry.role,
+            mtu: entry.facts.mtu,
+            header: ethernet::header(mac, entry.facts.mac, ethertype),
+        })
+    }
+
+    /// A known neighbour; now and then the kernel is told that it is in use.
+    fn neighbour(&mut self, key: &NeighbourKey) -> Option<Mac> {
+        let (mac, used_ns) = self.neighbours.lookup_mut(key)?;
+        if *used_ns == 0 || self.now_ns.wrapping_sub(*used_ns) >= USE_INTERVAL_NS {
+            // Where the list is full, the next look-up tells.
+            if self.in_use.try_push(*key).is_ok() {
+                *used_ns = self.now_ns.max(1);
+            }
+        }
+        Some(mac)
+    }
+
+    #[cold]
+    fn wait(&mut self, packet: Packet, mut meta: Meta, ports: &mut [PortEntry], outlet: &mut Outlet<'_>) {
+        let outer = meta.role != Role::Wan && meta.verdict == Verdict::Forward;
+        let Resolution::Waits(key) = self.look_up(&meta.flow, outer, ports) else {
+            outlet.drop(packet, DropReason::NoNeighbour);
+            return;
+        };
+        meta.port = key.port;
+        match self.waiting.add(key, packet, meta, self.now_ns) {
+            Ok(is_asked) => {
+                outlet.counters.waited.add(1);
+                if is_asked {
+                    let _ = self.in_use.try_push(key);
+                }
+            }
+            Err(packet) => outlet.drop(packet, DropReason::NeighbourQueueFull),
+        }
+    }
+}
+
+fn note_host(entry: &PortEntry, packets: usize, outlet: &Outlet<'_>) {
+    if entry.role == Role::Host {
+        outlet.counters.to_host.add(packets as u64);
+    }
+}
+
+#[inline]
+fn cache_slot(destination: u128) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into the hash")]
+    let folded = (destination as u64) ^ ((destination >> 64) as u64).rotate_left(29);
+    #[expect(clippy::cast_possible_truncation, reason = "the top bits of the product, which fit")]
+    let slot = (folded.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> (64 - CACHE_LEN.ilog2())) as usize;
+    slot
+}

@@ -14,10 +14,18 @@ pub struct NeighbourKey {
     pub address: IpAddr,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    key: NeighbourKey,
+    mac: Mac,
+    /// When the kernel was last told that the neighbour is in use; 0: not yet.
+    used_ns: u64,
+}
+
 /// A hash table of fixed size with linear probing; nothing is allocated after [`Self::new`].
 #[derive(Debug)]
 pub struct NeighbourTable {
-    entries: Vec<Option<(NeighbourKey, Mac)>>,
+    entries: Vec<Option<Entry>>,
     len: usize,
 }
 
@@ -42,7 +50,13 @@ impl NeighbourTable {
     /// The link-layer address of a neighbour.
     pub fn lookup(&self, key: &NeighbourKey) -> Option<Mac> {
         let at = self.find(key);
-        self.entries[at].map(|(_, mac)| mac)
+        self.entries[at].map(|entry| entry.mac)
+    }
+
+    /// As [`Self::lookup`], with the time of its last use to be written.
+    pub(crate) fn lookup_mut(&mut self, key: &NeighbourKey) -> Option<(Mac, &mut u64)> {
+        let at = self.find(key);
+        self.entries[at].as_mut().map(|entry| (entry.mac, &mut entry.used_ns))
     }
 
     /// Learns or changes a neighbour; `false` when the table is full.
@@ -54,7 +68,8 @@ impl NeighbourTable {
             }
             self.len += 1;
         }
-        self.entries[at] = Some((key, mac));
+        let used_ns = self.entries[at].map_or(0, |entry| entry.used_ns);
+        self.entries[at] = Some(Entry { key, mac, used_ns });
         true
     }
 
@@ -70,8 +85,8 @@ impl NeighbourTable {
         let mut at = hole;
         loop {
             at = (at + 1) & mask;
-            let Some((moved, _)) = &self.entries[at] else { return };
-            let home = self.home(moved);
+            let Some(moved) = &self.entries[at] else { return };
+            let home = self.home(&moved.key);
             if at.wrapping_sub(home) & mask >= at.wrapping_sub(hole) & mask {
                 self.entries[hole] = self.entries[at].take();
                 hole = at;
@@ -82,8 +97,8 @@ impl NeighbourTable {
     /// Forgets every neighbour behind `port`.
     pub fn remove_port(&mut self, port: PortSlot) {
         for at in 0..self.entries.len() {
-            while let Some((key, _)) = self.entries[at].filter(|(key, _)| key.port == port) {
-                self.remove(&key);
+            while let Some(entry) = self.entries[at].filter(|entry| entry.key.port == port) {
+                self.remove(&entry.key);
             }
         }
     }
@@ -92,8 +107,8 @@ impl NeighbourTable {
     fn find(&self, key: &NeighbourKey) -> usize {
         let mask = self.entries.len() - 1;
         let mut at = self.home(key);
-        while let Some((held, _)) = &self.entries[at] {
-            if held == key {
+        while let Some(held) = &self.entries[at] {
+            if held.key == *key {
                 break;
             }
             at = (at + 1) & mask;
