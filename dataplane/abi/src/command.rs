@@ -51,6 +51,9 @@ pub struct Lifetimes {
     pub hard_packets: u64,
 }
 
+/// [`SaSpec::checkpoint`] of a manual SA on its way to the housekeeper: "find or make its slot".
+pub const CHECKPOINT_WANTED: u32 = u32::MAX - 1;
+
 /// All there is to say of an SA but its keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SaSpec {
@@ -90,7 +93,9 @@ pub struct SaSpec {
     pub seq_start: u64,
     /// First IV of an outbound SA. Negotiated keys: equal to `seq_start`. Manual keys: drawn at random.
     pub iv_start: u64,
-    /// Slot of the counter file (manual SAs only).
+    /// Slot of the counter file (manual SAs only). To the housekeeper control says
+    /// [`CHECKPOINT_WANTED`]; its acknowledgement's value is the slot that the owner is told, and the
+    /// owner continues from what the slot holds where that is beyond `seq_start`.
     pub checkpoint: Option<u32>,
     /// Our side of the traffic.
     pub local_ts: Selectors,
