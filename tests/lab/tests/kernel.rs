@@ -50,7 +50,7 @@ fn xfrm(tunnel: &Tunnel) -> String {
     let (inward, outward) = (template(&us.to_string(), GUEST), template(GUEST, &us.to_string()));
     let _ = writeln!(script, "ip xfrm policy add src {ours} dst {theirs} dir in {inward}");
     let _ = writeln!(script, "ip xfrm policy add src {theirs} dst {ours} dir out {outward}");
-    let _ = writeln!(script, "ip addr add {} dev lo", theirs);
+    let _ = writeln!(script, "ip addr add {theirs} dev lo");
     script
 }
 

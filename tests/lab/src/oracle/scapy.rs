@@ -34,7 +34,11 @@ fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle/esp.py")
 }
 
-fn job(folder: &Path, sas: &[Sa]) -> Result<PathBuf> {
+/// Writes the SAs as the scripts of `tests/lab/oracle` read them.
+///
+/// # Errors
+/// If that fails.
+pub fn job(folder: &Path, sas: &[Sa]) -> Result<PathBuf> {
     let list: Vec<Value> = sas
         .iter()
         .map(|sa| {
