@@ -49,13 +49,9 @@ pub struct FrameLedger {
     pub total: u64,
     /// On the worker's free list.
     pub free: u64,
-    /// In fill rings.
-    pub fill: u64,
-    /// Received and not yet taken.
-    pub rx: u64,
-    /// In transmit rings and not yet completed.
-    pub tx: u64,
-    /// Waiting for a neighbour, or handed over to another worker.
+    /// In the four rings of its ports: to receive into, received, to send, sent and not yet taken back.
+    pub rings: u64,
+    /// Waiting for a neighbour, handed over to another worker, or on the way home from one.
     pub in_flight: u64,
     /// `total` less all of the above: anything but 0 is a leak.
     pub missing: i64,
