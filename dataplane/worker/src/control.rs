@@ -192,6 +192,7 @@ impl Worker {
 
     /// Sends something back. There is room: messages are taken in only while there is.
     fn retire(&mut self, message: FromWorker) {
+        self.told = true;
         if let Err(rtrb::PushError::Full(message)) = self.house.from_worker.push(message) {
             let kept = self.retired.try_push(message);
             debug_assert!(kept.is_ok(), "read_housekeeper leaves room for what it sends back");
@@ -207,10 +208,14 @@ impl Worker {
             }
         }
         while let Some(key) = self.forwarder.take_in_use() {
+            self.told = true;
             if self.house.from_worker.push(FromWorker::Use(key)).is_err() {
                 // The housekeeper is behind; the next look-up tells it again.
-                return;
+                break;
             }
+        }
+        if core::mem::take(&mut self.told) {
+            self.house.house.wake();
         }
     }
 

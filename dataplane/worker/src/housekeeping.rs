@@ -4,6 +4,7 @@
 //! way, so that a worker neither allocates nor frees.
 
 use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
@@ -109,11 +110,32 @@ impl Waker {
     }
 }
 
-/// The worker's side of its wakers.
+/// The side that sleeps.
 #[derive(Debug)]
 pub struct Sleeper {
-    pub(crate) bell: Bell,
-    pub(crate) sleeping: Arc<AtomicBool>,
+    bell: Bell,
+    sleeping: Arc<AtomicBool>,
+}
+
+impl Sleeper {
+    /// Says that this side is about to block; look into the queues once more after it, and then at the
+    /// descriptor.
+    pub fn prepare(&self) {
+        self.sleeping.store(true, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
+    /// Says that this side is awake and needs no bell.
+    pub fn awake(&self) {
+        self.sleeping.store(false, Ordering::Relaxed);
+        self.bell.quiet();
+    }
+}
+
+impl AsFd for Sleeper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
 }
 
 /// A waker and its sleeper.
@@ -139,14 +161,15 @@ pub struct HouseEnd {
 pub struct WorkerEnd {
     pub(crate) to_worker: Consumer<ToWorker>,
     pub(crate) from_worker: Producer<FromWorker>,
+    pub(crate) house: Waker,
 }
 
-/// The two queues between the housekeeper and one worker.
-pub fn channel() -> (HouseEnd, WorkerEnd) {
+/// The two queues between the housekeeper, whom `house` wakes, and one worker.
+pub fn channel(house: Waker) -> (HouseEnd, WorkerEnd) {
     let (to_producer, to_consumer) = RingBuffer::new(QUEUE_LEN);
     let (from_producer, from_consumer) = RingBuffer::new(QUEUE_LEN);
     (
         HouseEnd { to_worker: to_producer, from_worker: from_consumer },
-        WorkerEnd { to_worker: to_consumer, from_worker: from_producer },
+        WorkerEnd { to_worker: to_consumer, from_worker: from_producer, house },
     )
 }

@@ -1,7 +1,6 @@
 //! What a worker does without work: poll for ever, or poll for a while and then block.
 
 use std::os::fd::AsFd;
-use std::sync::atomic::{Ordering, fence};
 
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -32,14 +31,12 @@ impl Worker {
     pub(crate) fn block(&mut self, timeout_ns: u64) {
         self.publish();
         self.counters.activity.set(Activity::Blocked as u64);
-        self.sleeper.sleeping.store(true, Ordering::Relaxed);
-        fence(Ordering::SeqCst);
+        self.sleeper.prepare();
         let ring_sleeps = self.ring.as_mut().is_none_or(|ring| ring.commands.prepare_sleep());
         if ring_sleeps && self.house.to_worker.is_empty() && !self.handover.is_waiting() {
             self.wait_for_any(timeout_ns);
         }
-        self.sleeper.sleeping.store(false, Ordering::Relaxed);
-        self.sleeper.bell.quiet();
+        self.sleeper.awake();
         if let Some(ring) = self.ring.as_mut() {
             ring.commands.awake();
             ring.bell.quiet();
@@ -49,7 +46,7 @@ impl Worker {
 
     fn wait_for_any(&mut self, timeout_ns: u64) {
         let mut set: ArrayVec<PollFd<'_>, FDS_MAX> = ArrayVec::new();
-        set.push(PollFd::from_borrowed_fd(self.sleeper.bell.as_fd(), PollFlags::IN));
+        set.push(PollFd::from_borrowed_fd(self.sleeper.as_fd(), PollFlags::IN));
         if let Some(ring) = &self.ring {
             set.push(PollFd::from_borrowed_fd(ring.bell.as_fd(), PollFlags::IN));
         }

@@ -60,6 +60,8 @@ pub struct Worker {
     pub(crate) published_ns: u64,
     pub(crate) stale_ns: u64,
     pub(crate) stopping: bool,
+    /// Something was put into the housekeeper's queue in this round.
+    pub(crate) told: bool,
     // cold
     pub(crate) house: WorkerEnd,
     pub(crate) sleeper: Sleeper,
@@ -87,6 +89,7 @@ impl Worker {
             published_ns: 0,
             stale_ns: parts.stale_ns,
             stopping: false,
+            told: false,
             house: parts.house,
             sleeper: parts.sleeper,
             ring: None,
