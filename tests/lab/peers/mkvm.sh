@@ -13,7 +13,7 @@ kernel=$(basename "$(find "$root/lib/modules" -mindepth 1 -maxdepth 1 | head -1)
 cp "$root/boot/vmlinuz-$kernel" "$image/vmlinuz"
 install -m755 "$HERE/vm-init.sh" "$root/sbin/peer-init"
 tree=$WORK/initramfs
-mkdir -p "$tree"/{bin,m,proc,sys,dev,lo,up,root}
+mkdir -p "$tree"/{bin,m,proc,sys,dev,lo,up,new}
 cp "$(command -v busybox)" "$tree/bin/busybox"
 
 # Modules in the order of their dependencies; what is built in is simply absent.
@@ -44,9 +44,9 @@ for m in /m/*.ko; do $b insmod $m; done
 n=0; while [ ! -b /dev/vda ] && [ $n -lt 100 ]; do $b usleep 50000; n=$((n+1)); done
 $b mount -t ext4 -o ro,noload /dev/vda /lo
 $b mount -t tmpfs -o size=75% t /up; $b mkdir /up/u /up/w
-$b mount -t overlay -o lowerdir=/lo,upperdir=/up/u,workdir=/up/w o /root
-for d in proc sys dev; do $b mount --move /$d /root/$d; done
-exec $b switch_root /root /sbin/peer-init
+$b mount -t overlay -o lowerdir=/lo,upperdir=/up/u,workdir=/up/w o /new
+for d in proc sys dev; do $b mount --move /$d /new/$d; done
+exec $b switch_root /new /sbin/peer-init
 X
 chmod +x "$tree/init"
 (cd "$tree" && find . | cpio -o -H newc --quiet) >"$image/initramfs"

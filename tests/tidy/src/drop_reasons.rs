@@ -1,18 +1,23 @@
-//! Every drop reason is raised in code and seen in a test; a reason that never happens misleads.
+//! Every drop reason is raised in code, seen in a test and explained; a reason that never happens misleads.
 
 use crate::Finding;
 use crate::repo::Repo;
 
 const LIST: &str = "dataplane/abi/src/drop_reason.rs";
+const DOC: &str = "docs/counters.md";
 
 pub(crate) fn check(repo: &Repo) -> Vec<Finding> {
     let Some(list) = repo.file(LIST) else { return vec![format!("{LIST}: missing")] };
-    let variants = list.text.lines().filter_map(|line| {
+    let reasons = list.text.lines().filter_map(|line| {
         let (variant, rest) = line.trim().split_once(", \"")?;
-        (rest.ends_with(';') && variant.chars().all(char::is_alphanumeric)).then_some(variant)
+        let (name, rest) = rest.split_once('"')?;
+        (rest.ends_with(';') && variant.chars().all(char::is_alphanumeric)).then_some((variant, name))
     });
     let mut findings = Vec::new();
-    for variant in variants {
+    for (variant, name) in reasons {
+        if !repo.file(DOC).is_some_and(|doc| doc.text.contains(&format!("| `{name}` |"))) {
+            findings.push(format!("{DOC}: `{name}` is missing"));
+        }
         let word = format!("DropReason::{variant}");
         let names = |text: &str| {
             text.match_indices(&word).any(|(at, _)| {

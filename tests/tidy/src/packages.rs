@@ -26,7 +26,8 @@ const LICENCES: &[&str] = &[
 ];
 
 /// Crates that may come twice, with the reason.
-const DUPLICATES: &[(&str, &str)] = &[];
+const DUPLICATES: &[(&str, &str)] =
+    &[("syn", "procedural macros, at build time only; the newest are ahead of the rest")];
 
 pub(crate) fn check(repo: &Repo) -> Vec<Finding> {
     let metadata = match metadata(repo) {

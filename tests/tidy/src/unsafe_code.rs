@@ -12,7 +12,7 @@ const LISTED: &[(&str, &str)] = &[
     ("dataplane/port/src/xsk/syscall.rs", "socket options and mmap of AF_XDP"),
     ("dataplane/port/src/xsk/ring.rs", "AF_XDP rings"),
     ("dataplane/port/src/xsk/umem.rs", "UMEM frames"),
-    ("ebpf/src/test_run.rs", "BPF_PROG_TEST_RUN"),
+    ("ebpf/src/offload.rs", "SIOCETHTOOL"),
     ("bench/harness/src/peer/", "peers written in C"),
 ];
 
