@@ -14,11 +14,15 @@ use crate::abi::{Mode, PortEntry, Role};
 use crate::bpffs;
 use crate::error::SteerError;
 use crate::object::unpin;
+use crate::offload::switch_off_merging;
 use crate::steering::{PROGRAM, PROGRAM_FRAGS, Steering};
 
 /// How long a removed link may take to leave its device, which waits for an RCU grace period or two.
 const DETACH_PATIENCE: Duration = Duration::from_secs(2);
 const DETACH_POLL: Duration = Duration::from_millis(1);
+
+/// How often a load that a signal interrupted is tried, as in libbpf.
+const LOAD_ATTEMPTS: u32 = 5;
 
 /// Which XDP mode the operator wants.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +48,19 @@ pub struct Attached {
     /// The variant for frames in several buffers runs: the interface's MTU asks for it. AF_XDP sockets see
     /// such frames only if they were opened with `XDP_USE_SG`.
     pub multi_buffer: bool,
+    /// Offloads that merge packets, which generic mode cannot take and which were switched off. They stay off
+    /// after [`Steering::detach`]; `ethtool -K` brings them back.
+    pub switched_off: Vec<&'static str>,
+}
+
+impl Attached {
+    /// What is left for the operator to do.
+    pub fn advice(&self) -> Option<&'static str> {
+        let merges_elsewhere = self.mode == Mode::Generic;
+        merges_elsewhere.then_some(
+            "generic mode drops frames above the MTU: where the other end is a veth, switch its `tso` and `gso` off",
+        )
+    }
 }
 
 impl Steering {
@@ -60,7 +77,7 @@ impl Steering {
         choice: ModeChoice,
     ) -> Result<Attached, SteerError> {
         self.add_port(ifindex, role)?;
-        let attached = if let Some(attached) = self.replace(ifindex, name, choice)? {
+        let mut attached = if let Some(attached) = self.replace(ifindex, name, choice)? {
             attached
         } else {
             let leaving = self.remove_links(ifindex)?;
@@ -68,6 +85,10 @@ impl Steering {
         };
         let entry = self.port_entry(ifindex)?.ok_or(SteerError::UnknownPort { ifindex })?;
         self.write_port(ifindex, PortEntry { mode: Some(attached.mode), ..entry })?;
+        if attached.mode == Mode::Generic {
+            attached.switched_off = switch_off_merging(name)
+                .map_err(|source| SteerError::Offload { name: name.to_owned(), source })?;
+        }
         Ok(attached)
     }
 
@@ -102,7 +123,13 @@ impl Steering {
                     let fallback = mode == Mode::Generic && choice == ModeChoice::Auto;
                     let reason = fallback.then(|| "the link of the last run is in generic mode".to_owned());
                     let multi_buffer = program == PROGRAM_FRAGS;
-                    return Ok(Some(Attached { mode, reason, reused_link: true, multi_buffer }));
+                    return Ok(Some(Attached {
+                        mode,
+                        reason,
+                        reused_link: true,
+                        multi_buffer,
+                        switched_off: vec![],
+                    }));
                 }
                 Err(error) if is_stale(&error) => return Ok(None),
                 Err(error) => last = last.or(Some(error)),
@@ -152,7 +179,13 @@ impl Steering {
                     self.pin_link(program, id, ifindex, name)?;
                     let multi_buffer = program == PROGRAM_FRAGS;
                     let reason = reason.filter(|_| mode == Mode::Generic);
-                    return Ok(Attached { mode, reason, reused_link: false, multi_buffer });
+                    return Ok(Attached {
+                        mode,
+                        reason,
+                        reused_link: false,
+                        multi_buffer,
+                        switched_off: vec![],
+                    });
                 }
                 Err(error) if is_occupied(&error) => {
                     return Err(SteerError::Occupied { name: name.to_owned(), ifindex });
@@ -197,8 +230,14 @@ impl Steering {
         let program = self.ebpf.program_mut(name).ok_or(SteerError::Missing { name })?;
         let xdp: &mut Xdp =
             program.try_into().map_err(|source| SteerError::Load { program: name, source })?;
-        if xdp.fd().is_err() {
-            xdp.load().map_err(|source| SteerError::Load { program: name, source })?;
+        for attempts_left in (0..LOAD_ATTEMPTS).rev() {
+            if xdp.fd().is_ok() {
+                break;
+            }
+            match xdp.load() {
+                Err(error) if is_interrupted(&error) && attempts_left > 0 => {}
+                outcome => outcome.map_err(|source| SteerError::Load { program: name, source })?,
+            }
         }
         Ok(xdp)
     }
@@ -225,6 +264,11 @@ fn link_error(error: LinkError) -> ProgramError {
         LinkError::SyscallError(error) => ProgramError::SyscallError(error),
         _ => ProgramError::NotAttached,
     }
+}
+
+/// The verifier gives up with EAGAIN when a signal is pending.
+fn is_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.raw_os_error() == Some(libc::EAGAIN))
 }
 
 /// The device of the link is gone (ENOLINK), or the pin is no XDP link at all.

@@ -97,6 +97,14 @@ pub enum SteerError {
         /// aya's answer.
         source: LinkError,
     },
+    /// Generic mode runs, but merged packets would be dropped by it.
+    #[error("cannot switch off gro and lro of {name}, which generic XDP mode asks for: {source}")]
+    Offload {
+        /// The interface's name.
+        name: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// A link could not be pinned.
     #[error("cannot pin {path}: {source}")]
     Pin {

@@ -15,7 +15,7 @@
 //! This crate knows no packet formats beyond what the program needs, no netlink, and no AF_XDP but the
 //! descriptor it puts into the XSKMAP. Calls block for system calls only; none belongs on a packet path.
 //! They need `CAP_BPF`, `CAP_NET_ADMIN` and, for mounting, `CAP_SYS_ADMIN`; Linux 5.18 or later.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod abi;
 mod attach;
@@ -23,6 +23,7 @@ pub mod bpffs;
 mod error;
 mod maps;
 mod object;
+mod offload;
 mod pairs;
 mod protect;
 mod steering;

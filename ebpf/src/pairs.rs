@@ -100,3 +100,6 @@ fn below<'a>(prefix: &IpNet, prefixes: &'a BTreeSet<IpNet>) -> impl Iterator<Ite
     let prefix = *prefix;
     prefixes.range(prefix..).take_while(move |candidate| prefix.contains(*candidate))
 }
+
+#[cfg(test)]
+mod tests;

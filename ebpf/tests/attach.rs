@@ -101,11 +101,13 @@ fn a_device_without_driver_mode_gets_generic_mode_and_a_reason() {
         assert_eq!(attached.mode, Mode::Generic);
         let reason = attached.reason.expect("a reason");
         assert!(reason.contains("not supported"), "{reason}");
+        assert_eq!(attached.switched_off, ["gro"]);
         assert_eq!(shown_mode("lo"), Some(Mode::Generic));
 
         let again = protecting(run).attach(LO, "lo", Role::Lan, ModeChoice::Auto).expect("replaces");
         assert_eq!((again.mode, again.reused_link), (Mode::Generic, true));
         assert!(again.reason.is_some());
+        assert!(again.switched_off.is_empty(), "it is off already");
     });
 }
 

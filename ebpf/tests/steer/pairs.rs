@@ -167,7 +167,7 @@ fn the_program_agrees_with_a_plain_list_of_pairs_through_every_change() {
     let Some(mut rig) = Rig::new(&[]) else { return };
     rig.steering.set_local_addrs(&[]).expect("no addresses");
     let rig = RefCell::new(rig);
-    let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config { cases: 100, failure_persistence: None, ..Config::default() });
     let strategy = (prop::collection::vec(pair(), 0..12), prop::collection::vec(addresses(), 40));
     let outcome = runner.run(&strategy, |(pairs, packets)| {
         let rig = &mut *rig.borrow_mut();
@@ -236,7 +236,7 @@ fn a_change_of_pairs_leaves_no_moment_without_protection() {
             }
             (runs, passed)
         });
-        for round in 0..60 {
+        for round in 0..40 {
             steering.set_protected(&sets[round * 7 % sets.len()]).expect("a small set fits");
             steering.set_protected(&sets[round % sets.len()]).expect("a small set fits");
         }
