@@ -14,10 +14,23 @@ mod rig;
 use pollux_packet::{Burst, Meta};
 use pollux_port::{FramePool, ModeChoice, Port, PortState, Umem, UmemConfig, XskPort};
 
-use crate::rig::{Rig, frame_of, number_of, settles};
+use crate::rig::{Rig, frame_of, number_of, settles, sh};
 
 fn umem(frames: u32) -> Umem {
     Umem::new(UmemConfig { frames, frame_len: 4096, huge_pages: false }).expect("umem")
+}
+
+/// Gives each port its first frames.
+fn start<const N: usize>(pool: &mut FramePool, ports: [&mut XskPort; N]) {
+    for port in ports {
+        assert_eq!(port.reclaim(pool), 0, "nothing has been sent yet");
+    }
+}
+
+fn close<const N: usize>(pool: &mut FramePool, ports: [&mut XskPort; N]) {
+    for port in ports {
+        port.close(pool);
+    }
 }
 
 /// Queues `count` numbered frames on `port` and kicks.
@@ -82,7 +95,7 @@ fn frames_cross_two_veth_pairs_unchanged_and_in_order() {
         let mut pool = umem.pool(16_384).expect("room");
         let [mut g0, mut d0, mut d1, mut g1] =
             ["g0", "d0", "d1", "g1"].map(|device| rig.open(&umem, device, 0, ModeChoice::Auto));
-        [&mut g0, &mut d0, &mut d1, &mut g1].map(|port| port.reclaim(&mut pool));
+        start(&mut pool, [&mut g0, &mut d0, &mut d1, &mut g1]);
         let info = d0.info();
         println!("{}\n{info}", umem.info());
         assert!(info.to_string().contains("copy (asked: auto) because zero-copy: "), "{info}");
@@ -102,7 +115,7 @@ fn frames_cross_two_veth_pairs_unchanged_and_in_order() {
         let stats = d0.stats();
         assert_eq!((stats.rx_packets, stats.rx_bad_descriptors, stats.xsk_rx_ring_full), (10_000, 0, 0));
         assert!(pool.ledger().balances(0), "{:?}", pool.ledger());
-        [&mut g0, &mut d0, &mut d1, &mut g1].map(|port| port.close(&mut pool));
+        close(&mut pool, [&mut g0, &mut d0, &mut d1, &mut g1]);
         assert_eq!((pool.ledger().free, pool.ledger().in_rings), (16_384, 0));
     });
 }
@@ -121,7 +134,7 @@ fn one_umem_serves_two_devices_with_two_queues_for_two_workers() {
         let shared = ports.iter().flatten().filter(|port| port.info().shared_umem).count();
         assert_eq!(shared, 7, "all but the first share its registration");
         for (worker, pool) in ports.iter_mut().zip(&mut pools) {
-            worker.iter_mut().for_each(|port| assert_eq!(port.reclaim(pool), 0));
+            start(pool, worker.each_mut());
         }
         let mut arrived = [Vec::new(), Vec::new()];
         for round in 0..20 {
@@ -152,7 +165,7 @@ fn one_umem_serves_two_devices_with_two_queues_for_two_workers() {
         let both = one.ledger().plus(&two.ledger());
         assert!(both.balances(0), "{both:?}");
         for (worker, pool) in ports.iter_mut().zip(&mut pools) {
-            worker.iter_mut().for_each(|port| port.close(pool));
+            close(pool, worker.each_mut());
             assert_eq!(pool.ledger().free, 12_288);
         }
     });
@@ -164,14 +177,14 @@ fn port_of_a_link_that_goes_down_and_up_works_again() {
         let umem = umem(8192);
         let mut pool = umem.pool(8192).expect("room");
         let [mut g0, mut d0] = ["g0", "d0"].map(|device| rig.open(&umem, device, 0, ModeChoice::Copy));
-        [&mut g0, &mut d0].map(|port| port.reclaim(&mut pool));
+        start(&mut pool, [&mut g0, &mut d0]);
         assert_eq!(send(&mut g0, &mut pool, 0, 10), 10);
         assert_eq!(receive(&mut d0, &mut pool).len(), 10);
-        rig.sh("ip link set g0 down");
+        sh("ip link set g0 down");
         send(&mut g0, &mut pool, 10, 10);
         assert_eq!(g0.state(), PortState::Down);
         assert!(pool.ledger().balances(0), "{:?}", pool.ledger());
-        rig.sh("ip link set g0 up");
+        sh("ip link set g0 up");
         assert!(settles(|| {
             g0.kick();
             g0.reclaim(&mut pool);
@@ -183,7 +196,7 @@ fn port_of_a_link_that_goes_down_and_up_works_again() {
             arrived.extend(receive(&mut d0, &mut pool));
             arrived.contains(&29)
         }));
-        [&mut g0, &mut d0].map(|port| port.close(&mut pool));
+        close(&mut pool, [&mut g0, &mut d0]);
         assert_eq!(pool.ledger().free, 8192);
     });
 }
@@ -194,27 +207,27 @@ fn dead_device_gives_its_frames_back_and_its_successor_works() {
         let umem = umem(8192);
         let mut pool = umem.pool(8192).expect("room");
         let [mut g0, mut d0] = ["g0", "d0"].map(|device| rig.open(&umem, device, 0, ModeChoice::Copy));
-        [&mut g0, &mut d0].map(|port| port.reclaim(&mut pool));
+        start(&mut pool, [&mut g0, &mut d0]);
         for life in 0..3 {
             assert_eq!(send(&mut g0, &mut pool, 0, 500), 500);
             assert_eq!(receive(&mut d0, &mut pool).len(), 500);
             // Some are received and not fetched, some queued and never sent, when the device goes.
             send(&mut g0, &mut pool, 0, 100);
-            rig.sh("ip link del d0");
+            sh("ip link del d0");
             send(&mut g0, &mut pool, 0, 100);
             assert_eq!(g0.state(), PortState::Down, "life {life}");
             assert!(pool.ledger().balances(0), "{:?}", pool.ledger());
-            [&mut g0, &mut d0].map(|port| port.close(&mut pool));
+            close(&mut pool, [&mut g0, &mut d0]);
             assert_eq!(pool.ledger().free, 8192, "{:?}", pool.ledger());
             assert!(rig.try_open(&umem, "g0", 0, ModeChoice::Copy).is_err_and(|e| e.contains("gone")));
             rig.pair(0);
             g0 = rig.open(&umem, "g0", 0, ModeChoice::Copy);
             d0 = rig.open(&umem, "d0", 0, ModeChoice::Copy);
-            [&mut g0, &mut d0].map(|port| port.reclaim(&mut pool));
+            start(&mut pool, [&mut g0, &mut d0]);
         }
         assert_eq!(send(&mut g0, &mut pool, 0, 500), 500);
         assert_eq!(receive(&mut d0, &mut pool).len(), 500);
-        [&mut g0, &mut d0].map(|port| port.close(&mut pool));
+        close(&mut pool, [&mut g0, &mut d0]);
         assert!(pool.ledger().balances(0));
     });
 }
@@ -245,7 +258,7 @@ fn stalled_worker_shows_in_the_statistics_of_its_socket() {
         let umem = umem(8192);
         let mut pool = umem.pool(8192).expect("room");
         let [mut g0, mut d0] = ["g0", "d0"].map(|device| rig.open(&umem, device, 0, ModeChoice::Copy));
-        [&mut g0, &mut d0].map(|port| port.reclaim(&mut pool));
+        start(&mut pool, [&mut g0, &mut d0]);
         // The fill ring holds 2,048 frames; nobody fetches what has come.
         for round in 0..10 {
             send(&mut g0, &mut pool, round * 300, 300);
@@ -256,7 +269,7 @@ fn stalled_worker_shows_in_the_statistics_of_its_socket() {
         assert_eq!(receive(&mut d0, &mut pool).len(), 2048);
         assert_eq!(send(&mut g0, &mut pool, 0, 100), 100);
         assert_eq!(receive(&mut d0, &mut pool).len(), 100, "it works again at once");
-        [&mut g0, &mut d0].map(|port| port.close(&mut pool));
+        close(&mut pool, [&mut g0, &mut d0]);
         assert!(pool.ledger().balances(0));
     });
 }

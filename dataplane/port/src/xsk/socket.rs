@@ -378,8 +378,11 @@ fn bind_patiently(umem: &Umem, config: &XskConfig, mode: CopyMode) -> Result<(Li
     for _ in 0..BIND_TRIES {
         match bind(umem, config, mode, lender.as_deref()) {
             Err(error) if error.source == Errno::BUSY => std::thread::sleep(BIND_PAUSE),
-            // The lender's device has just gone.
-            Err(error) if error.source == Errno::BADF && lender.is_some() => lender = None,
+            // The lender's device has just gone; or the lender has this very queue, which binding alone
+            // will call busy.
+            Err(error) if lender.is_some() && matches!(error.source, Errno::BADF | Errno::INVAL) => {
+                lender = None;
+            }
             other => return other.map(|live| (live, lender.is_some())),
         }
     }

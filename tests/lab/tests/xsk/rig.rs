@@ -71,7 +71,7 @@ impl Rig {
         let prefix = |text: &str| text.parse().expect("a prefix");
         steering.set_protected(&[(prefix("10.1.0.0/16"), prefix("10.2.0.0/16"))]).expect("a pair");
         let rig = Self { queues, steering: RefCell::new(steering) };
-        rig.sh("ip link set lo up");
+        sh("ip link set lo up");
         rig.pair(0);
         rig.pair(1);
         rig
@@ -80,10 +80,10 @@ impl Rig {
     /// Makes g`k`–d`k`, quiet (no IPv6 of its own), with the program on both ends.
     pub(crate) fn pair(&self, k: u32) {
         let queues = format!("numrxqueues {0} numtxqueues {0}", self.queues);
-        self.sh(&format!("ip link add g{k} {queues} type veth peer name d{k} {queues}"));
+        sh(&format!("ip link add g{k} {queues} type veth peer name d{k} {queues}"));
         for device in [format!("g{k}"), format!("d{k}")] {
             std::fs::write(format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6"), "1").expect("sysctl");
-            self.sh(&format!("ip link set {device} up"));
+            sh(&format!("ip link set {device} up"));
             let ifindex = IfIndex(if_nametoindex(device.as_str()).expect("it was just made"));
             let attached = self
                 .steering
@@ -114,11 +114,12 @@ impl Rig {
         self.steering.borrow_mut().set_xsk(ifindex, QueueId(queue), socket).expect("a place in the map");
         Ok(port)
     }
+}
 
-    pub(crate) fn sh(&self, line: &str) {
-        let status = Command::new("sh").args(["-ec", line]).status().expect("sh runs");
-        assert!(status.success(), "{line}");
-    }
+/// Runs a command line in the thread's network namespace.
+pub(crate) fn sh(line: &str) {
+    let status = Command::new("sh").args(["-ec", line]).status().expect("sh runs");
+    assert!(status.success(), "{line}");
 }
 
 /// Whether `done` comes true within two seconds.
