@@ -14,7 +14,8 @@
 //!
 //! This crate knows no packet formats beyond what the program needs, no netlink, and no AF_XDP but the
 //! descriptor it puts into the XSKMAP. Calls block for system calls only; none belongs on a packet path.
-//! They need `CAP_BPF`, `CAP_NET_ADMIN` and, for mounting, `CAP_SYS_ADMIN`; Linux 5.18 or later.
+//! They need `CAP_BPF`, `CAP_NET_ADMIN` and, for mounting, `CAP_SYS_ADMIN`; Linux 5.10 or later, 5.18 for an MTU
+//! that takes several buffers.
 #![deny(unsafe_code)]
 
 mod abi;

@@ -117,7 +117,7 @@ impl Verdict {
             Self::XskFragment => "A fragment that goes into a tunnel",
             Self::DropKeepalive => "NAT keepalive",
             Self::DropTagged => {
-                "Protected, but inside a VLAN tag: switch tag stripping off, or use an untagged port"
+                "Protected, but inside a VLAN tag, which no worker reads: use an untagged port"
             }
             Self::DropTagDepth => "More VLAN tags than can be looked through",
             Self::DropNoXsk => {

@@ -8,6 +8,7 @@ use pollux_ebpf::{
 
 const ABI_H: &str = include_str!("../../bpf/abi.h");
 const VERDICTS_H: &str = include_str!("../../bpf/verdicts.h");
+const STEERING_MD: &str = include_str!("../../../docs/steering.md");
 
 #[test]
 fn every_constant_of_the_header_equals_the_rust_one() {
@@ -45,6 +46,14 @@ fn the_verdicts_of_the_header_are_those_of_rust_in_the_same_order() {
     let rust: Vec<String> = Verdict::ALL.iter().map(|verdict| verdict.name().to_owned()).collect();
     assert_eq!(c.last().map(String::as_str), Some("verdict_count"));
     assert_eq!(c[..c.len() - 1], rust);
+}
+
+#[test]
+fn the_documentation_lists_every_verdict_with_its_text() {
+    let table: Vec<&str> = STEERING_MD.lines().filter(|line| line.starts_with("| `")).collect();
+    let rust: Vec<String> =
+        Verdict::ALL.iter().map(|verdict| format!("| `{verdict}` | {} |", verdict.text())).collect();
+    assert_eq!(table, rust);
 }
 
 #[test]
