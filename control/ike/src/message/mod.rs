@@ -15,8 +15,6 @@ mod octets;
 pub mod payload;
 mod reader;
 mod registry;
-#[cfg(test)]
-mod tests;
 mod writer;
 
 pub use header::{Flags, Header, IkeSpi, MessageId};

@@ -114,7 +114,7 @@ impl<'a> Sa<'a> {
 }
 
 /// Appends the body of an SA payload.
-pub(in crate::message) fn write(proposals: &[ProposalSpec<'_>], out: &mut Vec<u8>) {
+pub(crate) fn write(proposals: &[ProposalSpec<'_>], out: &mut Vec<u8>) {
     for (at, proposal) in proposals.iter().enumerate() {
         let start = out.len();
         out.push(if at + 1 == proposals.len() { LAST } else { MORE_PROPOSALS });
