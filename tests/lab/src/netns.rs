@@ -127,8 +127,17 @@ pub struct End<'a> {
 /// # Errors
 /// If `ip` refuses.
 pub fn veth(a: End<'_>, b: End<'_>) -> Result<()> {
+    veth_with_queues(a, b, 1)
+}
+
+/// A veth pair with so many receive and transmit queues on both ends.
+///
+/// # Errors
+/// If `ip` refuses.
+pub fn veth_with_queues(a: End<'_>, b: End<'_>, queues: u16) -> Result<()> {
+    let size = format!("numrxqueues {queues} numtxqueues {queues}");
     sh(&format!(
-        "ip link add {} netns {} type veth peer name {} netns {}",
+        "ip link add {} netns {} {size} type veth peer name {} netns {} {size}",
         a.device, a.netns.name, b.device, b.netns.name
     ))?;
     for end in [a, b] {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use crate::netns::{End, Netns, veth};
+use crate::netns::{End, Netns, veth_with_queues};
 
 /// Which addresses a test uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +120,14 @@ impl World {
     /// # Errors
     /// If `ip` refuses; what was made by then is removed.
     pub fn new(name: &str) -> Result<Self> {
+        Self::with_queues(name, 1)
+    }
+
+    /// As [`Self::new`], with so many queues on every device.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_queues(name: &str, queues: u16) -> Result<Self> {
         let tag = format!("{name}{}", std::process::id());
         let folder = std::env::temp_dir().join(format!("pollux-{tag}"));
         std::fs::create_dir_all(&folder)?;
@@ -133,7 +141,7 @@ impl World {
             folder,
             keep: false,
         };
-        world.connect()?;
+        world.connect(queues)?;
         Ok(world)
     }
 
@@ -163,7 +171,7 @@ impl World {
         }
     }
 
-    fn connect(&self) -> Result<()> {
+    fn connect(&self, queues: u16) -> Result<()> {
         for (side, outside, outer_router) in [
             (Side::A, "a0", ["192.0.2.1/24", "2001:db8:a::1/64"]),
             (Side::B, "b0", ["198.51.100.1/24", "2001:db8:b::1/64"]),
@@ -173,13 +181,15 @@ impl World {
                 lengths.map(|(family, len)| format!("{}/{len}", address(side, family)))
             };
             let (host, inside, outer) = (list(Side::host), list(Side::inside), list(Side::outer));
-            veth(
+            veth_with_queues(
                 End { netns: self.host(side), device: "eth0", addresses: &[&host[0], &host[1]] },
                 End { netns: self.gateway(side), device: "lan0", addresses: &[&inside[0], &inside[1]] },
+                queues,
             )?;
-            veth(
+            veth_with_queues(
                 End { netns: self.gateway(side), device: "wan0", addresses: &[&outer[0], &outer[1]] },
                 End { netns: &self.internet, device: outside, addresses: &outer_router },
+                queues,
             )?;
             let gateway = self.gateway(side);
             gateway.forward()?;
