@@ -70,7 +70,9 @@ pub enum IkeError {
         key: String,
     },
     /// No traffic selector fits.
-    #[error("traffic selectors do not meet: the peer offered {offered}, we accept {accepted}; {key} decides it")]
+    #[error(
+        "traffic selectors do not meet: the peer offered {offered}, we accept {accepted}; {key} decides it"
+    )]
     TsUnacceptable {
         /// The peer's selectors, `theirs === ours`.
         offered: String,
@@ -146,7 +148,9 @@ impl IkeError {
             Self::PeerMisbehaved { .. } => NotifyType::InvalidSyntax,
             Self::NoProposalChosen { .. } => NotifyType::NoProposalChosen,
             Self::InvalidKe { .. } => NotifyType::InvalidKePayload,
-            Self::AuthenticationFailed { .. } | Self::NoConnection { .. } | Self::NoSecret { .. } => NotifyType::AuthenticationFailed,
+            Self::AuthenticationFailed { .. } | Self::NoConnection { .. } | Self::NoSecret { .. } => {
+                NotifyType::AuthenticationFailed
+            }
             Self::Limit { .. } => NotifyType::NoAdditionalSas,
             Self::TsUnacceptable { .. } => NotifyType::TsUnacceptable,
             Self::ChildSaNotFound { .. } => NotifyType::ChildSaNotFound,

@@ -107,7 +107,7 @@ impl IdentityPattern {
     pub fn rank(&self, identity: &Identity) -> Option<u8> {
         match self {
             Self::Any => Some(0),
-            Self::Exactly(want) => want.matches(identity).then_some(2),
+            Self::Exactly(want) => want.is_same(identity).then_some(2),
             Self::NameSuffix(suffix) => {
                 let named = matches!(identity.id_type, IdType::Fqdn | IdType::Rfc822Addr);
                 let tail = identity.value.len().checked_sub(suffix.len())?;
@@ -119,8 +119,8 @@ impl IdentityPattern {
 }
 
 impl Identity {
-    /// Equal, or equal names but for case (RFC 4343).
-    fn matches(&self, other: &Self) -> bool {
+    /// Whether both name the same: equal, or equal names but for case (RFC 4343).
+    pub fn is_same(&self, other: &Self) -> bool {
         self.id_type == other.id_type
             && match self.id_type {
                 IdType::Fqdn | IdType::Rfc822Addr => self.value.eq_ignore_ascii_case(&other.value),

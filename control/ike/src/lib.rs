@@ -26,6 +26,7 @@ pub mod crypto;
 pub mod endpoint;
 pub mod error;
 pub mod event;
+mod exchange;
 pub mod identity;
 pub mod message;
 pub mod negotiate;

@@ -1,29 +1,55 @@
 //! One gateway's IKE: entry verbs, the table of IKE SAs, outputs.
+//!
+//! A verb finds the IKE SA that is meant, gives it one [`Turn`], and then settles: effects on other IKE SAs
+//! are carried out, indices and the deadline follow what the turn has changed.
 
+mod admission;
 mod command;
+mod connections;
+mod cookie;
+mod demux;
+mod initial;
+mod operate;
+mod orphans;
 mod output;
 mod status;
+#[cfg(test)]
+mod tests;
+mod turn;
 
 use core::net::SocketAddr;
 use core::time::Duration;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 pub use command::{Command, LiveSa, Target};
+pub(crate) use connections::{candidates, matching};
 pub use output::{Output, SaAllocator, SaCommand, SaInstall, Transmit};
 pub use status::{ChildStatus, IkeStatus};
+pub(crate) use turn::{DYNAMIC_REQID, Effect, Shared, Turn};
 
 use crate::config::EndpointConfig;
 use crate::crypto::{Provider, Rng};
+use crate::sa::{IkeSa, IkeSaId};
 use crate::time::Instant;
+use admission::Admission;
+use connections::Retries;
+use cookie::Cookies;
+use demux::Demux;
+use orphans::Orphans;
 
 /// How long the data plane has to answer; what comes later is as good as a refusal.
 pub const DATA_PLANE_DEADLINE: Duration = Duration::from_millis(500);
 
 /// All IKE SAs of one gateway.
 pub struct Endpoint {
-    config: Arc<EndpointConfig>,
-    out: VecDeque<Output>,
+    shared: Shared,
+    sas: BTreeMap<IkeSaId, IkeSa>,
+    demux: Demux,
+    deadlines: BTreeSet<(Instant, IkeSaId)>,
+    admission: Admission,
+    cookies: Cookies,
+    retries: Retries,
 }
 
 impl Endpoint {
@@ -31,10 +57,30 @@ impl Endpoint {
     /// connections with `start_action = start` are brought up then.
     pub fn new(
         config: Arc<EndpointConfig>,
-        _provider: Arc<dyn Provider>,
-        _allocator: Box<dyn SaAllocator + Send>,
+        provider: Arc<dyn Provider>,
+        allocator: Box<dyn SaAllocator + Send>,
     ) -> Self {
-        Self { config, out: VecDeque::new() }
+        Self {
+            shared: Shared {
+                config,
+                provider,
+                allocator,
+                out: VecDeque::new(),
+                owners: BTreeMap::new(),
+                effects: VecDeque::new(),
+                data_plane: false,
+                ike_ids: 0,
+                reqids: DYNAMIC_REQID,
+                contacts: BTreeMap::new(),
+                orphans: Orphans::default(),
+            },
+            sas: BTreeMap::new(),
+            demux: Demux::default(),
+            deadlines: BTreeSet::new(),
+            admission: Admission::default(),
+            cookies: Cookies::default(),
+            retries: Retries::default(),
+        }
     }
 
     /// Takes one datagram: the UDP payload without its non-ESP marker.
@@ -43,36 +89,94 @@ impl Endpoint {
     /// with it is answered, told as an event, or dropped.
     pub fn handle_datagram(
         &mut self,
-        _now: Instant,
-        _local: SocketAddr,
-        _remote: SocketAddr,
-        _bytes: &[u8],
-        _rng: &mut dyn Rng,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+        rng: &mut dyn Rng,
     ) {
+        self.receive(now, local, remote, bytes, rng);
+        self.settle(now, rng);
     }
 
     /// Does what is due. Call it at [`Self::next_deadline`] or later; too early does nothing.
-    pub fn handle_timeout(&mut self, _now: Instant, _rng: &mut dyn Rng) {}
+    pub fn handle_timeout(&mut self, now: Instant, rng: &mut dyn Rng) {
+        // Each due IKE SA gets one turn; what is still due after it has a new, later deadline.
+        while let Some(&(at, id)) = self.deadlines.first() {
+            if at > now {
+                break;
+            }
+            self.turn(now, id, rng, |sa, turn| sa.on_timeout(turn));
+            self.reindex(id);
+            self.carry_out(now, rng);
+            if self.deadlines.first() == Some(&(at, id)) {
+                self.deadlines.remove(&(at, id));
+            }
+        }
+        self.retry_due(now, rng);
+        self.shared.orphans.on_timeout(now, &mut self.shared.out);
+        self.settle(now, rng);
+    }
 
     /// Takes one command, answer or event.
-    pub fn handle_command(&mut self, _now: Instant, command: Command, _rng: &mut dyn Rng) {
-        if let Command::Reload(config) = command {
-            self.config = config;
-        }
+    pub fn handle_command(&mut self, now: Instant, command: Command, rng: &mut dyn Rng) {
+        self.operate(now, command, rng);
+        self.settle(now, rng);
     }
 
     /// The next thing to do, until `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.out.pop_front()
+        self.shared.out.pop_front()
     }
 
     /// When [`Self::handle_timeout`] is to be called.
     pub fn next_deadline(&self) -> Option<Instant> {
-        None
+        let first = self.deadlines.first().map(|&(at, _)| at);
+        [first, self.retries.deadline(), self.shared.orphans.deadline()].into_iter().flatten().min()
     }
 
-    /// All IKE SAs, for `list-sas`.
-    pub fn status(&self) -> Vec<IkeStatus> {
-        Vec::new()
+    /// Gives one IKE SA a turn; its id, SPIs and deadline are settled afterwards.
+    fn turn<R>(
+        &mut self,
+        now: Instant,
+        id: IkeSaId,
+        rng: &mut dyn Rng,
+        act: impl FnOnce(&mut IkeSa, &mut Turn<'_>) -> R,
+    ) -> Option<R> {
+        let sa = self.sas.get_mut(&id)?;
+        let mut turn = Turn { now, rng, shared: &mut self.shared };
+        let result = act(sa, &mut turn);
+        Some(result)
+    }
+
+    /// What a verb ends with: nothing is left to do.
+    fn settle(&mut self, now: Instant, rng: &mut dyn Rng) {
+        self.carry_out(now, rng);
+    }
+
+    /// One IKE SA after its turn: gone, or indexed anew.
+    fn reindex(&mut self, id: IkeSaId) {
+        let Some(sa) = self.sas.get_mut(&id) else { return };
+        if let Some(source) = sa.take_no_longer_half_open() {
+            self.admission.closed(source.ip());
+            self.demux.no_longer_initial(source, sa.line.spi_i);
+        }
+        let old = core::mem::take(&mut sa.indexed_deadline);
+        let gone = sa.is_gone();
+        let new = if gone { None } else { sa.deadline() };
+        if old != new || gone {
+            if let Some(old) = old {
+                self.deadlines.remove(&(old, id));
+            }
+            if let Some(new) = new {
+                self.deadlines.insert((new, id));
+            }
+        }
+        sa.indexed_deadline = new;
+        if gone {
+            self.demux.forget(sa);
+            self.shared.count_out(sa.line.counted);
+            self.sas.remove(&id);
+        }
     }
 }

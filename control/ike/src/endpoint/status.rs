@@ -4,10 +4,12 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
+use super::Endpoint;
 use crate::event::ChildUp;
 use crate::identity::Identity;
 use crate::message::IkeSpi;
-use crate::sa::IkeSaId;
+use crate::sa::{ChildSa, HalfState, IkeSa, IkeSaId, Phase, State, Timer};
+use crate::time::Instant;
 
 /// One IKE SA.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,4 +57,65 @@ pub struct ChildStatus {
     pub rekey_in: Option<Duration>,
     /// Time to its end.
     pub expires_in: Option<Duration>,
+}
+
+impl Endpoint {
+    /// All IKE SAs, for `list-sas`.
+    pub fn status(&self, now: Instant) -> Vec<IkeStatus> {
+        self.sas.values().filter_map(|sa| of_ike(sa, now)).collect()
+    }
+}
+
+fn of_ike(sa: &IkeSa, now: Instant) -> Option<IkeStatus> {
+    let line = &sa.line;
+    let (connection, state, established) = match &sa.state {
+        State::ExpectInitReply(expect) => (Some(expect.wanted().0.name.clone()), "CONNECTING", None),
+        State::ExpectAuthReply(expect) => (Some(expect.connection().name.clone()), "CONNECTING", None),
+        State::ExpectAuth(_) => (None, "CONNECTING", None),
+        State::ExpectAuthInstalled(waiting) => (Some(waiting.connection().clone()), "CONNECTING", None),
+        State::Established(established) => {
+            let state = match (established.successor, established.closing) {
+                (Some(_), _) => "REKEYED",
+                (None, Some(_)) => "DELETING",
+                (None, None) => "ESTABLISHED",
+            };
+            (Some(established.peer.connection.name.clone()), state, Some(established))
+        }
+        State::ExpectFarewellReply(_) | State::Closed | State::Gone => return None,
+    };
+    let left = |at: Instant| at.since(now);
+    Some(IkeStatus {
+        ike: line.id,
+        connection,
+        state,
+        initiator: line.initiator,
+        spi_i: line.spi_i,
+        spi_r: line.spi_r,
+        local: line.path.local,
+        remote: line.path.remote,
+        local_id: established.map(|established| established.peer.local_id.clone()),
+        remote_id: established.map(|established| established.peer.remote_id.clone()),
+        proposal: established.map(|established| established.peer.proposal.clone()),
+        age: established.map(|established| now.since(established.since)),
+        rekey_in: line.timers.at(Timer::IkeRekey).map(left),
+        children: established.map_or_else(Vec::new, |established| {
+            established.children.iter().map(|(_, child)| of_child(child, line.id, now)).collect()
+        }),
+    })
+}
+
+fn of_child(child: &ChildSa, ike: IkeSaId, now: Instant) -> ChildStatus {
+    let state = match (child.phase, child.replaced_by) {
+        (Phase::Opening, _) => "INSTALLING",
+        (Phase::Up, None) => "INSTALLED",
+        (Phase::Up, Some(_)) | (Phase::Lingering { .. }, _) => "REKEYED",
+        (Phase::Deleting, _) => "DELETING",
+    };
+    ChildStatus {
+        sa: child.summary(ike),
+        state,
+        outbound: matches!(child.outbound.state, HalfState::Installed),
+        rekey_in: child.rekey_at.map(|at| at.since(now)),
+        expires_in: child.expire_at.map(|at| at.since(now)),
+    }
 }

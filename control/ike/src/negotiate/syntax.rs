@@ -310,6 +310,11 @@ pub fn describe_sa(sa: &Sa<'_>) -> String {
     text
 }
 
+/// Chosen transforms as swanctl users write them.
+pub fn describe_transforms(protocol: Protocol, transforms: &[Transform]) -> String {
+    join(protocol, transforms.iter().copied())
+}
+
 fn join(protocol: Protocol, transforms: impl Iterator<Item = Transform>) -> String {
     let keywords: Vec<String> = transforms.map(|transform| keyword(protocol, &transform)).collect();
     keywords.join("-")

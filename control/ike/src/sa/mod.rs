@@ -1,6 +1,44 @@
-//! One IKE SA.
+//! One IKE SA: a line that carries messages, and a state that says which message may come.
+//!
+//! States consume themselves: `ExpectInitReply` becomes `ExpectAuthReply` becomes [`Established`]. What is
+//! established keeps at most one request of its own and one of the peer's in work, each of them again a
+//! typed state of its exchange.
+
+mod children;
+mod collision;
+mod established;
+pub(crate) mod keys;
+mod line;
+mod liveness;
+mod protect;
+mod tasks;
+mod timer;
+mod window;
 
 use core::fmt;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+pub(crate) use children::{ChildSa, Children, Half, HalfState, Phase};
+pub(crate) use collision::{Lowest, lowest_nonce};
+pub(crate) use established::{Established, LAST_WORDS, Peer};
+pub(crate) use keys::Keys;
+pub(crate) use line::{Line, Path};
+pub(crate) use tasks::{Task, Tasks};
+pub(crate) use timer::Timer;
+pub(crate) use window::{Judged, Window};
+
+use crate::endpoint::{Effect, Turn};
+use crate::error::IkeError;
+use crate::event::{DownReason, Event};
+use crate::exchange::{
+    auth_initiator::ExpectAuthReply,
+    auth_responder::{ExpectAuth, ExpectAuthInstalled},
+    informational_initiator::ExpectFarewellReply,
+    init_initiator::ExpectInitReply,
+};
+use crate::message::{Encrypted, ExchangeType, Header, MessageId, OpenError, Payloads};
+use crate::time::Instant;
 
 /// Our name for an IKE SA, never given twice.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,5 +47,313 @@ pub struct IkeSaId(pub u64);
 impl fmt::Display for IkeSaId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// One IKE SA.
+pub(crate) struct IkeSa {
+    pub(crate) line: Line,
+    pub(crate) state: State,
+    /// The deadline under which the endpoint's index has it.
+    pub(crate) indexed_deadline: Option<Instant>,
+}
+
+/// Which message may come.
+pub(crate) enum State {
+    /// We sent IKE_SA_INIT.
+    ExpectInitReply(Box<ExpectInitReply>),
+    /// We sent IKE_AUTH.
+    ExpectAuthReply(Box<ExpectAuthReply>),
+    /// We answered IKE_SA_INIT.
+    ExpectAuth(Box<ExpectAuth>),
+    /// The peer is authentic; the data plane installs its first Child SA.
+    ExpectAuthInstalled(Box<ExpectAuthInstalled>),
+    /// Both are authentic.
+    Established(Box<Established>),
+    /// The handshake failed on our side, and the peer was told.
+    ExpectFarewellReply(ExpectFarewellReply),
+    /// It is over; the last answer is repeated for a while to a peer that did not get it.
+    Closed,
+    /// It is over, and nobody needs to know.
+    Gone,
+}
+
+impl State {
+    /// It is over: keeps the line for [`REPEAT_LAST_ANSWER`].
+    pub(crate) fn closed(line: &mut Line, now: Instant) -> Self {
+        line.timers = timer::Timers::default();
+        line.timers.set(Timer::HalfOpen, now + REPEAT_LAST_ANSWER);
+        Self::Closed
+    }
+}
+
+/// A peer that missed our last answer repeats its request within this time.
+const REPEAT_LAST_ANSWER: Duration = Duration::from_secs(10);
+
+/// An authenticated message.
+#[derive(Clone, Copy)]
+pub(crate) struct Incoming<'a> {
+    pub(crate) exchange: ExchangeType,
+    pub(crate) id: MessageId,
+    pub(crate) payloads: &'a Payloads<'a>,
+}
+
+impl IkeSa {
+    pub(crate) const fn new(line: Line, state: State) -> Self {
+        Self { line, state, indexed_deadline: None }
+    }
+
+    /// When it needs a turn.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let state = match &self.state {
+            State::Established(established) => established.deadline(),
+            State::ExpectAuthInstalled(waiting) => waiting.deadline(),
+            _ => None,
+        };
+        [self.line.timers.next(), state].into_iter().flatten().min()
+    }
+
+    pub(crate) const fn is_gone(&self) -> bool {
+        matches!(self.state, State::Gone)
+    }
+
+    pub(crate) const fn established(&self) -> Option<&Established> {
+        match &self.state {
+            State::Established(established) => Some(established),
+            _ => None,
+        }
+    }
+
+    /// The line and the established state, for what the endpoint does from outside.
+    pub(crate) const fn established_mut(&mut self) -> Option<(&mut Line, &mut Established)> {
+        match &mut self.state {
+            State::Established(established) => Some((&mut self.line, established)),
+            _ => None,
+        }
+    }
+
+    /// The source to be discounted, once, when the SA is no longer half open.
+    pub(crate) fn take_no_longer_half_open(&mut self) -> Option<SocketAddr> {
+        let half_open =
+            matches!(self.state, State::ExpectAuth(_) | State::ExpectAuthInstalled(_) | State::Closed);
+        if half_open { None } else { self.line.half_open.take() }
+    }
+
+    /// An encrypted message with our SPI. What does not authenticate changes nothing.
+    pub(crate) fn on_message(
+        &mut self,
+        turn: &mut Turn<'_>,
+        header: &Header,
+        encrypted: &Encrypted,
+        bytes: &mut [u8],
+        (local, remote): (SocketAddr, SocketAddr),
+    ) {
+        let response = header.flags.response;
+        let acceptable = if response {
+            self.line.window.awaits(header.id)
+        } else {
+            self.line.window.judge(header.id) != Judged::Outside
+        };
+        if !acceptable {
+            return;
+        }
+        let Some(protect) = &self.line.protect else { return };
+        let opened = match protect.open(encrypted, bytes) {
+            Ok(opened) => Payloads::parse(encrypted.first, opened),
+            Err(OpenError::Crypto(_)) => return,
+            Err(OpenError::Malformed(malformed)) => Err(malformed),
+        };
+        // From here on the message is authentic.
+        if !response {
+            if let Judged::Repeated(answer) = self.line.window.judge(header.id) {
+                if let Some(answer) = answer.map(<[u8]>::to_vec) {
+                    let transmit =
+                        crate::endpoint::Transmit { local, remote, bytes: answer, keepalive: false };
+                    turn.transmit(transmit);
+                }
+                return;
+            }
+            self.line.window.accept(header.id);
+            self.line.reply_to = (local, remote);
+        } else {
+            self.line.responded();
+        }
+        self.line.heard = turn.now;
+        self.follow(turn, local, remote);
+        let payloads = match opened {
+            Ok(payloads) => payloads,
+            Err(malformed) => return self.on_malformed(turn, header, malformed.into()),
+        };
+        let incoming = Incoming { exchange: header.exchange, id: header.id, payloads: &payloads };
+        let state = core::mem::replace(&mut self.state, State::Gone);
+        self.state = if response {
+            self.on_response(turn, state, incoming)
+        } else {
+            self.on_request(turn, state, incoming)
+        };
+        self.after(turn);
+    }
+
+    fn on_request(&mut self, turn: &mut Turn<'_>, state: State, incoming: Incoming<'_>) -> State {
+        let line = &mut self.line;
+        match (state, incoming.exchange) {
+            (State::ExpectAuth(expect), ExchangeType::IkeAuth) => expect.on_request(line, turn, incoming),
+            (State::Established(mut established), _) => {
+                established.on_request(line, turn, incoming);
+                State::Established(established)
+            }
+            // Anything else has no place here; a peer that means it will repeat it in vain.
+            (state, _) => state,
+        }
+    }
+
+    fn on_response(&mut self, turn: &mut Turn<'_>, state: State, incoming: Incoming<'_>) -> State {
+        let line = &mut self.line;
+        match state {
+            State::ExpectAuthReply(expect) => expect.on_reply(line, turn, incoming),
+            State::Established(mut established) => {
+                established.on_response(line, turn, incoming);
+                State::Established(established)
+            }
+            State::ExpectFarewellReply(_) => State::Gone,
+            state => state,
+        }
+    }
+
+    /// An authentic message that does not parse (RFC 7296 §2.21.3): an unknown critical payload refuses its
+    /// request; bad syntax ends the IKE SA.
+    fn on_malformed(&mut self, turn: &mut Turn<'_>, header: &Header, error: IkeError) {
+        let notify = error.notify();
+        let ike = self.line.id;
+        let connection = self.established().map(|established| established.peer.connection.name.clone());
+        let remote = self.line.path.remote;
+        turn.event(Event::Refused { ike: Some(ike), connection, remote, error, authenticated: true });
+        let fatal = header.flags.response
+            || notify != crate::message::NotifyType::UnsupportedCriticalPayload
+            || !matches!(self.state, State::Established(_));
+        if !header.flags.response {
+            let data = [];
+            let sent = self.line.respond(turn, header.exchange, header.id, |writer| {
+                writer.notify(crate::message::Notify::new(notify, &data));
+            });
+            if sent.is_err() {
+                self.close(turn, DownReason::Failed);
+                return;
+            }
+        }
+        if fatal {
+            self.close(turn, DownReason::Failed);
+            self.state = State::closed(&mut self.line, turn.now);
+        }
+    }
+
+    /// Follows a peer whose NAT gave it another address (RFC 7296 §2.23), and the initiator to port 4500.
+    fn follow(&mut self, turn: &mut Turn<'_>, local: SocketAddr, remote: SocketAddr) {
+        let path = &mut self.line.path;
+        if (path.local, path.remote) == (local, remote) {
+            return;
+        }
+        let handshake = matches!(self.state, State::ExpectAuth(_));
+        if !(handshake || path.nat_remote && !path.nat_local) {
+            return;
+        }
+        let old = path.remote;
+        path.local = local;
+        path.remote = remote;
+        if let State::Established(established) = &mut self.state {
+            turn.event(Event::PeerMoved { ike: self.line.id, old, new: remote });
+            established.children_follow(&self.line, turn);
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn on_timeout(&mut self, turn: &mut Turn<'_>) {
+        while let Some(timer) = self.line.timers.pop(turn.now) {
+            match timer {
+                Timer::Retransmit => {
+                    if !self.line.repeat(turn) {
+                        self.on_unreachable(turn);
+                    }
+                }
+                Timer::HalfOpen => self.close(turn, DownReason::Failed),
+                other => {
+                    if let State::Established(established) = &mut self.state {
+                        established.on_timer(&mut self.line, turn, other);
+                    }
+                }
+            }
+        }
+        let state = core::mem::replace(&mut self.state, State::Gone);
+        self.state = match state {
+            State::Established(mut established) => {
+                established.on_timeout(&mut self.line, turn);
+                State::Established(established)
+            }
+            State::ExpectAuthInstalled(waiting) => waiting.on_timeout(&mut self.line, turn),
+            state => state,
+        };
+        self.after(turn);
+    }
+
+    /// The data plane has installed one of our SAs, or has not.
+    pub(crate) fn on_installed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        sa: pollux_abi::SaId,
+        result: Result<(), IkeError>,
+    ) {
+        let state = core::mem::replace(&mut self.state, State::Gone);
+        self.state = match state {
+            State::Established(mut established) => {
+                established.on_installed(&mut self.line, turn, sa, result);
+                State::Established(established)
+            }
+            State::ExpectAuthInstalled(waiting) => waiting.on_installed(&mut self.line, turn, sa, result),
+            state => state,
+        };
+        self.after(turn);
+    }
+
+    /// Runs tasks, and closes an IKE SA whose established state is finished.
+    pub(crate) fn after(&mut self, turn: &mut Turn<'_>) {
+        let State::Established(established) = &mut self.state else { return };
+        established.run_tasks(&mut self.line, turn);
+        match established.finished {
+            None => {}
+            Some(reason) => self.close(turn, reason),
+        }
+    }
+
+    /// Nobody answers any more.
+    fn on_unreachable(&mut self, turn: &mut Turn<'_>) {
+        self.line.window.responded();
+        self.close(turn, DownReason::PeerDead);
+    }
+
+    /// Ends it without a word to the peer: Child SAs leave the data plane, the operator is told.
+    pub(crate) fn close(&mut self, turn: &mut Turn<'_>, reason: DownReason) {
+        let line = &mut self.line;
+        let connection = match core::mem::replace(&mut self.state, State::Gone) {
+            State::Closed | State::Gone | State::ExpectFarewellReply(_) | State::ExpectAuth(_) => return,
+            State::ExpectInitReply(expect) => {
+                let (connection, child) = expect.wanted();
+                turn.effect(Effect::Again { connection: connection.clone(), child, failed: true });
+                Some(connection.name.clone())
+            }
+            State::ExpectAuthReply(mut expect) => {
+                let (connection, child) = expect.abandon(turn);
+                turn.effect(Effect::Again { connection: connection.clone(), child, failed: true });
+                Some(connection.name.clone())
+            }
+            State::ExpectAuthInstalled(mut waiting) => Some(waiting.abandon(turn)),
+            State::Established(mut established) => {
+                established.abandon(line, turn, reason);
+                if established.answered_last {
+                    self.state = State::closed(line, turn.now);
+                }
+                Some(established.peer.connection.name.clone())
+            }
+        };
+        turn.event(Event::IkeDown { ike: line.id, connection, remote: line.path.remote, reason });
     }
 }

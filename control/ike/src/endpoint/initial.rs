@@ -1,0 +1,214 @@
+//! The way of a datagram to its IKE SA, and IKE_SA_INIT, which has none yet.
+
+use core::net::SocketAddr;
+
+use super::admission::Admitted;
+use super::cookie::Claim;
+use super::{Endpoint, Transmit, Turn};
+use crate::crypto::Rng;
+use crate::error::IkeError;
+use crate::event::Event;
+use crate::exchange::init_responder::{answer, refusal, stateless};
+use crate::message::{ExchangeType, Header, IkeSpi, Malformed, Message, Notify, NotifyType, Payloads};
+use crate::sa::{IkeSa, Judged, State};
+use crate::time::Instant;
+
+/// Where a datagram came from and to.
+type Ends = (SocketAddr, SocketAddr);
+
+impl Endpoint {
+    /// Takes one datagram to the IKE SA that it belongs to.
+    pub(super) fn receive(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+        rng: &mut dyn Rng,
+    ) {
+        let Ok(header) = Header::parse(bytes) else { return };
+        let ends = (local, remote);
+        let message = match Message::parse(bytes) {
+            Ok(message) => message,
+            Err(malformed) => return self.refuse_malformed(now, ends, &header, malformed),
+        };
+        match (header.exchange, header.flags.response) {
+            (ExchangeType::IkeSaInit, false) => self.init_request(now, ends, &message, bytes, rng),
+            (ExchangeType::IkeSaInit, true) => self.init_reply(now, &message, bytes, rng),
+            _ => self.protected(now, ends, &message, bytes, rng),
+        }
+    }
+
+    /// What does not parse is not authentic either: at most a request for a new IKE SA is answered.
+    fn refuse_malformed(&mut self, now: Instant, ends: Ends, header: &Header, malformed: Malformed) {
+        let damaged = matches!(malformed, Malformed::Header { .. } | Malformed::MessageLength { .. });
+        let new = header.exchange == ExchangeType::IkeSaInit && header.spi_r.is_zero();
+        let version = matches!(malformed, Malformed::MajorVersion(major) if major > Header::MAJOR);
+        if damaged || header.flags.response || !(new || version) || header.major < Header::MAJOR {
+            return;
+        }
+        let reply = if version {
+            stateless(header.exchange, header, Notify::new(NotifyType::InvalidMajorVersion, &[]))
+        } else {
+            refusal(header, &malformed.into())
+        };
+        self.reply_stateless(ends, reply);
+        self.tell_stranger(now, ends, malformed.into());
+    }
+
+    fn reply_stateless(&mut self, (local, remote): Ends, reply: Option<Vec<u8>>) {
+        if let Some(bytes) = reply {
+            self.shared.out.push_back(super::Output::Transmit(Transmit {
+                local,
+                remote,
+                bytes,
+                keepalive: false,
+            }));
+        }
+    }
+
+    /// Tells the operator of a stranger, at most once a second: anyone can be a stranger.
+    fn tell_stranger(&mut self, now: Instant, (_, remote): Ends, error: IkeError) {
+        if self.admission.may_tell(now) {
+            let event = Event::Refused { ike: None, connection: None, remote, error, authenticated: false };
+            self.shared.out.push_back(super::Output::Event(event));
+        }
+    }
+
+    /// A request for a new IKE SA.
+    fn init_request(
+        &mut self,
+        now: Instant,
+        ends: Ends,
+        message: &Message<'_>,
+        bytes: &[u8],
+        rng: &mut dyn Rng,
+    ) {
+        let (header, payloads) = (&message.header, &message.payloads);
+        let fits = header.spi_r.is_zero()
+            && !header.spi_i.is_zero()
+            && header.id.0 == 0
+            && header.flags.initiator
+            && message.encrypted.is_none()
+            // Our own request, sent back to us.
+            && self.demux.by_spi(header.spi_i).is_none();
+        if !fits {
+            return;
+        }
+        if let Some(known) = self.demux.initial(ends.1, header.spi_i) {
+            self.repeat_init_answer(known, ends, bytes);
+            return;
+        }
+        if !self.admitted(now, ends, header, payloads, rng) {
+            return;
+        }
+        let mut turn = Turn { now, rng, shared: &mut self.shared };
+        match answer(&mut turn, header.spi_i, ends, payloads, bytes) {
+            Ok(sa) => self.adopt(sa),
+            Err(error) => {
+                let reply = refusal(header, &error);
+                self.reply_stateless(ends, reply);
+                self.tell_stranger(now, ends, error);
+            }
+        }
+    }
+
+    /// The same request again gets the same answer; another one with the same SPI gets none.
+    fn repeat_init_answer(&mut self, known: crate::sa::IkeSaId, ends: Ends, bytes: &[u8]) {
+        let Some(IkeSa { line, state: State::ExpectAuth(expect), .. }) = self.sas.get(&known) else { return };
+        if expect.request != bytes {
+            return;
+        }
+        if let Judged::Repeated(Some(answer)) = line.window.judge(crate::message::MessageId(0)) {
+            let answer = answer.to_vec();
+            self.reply_stateless(ends, Some(answer));
+        }
+    }
+
+    /// Whether a stranger may make state.
+    fn admitted(
+        &mut self,
+        now: Instant,
+        ends: Ends,
+        header: &Header,
+        payloads: &Payloads<'_>,
+        rng: &mut dyn Rng,
+    ) -> bool {
+        let limits = self.shared.config.limits;
+        let full = self.sas.len() >= limits.ike_sas_max as usize;
+        let judged = if full { Admitted::No } else { self.admission.judge(&limits, ends.1.ip()) };
+        match judged {
+            Admitted::Yes => true,
+            Admitted::No => {
+                if let Some(dropped) = self.admission.dropped(now) {
+                    let half_open = self.admission.half_open();
+                    self.shared.out.push_back(super::Output::Event(Event::Overload { half_open, dropped }));
+                }
+                false
+            }
+            Admitted::WithCookie => {
+                let Some(nonce) = payloads.nonce else { return false };
+                let provider = self.shared.provider.clone();
+                let claim = Claim { nonce, source: ends.1, spi_i: header.spi_i };
+                let shown = payloads.notify(NotifyType::Cookie);
+                if shown.is_some_and(|shown| self.cookies.holds(&*provider, now, claim, shown.data)) {
+                    return true;
+                }
+                let cookie = self.cookies.make(&*provider, rng, now, claim).ok();
+                let reply = cookie.and_then(|cookie| {
+                    stateless(ExchangeType::IkeSaInit, header, Notify::new(NotifyType::Cookie, &cookie))
+                });
+                self.reply_stateless(ends, reply);
+                false
+            }
+        }
+    }
+
+    /// An answer to a request of ours for a new IKE SA.
+    fn init_reply(&mut self, now: Instant, message: &Message<'_>, bytes: &[u8], rng: &mut dyn Rng) {
+        let header = &message.header;
+        if header.flags.initiator || message.encrypted.is_some() {
+            return;
+        }
+        let Some(id) = self.demux.by_spi(header.spi_i) else { return };
+        let (spi_r, payloads): (IkeSpi, &Payloads<'_>) = (header.spi_r, &message.payloads);
+        self.turn(now, id, rng, |sa, turn| {
+            if !sa.line.initiator || !sa.line.window.awaits(header.id) {
+                return;
+            }
+            let state = core::mem::replace(&mut sa.state, State::Gone);
+            sa.state = match state {
+                State::ExpectInitReply(expect) => expect.on_reply(&mut sa.line, turn, spi_r, payloads, bytes),
+                state => state,
+            };
+        });
+        self.reindex(id);
+    }
+
+    /// A message under the keys of an IKE SA.
+    fn protected(
+        &mut self,
+        now: Instant,
+        ends: Ends,
+        message: &Message<'_>,
+        bytes: &[u8],
+        rng: &mut dyn Rng,
+    ) {
+        let header = &message.header;
+        let Some(encrypted) = &message.encrypted else { return };
+        // The sender is the original initiator: then we are the responder, and ours is SPIr.
+        let (ours, theirs) =
+            if header.flags.initiator { (header.spi_r, header.spi_i) } else { (header.spi_i, header.spi_r) };
+        let Some(id) = self.demux.by_spi(ours) else { return };
+        let header = *header;
+        let encrypted = *encrypted;
+        let mut bytes = bytes.to_vec();
+        self.turn(now, id, rng, |sa, turn| {
+            let line = &sa.line;
+            if line.initiator != header.flags.initiator && line.peer_spi() == theirs {
+                sa.on_message(turn, &header, &encrypted, &mut bytes, ends);
+            }
+        });
+        self.reindex(id);
+    }
+}

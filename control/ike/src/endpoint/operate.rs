@@ -1,0 +1,496 @@
+//! Commands, answers of the data plane, and the effects that one IKE SA has on others.
+
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use pollux_abi::{Reqid, SaId};
+
+use super::{Command, Effect, Endpoint, Target, Turn};
+use crate::config::{Action, Connection, EndpointConfig, Unique};
+use crate::crypto::Rng;
+use crate::error::IkeError;
+use crate::event::{DownReason, Event};
+use crate::exchange::init_initiator;
+use crate::sa::{IkeSa, IkeSaId, LAST_WORDS, State, Task, Timer};
+use crate::time::Instant;
+
+impl Endpoint {
+    pub(super) fn operate(&mut self, now: Instant, command: Command, rng: &mut dyn Rng) {
+        match command {
+            Command::Initiate { connection, child } => {
+                self.retries.cancel(&connection);
+                self.initiate(now, &connection, child, rng);
+            }
+            Command::Terminate(target) => self.on_target(now, &target, rng, Wish::Terminate),
+            Command::Rekey(target) => self.on_target(now, &target, rng, Wish::Rekey),
+            Command::Acquire { reqid, .. } => self.acquire(now, reqid, rng),
+            Command::Reload(config) => self.reload(now, config, rng),
+            Command::SaInstalled { sa } => {
+                self.on_owner(now, sa, rng, |ike, turn| ike.on_installed(turn, sa, Ok(())))
+            }
+            Command::SaRefused { sa, error } => {
+                let error = match error {
+                    pollux_abi::CommandError::Full => {
+                        IkeError::Limit { what: "the data plane's table is full" }
+                    }
+                    other => IkeError::DataPlane { what: other.to_string() },
+                };
+                self.on_owner(now, sa, rng, |ike, turn| ike.on_installed(turn, sa, Err(error)));
+            }
+            Command::SaStats { sa, stats } => {
+                self.shared.orphans.on_stats(sa, stats, &mut self.shared.out);
+                self.on_owner(now, sa, rng, |ike, turn| {
+                    if let Some((line, established)) = ike.established_mut() {
+                        established.on_stats(line, turn, sa, stats);
+                    }
+                });
+            }
+            Command::FirstPacket { sa } => self.on_owner(now, sa, rng, |ike, turn| {
+                if let Some((line, established)) = ike.established_mut() {
+                    established.on_first_packet(line, turn, sa);
+                }
+            }),
+            Command::Lifetime { sa, hard } => self.on_owner(now, sa, rng, |ike, turn| {
+                if let Some((_, established)) = ike.established_mut() {
+                    established.on_lifetime(sa, hard);
+                }
+                ike.after(turn);
+            }),
+            Command::PeerMoved { sa, remote } => {
+                self.on_owner(now, sa, rng, |ike, turn| ike.on_peer_moved(turn, remote));
+            }
+            Command::DataPlaneUp { live } => self.data_plane_up(now, live, rng),
+            Command::DataPlaneDown => self.data_plane_down(now, rng),
+        }
+    }
+
+    /// Gives a turn to the IKE SA that an SA of the data plane belongs to.
+    fn on_owner(
+        &mut self,
+        now: Instant,
+        sa: SaId,
+        rng: &mut dyn Rng,
+        act: impl FnOnce(&mut IkeSa, &mut Turn<'_>),
+    ) {
+        if let Some(&owner) = self.shared.owners.get(&sa) {
+            self.turn(now, owner, rng, act);
+            self.reindex(owner);
+        }
+    }
+
+    /// Brings up a connection, or what is missing of it.
+    pub(super) fn initiate(
+        &mut self,
+        now: Instant,
+        name: &Arc<str>,
+        child: Option<Arc<str>>,
+        rng: &mut dyn Rng,
+    ) {
+        let connection = self.shared.config.connections.iter().find(|connection| connection.name == *name);
+        let Some(connection) = connection.cloned() else { return self.unknown(name) };
+        if let Some(child) = &child {
+            if !connection.children.iter().any(|known| known.name == *child) {
+                return self.unknown(child);
+            }
+        }
+        let of_connection = |sa: &IkeSa| match &sa.state {
+            State::Established(established) => {
+                established.peer.connection.name == *name
+                    && established.closing.is_none()
+                    && established.successor.is_none()
+                    && !established.redundant
+            }
+            _ => false,
+        };
+        let up = self.sas.values().find(|sa| of_connection(sa)).map(|sa| sa.line.id);
+        if let Some(up) = up {
+            self.turn(now, up, rng, |ike, turn| {
+                if let Some((_, established)) = ike.established_mut() {
+                    let children = established.peer.connection.children.clone();
+                    for config in children
+                        .iter()
+                        .filter(|config| child.as_ref().is_none_or(|name| *name == config.name))
+                    {
+                        established.create_unless_up(config);
+                    }
+                }
+                ike.after(turn);
+            });
+            return self.reindex(up);
+        }
+        let connecting = |sa: &IkeSa| match &sa.state {
+            State::ExpectInitReply(expect) => expect.wanted().0.name == *name,
+            State::ExpectAuthReply(expect) => expect.connection().name == *name,
+            _ => false,
+        };
+        if self.sas.values().any(connecting) {
+            if child.is_some() {
+                self.retries.plan((name.clone(), child), now + Duration::from_secs(1));
+            }
+            return;
+        }
+        self.connect(now, connection, child, rng);
+    }
+
+    fn connect(
+        &mut self,
+        now: Instant,
+        connection: Arc<Connection>,
+        child: Option<Arc<str>>,
+        rng: &mut dyn Rng,
+    ) {
+        let single = |ranges: &[crate::config::AddressRange]| {
+            ranges.iter().find_map(crate::config::AddressRange::single)
+        };
+        let Some(remote) = single(&connection.remote_addrs) else { return self.unknown(&connection.name) };
+        let same_family = |address: &IpAddr| address.is_ipv4() == remote.is_ipv4();
+        let local =
+            connection.local_addrs.iter().filter_map(crate::config::AddressRange::single).find(same_family);
+        let any: IpAddr =
+            if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let ports = self.shared.config.ports;
+        let local = SocketAddr::new(local.unwrap_or(any), ports.ike);
+        let remote = SocketAddr::new(remote, ports.ike);
+        let mut turn = Turn { now, rng, shared: &mut self.shared };
+        match init_initiator::begin(&mut turn, connection.clone(), child, local, remote) {
+            Ok(sa) => self.adopt(sa),
+            Err(error) => {
+                let connection = Some(connection.name.clone());
+                turn.event(Event::Refused { ike: None, connection, remote, error, authenticated: true });
+            }
+        }
+    }
+
+    fn unknown(&mut self, name: &str) {
+        let error = IkeError::UnknownTarget { name: name.to_owned() };
+        let remote = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0);
+        let event = Event::Refused { ike: None, connection: None, remote, error, authenticated: true };
+        self.shared.out.push_back(super::Output::Event(event));
+    }
+
+    fn acquire(&mut self, now: Instant, reqid: Reqid, rng: &mut dyn Rng) {
+        let wanted = self.shared.config.connections.iter().find_map(|connection| {
+            let child = connection.children.iter().find(|child| child.reqid == Some(reqid))?;
+            Some((connection.name.clone(), child.name.clone()))
+        });
+        if let Some((connection, child)) = wanted {
+            self.initiate(now, &connection, Some(child), rng);
+        }
+    }
+
+    fn on_target(&mut self, now: Instant, target: &Target, rng: &mut dyn Rng, wish: Wish) {
+        if let (Wish::Terminate, Target::Connection { connection, .. }) = (wish, target) {
+            self.retries.cancel(connection);
+        }
+        let ids: Vec<IkeSaId> = match target {
+            Target::Ike(id) => vec![*id],
+            Target::Child(sa) => self.shared.owners.get(sa).copied().into_iter().collect(),
+            Target::Connection { .. } => self.sas.keys().copied().collect(),
+        };
+        for id in ids {
+            self.turn(now, id, rng, |ike, turn| ike.on_wish(turn, target, wish));
+            self.reindex(id);
+        }
+    }
+
+    fn reload(&mut self, now: Instant, config: Arc<EndpointConfig>, rng: &mut dyn Rng) {
+        let old = core::mem::replace(&mut self.shared.config, config.clone());
+        let unchanged = |connection: &Connection| config.connections.iter().any(|new| **new == *connection);
+        let changed: Vec<Arc<str>> = old
+            .connections
+            .iter()
+            .filter(|connection| !unchanged(connection))
+            .map(|connection| connection.name.clone())
+            .collect();
+        for name in &changed {
+            let target = Target::Connection { connection: name.clone(), child: None };
+            self.on_target(now, &target, rng, Wish::Terminate);
+        }
+        if self.shared.data_plane {
+            self.start_connections(now, rng, |connection| {
+                !old.connections.iter().any(|known| **known == *connection)
+            });
+        }
+    }
+
+    fn data_plane_up(&mut self, now: Instant, live: Vec<super::LiveSa>, rng: &mut dyn Rng) {
+        self.shared.data_plane = true;
+        let children = self.shared.config.connections.iter().flat_map(|connection| &connection.children);
+        let lifetime = children.map(|child| child.life_time).filter(|life| !life.is_zero()).max();
+        self.shared.orphans.adopt(now, live, lifetime.unwrap_or(ORPHANS_LIVE));
+        for id in self.sas.keys().copied().collect::<Vec<_>>() {
+            self.turn(now, id, rng, |ike, turn| {
+                if let Some((_, established)) = ike.established_mut() {
+                    established.on_data_plane_up();
+                }
+                ike.after(turn);
+            });
+            self.reindex(id);
+        }
+        self.start_connections(now, rng, |_| true);
+    }
+
+    /// Brings up what starts by itself; those with the newest traffic of an earlier life first.
+    fn start_connections(&mut self, now: Instant, rng: &mut dyn Rng, which: impl Fn(&Connection) -> bool) {
+        let peers = self.shared.orphans.peers();
+        let place = |connection: &Connection| {
+            let remote = connection.remote_addrs.iter().find_map(crate::config::AddressRange::single);
+            peers.iter().position(|peer| Some(*peer) == remote).unwrap_or(usize::MAX)
+        };
+        let mut starting: Vec<Arc<Connection>> =
+            self.shared.config.connections.iter().filter(|connection| which(connection)).cloned().collect();
+        starting.sort_by_key(|connection| place(connection));
+        for connection in starting {
+            let starts = |child: &crate::config::ChildConfig| child.start_action == Action::Start;
+            if !connection.children.is_empty() && connection.children.iter().all(|child| starts(child)) {
+                self.initiate(now, &connection.name, None, rng);
+                continue;
+            }
+            for child in connection.children.iter().filter(|child| starts(child)) {
+                self.initiate(now, &connection.name, Some(child.name.clone()), rng);
+            }
+        }
+    }
+
+    fn data_plane_down(&mut self, now: Instant, rng: &mut dyn Rng) {
+        self.shared.data_plane = false;
+        self.shared.orphans.died();
+        for id in self.sas.keys().copied().collect::<Vec<_>>() {
+            self.turn(now, id, rng, IkeSa::on_data_plane_down);
+            self.reindex(id);
+        }
+    }
+
+    /// Connections whose next attempt is due.
+    pub(super) fn retry_due(&mut self, now: Instant, rng: &mut dyn Rng) {
+        for (connection, child) in self.retries.due(now) {
+            let known = self.shared.config.connections.iter().any(|known| known.name == connection);
+            if known {
+                self.initiate(now, &connection, child, rng);
+            }
+        }
+    }
+
+    /// Takes a new IKE SA into the table.
+    pub(super) fn adopt(&mut self, sa: IkeSa) {
+        let id = sa.line.id;
+        if let Some(source) = sa.line.half_open {
+            self.admission.opened(source.ip());
+        }
+        self.shared.count_in(sa.line.counted);
+        self.demux.insert(&sa);
+        self.sas.insert(id, sa);
+        self.reindex(id);
+    }
+
+    /// Carries out what turns have left to do, until nothing is left.
+    pub(super) fn carry_out(&mut self, now: Instant, rng: &mut dyn Rng) {
+        while let Some(effect) = self.shared.effects.pop_front() {
+            match effect {
+                Effect::Adopt(sa) => {
+                    let id = sa.line.id;
+                    self.adopt(*sa);
+                    self.turn(now, id, rng, IkeSa::after);
+                    self.reindex(id);
+                }
+                Effect::Inherit { to, children, tasks, reqids } => {
+                    self.turn(now, to, rng, |heir, turn| {
+                        if let Some((line, established)) = heir.established_mut() {
+                            established.inherit(line, turn, children, tasks, reqids);
+                        }
+                        heir.after(turn);
+                    });
+                    self.reindex(to);
+                }
+                Effect::Redundant(id) => {
+                    self.turn(now, id, rng, |sa, turn| {
+                        if let Some((line, established)) = sa.established_mut() {
+                            established.redundant = true;
+                            line.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
+                        }
+                    });
+                    self.reindex(id);
+                }
+                Effect::Established { ike, initial_contact } => {
+                    self.on_established(now, ike, initial_contact, rng)
+                }
+                Effect::Again { connection, child, failed } => {
+                    self.again(now, &connection, child, failed, rng)
+                }
+                Effect::Reached(connection) => self.retries.reached(&connection.name),
+                Effect::Superseded(reqid) => self.shared.orphans.superseded(reqid, &mut self.shared.out),
+            }
+        }
+    }
+
+    fn again(
+        &mut self,
+        now: Instant,
+        connection: &Arc<Connection>,
+        child: Option<Arc<str>>,
+        failed: bool,
+        rng: &mut dyn Rng,
+    ) {
+        if !self.shared.config.connections.contains(connection) {
+            return;
+        }
+        let wait = if failed { self.retries.failed(connection) } else { Some(Duration::from_millis(200)) };
+        let Some(wait) = wait else { return };
+        let mut turn = Turn { now, rng, shared: &mut self.shared };
+        let wait = wait + turn.part_of(wait / 2);
+        turn.event(Event::Retry { connection: connection.name.clone(), wait });
+        self.retries.plan((connection.name.clone(), child), now + wait);
+    }
+
+    /// Another IKE SA with the same peer may have to go (RFC 7296 §2.4).
+    fn on_established(&mut self, now: Instant, ike: IkeSaId, initial_contact: bool, rng: &mut dyn Rng) {
+        let Some(new) = self.sas.get(&ike) else { return };
+        let Some(state) = new.established() else { return };
+        let unique = state.peer.connection.unique;
+        let (born, initiator, spi) = (new.line.born, new.line.initiator, new.line.spi_i);
+        let same = |other: &IkeSa| match other.established() {
+            Some(known) => {
+                other.line.id != ike
+                    && known.peer.remote_id == state.peer.remote_id
+                    && known.peer.local_id == state.peer.local_id
+                    && known.closing.is_none()
+                    && known.successor.is_none()
+            }
+            None => false,
+        };
+        let others: Vec<IkeSaId> =
+            self.sas.values().filter(|other| same(other)).map(|other| other.line.id).collect();
+        let mut loser_is_new = false;
+        for id in others {
+            self.turn(now, id, rng, |other, turn| {
+                let Some((line, established)) = other.established_mut() else { return };
+                // What was made after the peer began cannot be what it has forgotten.
+                let forgotten = initial_contact && unique != Unique::Never && established.since < born;
+                if forgotten {
+                    other.close(turn, DownReason::InitialContact);
+                } else if unique == Unique::Replace {
+                    // Both began at once: the one with the lower SPI goes, by whoever began it.
+                    let crossed = line.initiator != initiator && turn.now.since(established.since) < CROSSED;
+                    if crossed && line.spi_i > spi {
+                        loser_is_new = true;
+                    } else {
+                        established
+                            .tasks
+                            .push_later(turn.now + LET_GO_AFTER, Task::DeleteIke(DownReason::Replaced));
+                    }
+                }
+            });
+            self.reindex(id);
+        }
+        if loser_is_new {
+            self.turn(now, ike, rng, |sa, turn| {
+                if let Some((_, established)) = sa.established_mut() {
+                    established
+                        .tasks
+                        .push_later(turn.now + LET_GO_AFTER, Task::DeleteIke(DownReason::Replaced));
+                }
+            });
+            self.reindex(ike);
+        }
+    }
+}
+
+/// What the operator wants of a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wish {
+    Terminate,
+    Rekey,
+}
+
+impl IkeSa {
+    /// A wish of the operator, if this IKE SA or one of its children is meant.
+    fn on_wish(&mut self, turn: &mut Turn<'_>, target: &Target, wish: Wish) {
+        let whole = |name: &Arc<str>| match target {
+            Target::Ike(_) => true,
+            Target::Connection { connection, child: None } => connection == name,
+            _ => false,
+        };
+        let Some((_, established)) = self.established_mut() else {
+            let connecting = match &self.state {
+                State::ExpectInitReply(expect) => expect.wanted().0.name.clone(),
+                State::ExpectAuthReply(expect) => expect.connection().name.clone(),
+                State::ExpectAuthInstalled(waiting) => waiting.connection().clone(),
+                _ => return,
+            };
+            if wish == Wish::Terminate && whole(&connecting) {
+                self.abort(turn);
+            }
+            return;
+        };
+        let name = established.peer.connection.name.clone();
+        if whole(&name) {
+            established.tasks.push(match wish {
+                Wish::Terminate => Task::DeleteIke(DownReason::Operator),
+                Wish::Rekey => Task::RekeyIke,
+            });
+        }
+        for key in established.children.keys_where(|child| match target {
+            Target::Connection { child: Some(named), connection } => {
+                *connection == name && *named == child.config.name
+            }
+            Target::Child(sa) => child.inbound.id == *sa || child.outbound.id == *sa,
+            _ => false,
+        }) {
+            established.tasks.push(match wish {
+                Wish::Terminate => Task::DeleteChild(key),
+                Wish::Rekey => Task::RekeyChild(key),
+            });
+        }
+        self.after(turn);
+    }
+
+    /// The operator gives up an IKE SA that is not established yet.
+    fn abort(&mut self, turn: &mut Turn<'_>) {
+        let effects = turn.shared.effects.len();
+        self.close(turn, DownReason::Operator);
+        // Closing an attempt asks for another one; not here.
+        let kept: VecDeque<Effect> = core::mem::take(&mut turn.shared.effects)
+            .into_iter()
+            .enumerate()
+            .filter(|(at, effect)| *at < effects || !matches!(effect, Effect::Again { .. }))
+            .map(|(_, effect)| effect)
+            .collect();
+        turn.shared.effects = kept;
+    }
+
+    fn on_data_plane_down(&mut self, turn: &mut Turn<'_>) {
+        let died = || IkeError::DataPlane { what: "it died".to_owned() };
+        let waiting = match &self.state {
+            State::ExpectAuthInstalled(waiting) => Some(waiting.child()),
+            _ => None,
+        };
+        if let Some(sa) = waiting {
+            self.on_installed(turn, sa, Err(died()));
+        }
+        if let Some((line, established)) = self.established_mut() {
+            established.on_data_plane_down(line, turn);
+        }
+        self.after(turn);
+    }
+
+    /// ESP came from another address: the peer's NAT has moved it. IKE follows at the next message of its
+    /// own; outbound ESP follows at once (RFC 7296 §2.23).
+    fn on_peer_moved(&mut self, turn: &mut Turn<'_>, remote: SocketAddr) {
+        let Some((line, established)) = self.established_mut() else { return };
+        if !line.path.nat_remote || line.path.nat_local || line.path.remote == remote {
+            return;
+        }
+        let old = core::mem::replace(&mut line.path.remote, remote);
+        turn.event(Event::PeerMoved { ike: line.id, old, new: remote });
+        established.children_follow(line, turn);
+    }
+}
+
+/// SAs of an earlier life are given up after so long where the configuration names no lifetime.
+const ORPHANS_LIVE: Duration = Duration::from_secs(3600);
+/// Two IKE SAs that the two ends began within this time were begun at once.
+const CROSSED: Duration = Duration::from_secs(30);
+/// The replaced IKE SA stays until the new one's Child SAs surely carry the traffic.
+const LET_GO_AFTER: Duration = Duration::from_secs(2);

@@ -1,0 +1,251 @@
+//! IKE_AUTH as responder, with a pre-shared key (RFC 7296 §1.2, §2.15).
+
+use std::sync::Arc;
+
+use pollux_abi::SaId;
+use pollux_abi::command::Direction;
+
+use super::child_answer::Answer;
+use super::child_offer::Seasoning;
+use super::{psk, required, write_refusal};
+use crate::config::Connection;
+use crate::crypto::{Secret, constant_time_eq};
+use crate::endpoint::{Effect, Turn, matching};
+use crate::error::IkeError;
+use crate::event::Event;
+use crate::identity::Identity;
+use crate::message::{Auth, AuthMethod, ExchangeType, MessageId, NotifyType, write_id};
+use crate::negotiate::IkeAgreement;
+use crate::sa::{Established, Incoming, Keys, Line, Peer, State};
+use crate::time::Instant;
+
+/// We answered IKE_SA_INIT.
+pub(crate) struct ExpectAuth {
+    pub(crate) keys: Keys,
+    pub(crate) suite: IkeAgreement,
+    /// The chosen proposal as swanctl users write it.
+    pub(crate) proposal: String,
+    pub(crate) nonce_i: Vec<u8>,
+    pub(crate) nonce_r: Vec<u8>,
+    /// Both IKE_SA_INIT messages as they went over the wire: AUTH covers them.
+    pub(crate) request: Vec<u8>,
+    pub(crate) response: Vec<u8>,
+}
+
+/// The peer is authentic; the answer leaves when the data plane has its Child SA.
+pub(crate) struct ExpectAuthInstalled {
+    established: Box<Established>,
+    child: SaId,
+    id: MessageId,
+    answer: Answer,
+    auth: Secret,
+    initial_contact: bool,
+}
+
+impl ExpectAuth {
+    /// IKE_AUTH came, authentic as to its sender's keys.
+    pub(crate) fn on_request(
+        self: Box<Self>,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        incoming: Incoming<'_>,
+    ) -> State {
+        match self.authenticate(line, turn, incoming) {
+            Ok((connection, local_id, remote_id, auth)) => {
+                self.establish(line, turn, incoming, (connection, local_id, remote_id), auth)
+            }
+            Err(error) => {
+                let sent = line.respond(turn, ExchangeType::IkeAuth, incoming.id, |writer| {
+                    write_refusal(writer, &error);
+                });
+                let remote = line.path.remote;
+                let (ike, connection) = (Some(line.id), None);
+                turn.event(Event::Refused { ike, connection, remote, error, authenticated: true });
+                if sent.is_ok() { State::closed(line, turn.now) } else { State::Gone }
+            }
+        }
+    }
+
+    /// Who the peer is, whom it wants, and our own AUTH.
+    fn authenticate(
+        &self,
+        line: &Line,
+        turn: &Turn<'_>,
+        incoming: Incoming<'_>,
+    ) -> Result<(Arc<Connection>, Identity, Identity, Secret), IkeError> {
+        let id = required(incoming.payloads.id_i, "IKE_AUTH without IDi")?;
+        let auth = required(incoming.payloads.auth, "IKE_AUTH without AUTH")?;
+        let remote_id = required(Identity::new(id.kind, id.data), "an identity of excessive length")?;
+        let wanted = match incoming.payloads.id_r {
+            Some(id) => Some(required(Identity::new(id.kind, id.data), "an identity of excessive length")?),
+            None => None,
+        };
+        let config = &turn.shared.config;
+        let (connection, local_id) = matching(config, &line.path, &remote_id, wanted.as_ref(), self.suite)?;
+        let key = psk::find(&config.secrets, &local_id, &remote_id)?;
+        let provider = &*turn.shared.provider;
+        let expected =
+            self.keys.psk_auth(provider, true, &key, &self.request, &self.nonce_r, id.signed_octets())?;
+        let holds = auth.method == AuthMethod::SharedKey && constant_time_eq(expected.as_bytes(), auth.data);
+        if !holds {
+            let key = format!("secrets (connections.{})", connection.name);
+            return Err(IkeError::AuthenticationFailed { identity: remote_id, key });
+        }
+        let mut id = Vec::new();
+        write_id(local_id.id_type(), local_id.value(), &mut id);
+        let ours = self.keys.psk_auth(provider, false, &key, &self.response, &self.nonce_i, &id)?;
+        Ok((connection, local_id, remote_id, ours))
+    }
+
+    fn establish(
+        self: Box<Self>,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        incoming: Incoming<'_>,
+        (connection, local_id, remote_id): (Arc<Connection>, Identity, Identity),
+        auth: Secret,
+    ) -> State {
+        let Self { keys, suite, proposal, nonce_i, nonce_r, .. } = *self;
+        line.path.forced |= connection.encap;
+        let peer = Peer { connection, local_id, remote_id, proposal, reqids: Vec::new() };
+        let mut established = Box::new(Established::new(turn.now, peer, keys, suite));
+        let initial_contact = incoming.payloads.has_notify(NotifyType::InitialContact);
+        let chosen = if incoming.payloads.sa.is_none() {
+            // Childless, as RFC 6023 has it.
+            None
+        } else {
+            Some(Answer::choose(turn, &established.peer, &line.path, incoming.payloads, None, true))
+        };
+        let made = chosen.map(|chosen| {
+            let answer = chosen?;
+            let season =
+                Seasoning { keys: &established.keys, nonce_i: &nonce_i, nonce_r: &nonce_r, shared: None };
+            match answer.child(turn, &mut established.peer, &line.path, season) {
+                Ok(child) => Ok((answer, child)),
+                Err(error) => {
+                    answer.release(turn);
+                    Err(error)
+                }
+            }
+        });
+        match made {
+            Some(Ok((answer, mut child))) => {
+                child.install(turn, line.id, Direction::Inbound);
+                let child = established.children.insert(child);
+                let id = incoming.id;
+                State::ExpectAuthInstalled(Box::new(ExpectAuthInstalled {
+                    established,
+                    child,
+                    id,
+                    answer,
+                    auth,
+                    initial_contact,
+                }))
+            }
+            Some(Err(error)) => {
+                without_child(established, line, turn, (incoming.id, &auth, initial_contact), Some(error))
+            }
+            None => without_child(established, line, turn, (incoming.id, &auth, initial_contact), None),
+        }
+    }
+}
+
+impl ExpectAuthInstalled {
+    pub(crate) fn connection(&self) -> &Arc<str> {
+        &self.established.peer.connection.name
+    }
+
+    pub(crate) const fn child(&self) -> SaId {
+        self.child
+    }
+
+    /// When the data plane must have answered.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.established.children.deadline()
+    }
+
+    /// Treats an answer that is overdue as a refusal.
+    pub(crate) fn on_timeout(self: Box<Self>, line: &mut Line, turn: &mut Turn<'_>) -> State {
+        let overdue = self.established.children.get(self.child).and_then(|child| child.overdue(turn.now));
+        match overdue {
+            Some(sa) => {
+                let what = "no answer within its deadline".to_owned();
+                self.on_installed(line, turn, sa, Err(IkeError::DataPlane { what }))
+            }
+            None => State::ExpectAuthInstalled(self),
+        }
+    }
+
+    /// The data plane has the Child SA: the answer leaves. Or it has not: the IKE SA stays without it.
+    pub(crate) fn on_installed(
+        mut self: Box<Self>,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        sa: SaId,
+        result: Result<(), IkeError>,
+    ) -> State {
+        if sa != self.child {
+            return State::ExpectAuthInstalled(self);
+        }
+        if let Err(error) = result {
+            if let Some(mut child) = self.established.children.remove(sa) {
+                child.remove_both(turn);
+            }
+            let Self { established, id, auth, initial_contact, .. } = *self;
+            return without_child(established, line, turn, (id, &auth, initial_contact), Some(error));
+        }
+        let Self { mut established, child, id, answer, auth, initial_contact } = *self;
+        let local_id = established.peer.local_id.clone();
+        let sent = line.respond(turn, ExchangeType::IkeAuth, id, |writer| {
+            writer.id_r(local_id.id_type(), local_id.value());
+            writer.auth(Auth { method: AuthMethod::SharedKey, data: auth.as_bytes() });
+            answer.write_sa(writer);
+            answer.write_ts(writer);
+        });
+        established.check(sent);
+        up(&mut established, line, turn, initial_contact);
+        if let Some(child) = established.children.get_mut(child) {
+            child.inbound.state = crate::sa::HalfState::Installed;
+        }
+        established.opened(line, turn, child);
+        State::Established(established)
+    }
+
+    /// It ends before the answer left.
+    pub(crate) fn abandon(&mut self, turn: &mut Turn<'_>) -> Arc<str> {
+        if let Some(mut child) = self.established.children.remove(self.child) {
+            child.remove_both(turn);
+        }
+        self.established.peer.connection.name.clone()
+    }
+}
+
+/// The IKE SA without a Child SA, which the peer may ask for again (RFC 7296 §1.2).
+fn without_child(
+    mut established: Box<Established>,
+    line: &mut Line,
+    turn: &mut Turn<'_>,
+    (id, auth, initial_contact): (MessageId, &Secret, bool),
+    error: Option<IkeError>,
+) -> State {
+    let local_id = established.peer.local_id.clone();
+    let sent = line.respond(turn, ExchangeType::IkeAuth, id, |writer| {
+        writer.id_r(local_id.id_type(), local_id.value());
+        writer.auth(Auth { method: AuthMethod::SharedKey, data: auth.as_bytes() });
+        if let Some(error) = &error {
+            write_refusal(writer, error);
+        }
+    });
+    established.check(sent);
+    up(&mut established, line, turn, initial_contact);
+    if let Some(error) = error {
+        established.tell_refused(line, turn, error);
+    }
+    State::Established(established)
+}
+
+fn up(established: &mut Established, line: &mut Line, turn: &mut Turn<'_>, initial_contact: bool) {
+    established.start_clocks(line, turn);
+    turn.event(Event::IkeUp(established.summary(line)));
+    turn.effect(Effect::Established { ike: line.id, initial_contact });
+}

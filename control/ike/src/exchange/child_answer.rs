@@ -1,0 +1,160 @@
+//! The Child SA that the peer asks for, in IKE_AUTH or CREATE_CHILD_SA, and what we agree to.
+
+use std::sync::Arc;
+
+use pollux_abi::{Spi, TrafficSelector};
+
+use super::child_offer::{Seasoning, proposals, selectors};
+use super::{ke_method, required};
+use crate::config::ChildConfig;
+use crate::endpoint::Turn;
+use crate::error::IkeError;
+use crate::event::DownReason;
+use crate::message::{Payloads, Protocol, Writer};
+use crate::negotiate::{Chosen, EspAgreement, proposal, selector, syntax};
+use crate::sa::{ChildSa, Half, HalfState, Path, Peer, Phase};
+
+/// What we agreed to; its SPI is allocated, nothing is installed.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    config: Arc<ChildConfig>,
+    pub(crate) chosen: Chosen<EspAgreement>,
+    spi: Spi,
+    peer_spi: Spi,
+    /// Ours.
+    local_ts: Vec<TrafficSelector>,
+    /// The peer's.
+    remote_ts: Vec<TrafficSelector>,
+}
+
+impl Answer {
+    /// Chooses a child of the connection, a proposal and selectors.
+    ///
+    /// `only` names the child of the one that is being rekeyed.
+    pub(crate) fn choose(
+        turn: &mut Turn<'_>,
+        peer: &Peer,
+        path: &Path,
+        payloads: &Payloads<'_>,
+        only: Option<&str>,
+        in_auth: bool,
+    ) -> Result<Self, IkeError> {
+        let sa = required(payloads.sa.as_ref(), "a request for a Child SA without SA")?;
+        let ts_i = required(payloads.ts_i.as_ref(), "a request for a Child SA without TSi")?;
+        let ts_r = required(payloads.ts_r.as_ref(), "a request for a Child SA without TSr")?;
+        let sent = payloads.ke.as_ref().and_then(ke_method);
+        let children = &peer.connection.children;
+        let candidates = || children.iter().filter(|child| only.is_none_or(|only| *child.name == *only));
+        let mut proposal_missing = None;
+        for config in candidates() {
+            let remote_ts =
+                selector::narrow(&selectors(&config.remote_ts, path.remote.ip()), ts_i.selectors());
+            let local_ts = selector::narrow(&selectors(&config.local_ts, path.local.ip()), ts_r.selectors());
+            if remote_ts.is_empty() || local_ts.is_empty() {
+                continue;
+            }
+            let ours = proposals(config, in_auth);
+            let Some(chosen) = proposal::choose_esp(&ours, sa, sent, in_auth) else {
+                proposal_missing.get_or_insert_with(|| IkeError::NoProposalChosen {
+                    offered: syntax::describe_sa(sa),
+                    accepted: syntax::describe(&ours),
+                    key: format!(
+                        "connections.{}.children.{}.esp_proposals",
+                        peer.connection.name, config.name
+                    ),
+                });
+                continue;
+            };
+            if let (Some(wanted), false) = (chosen.agreement.ke, in_auth) {
+                if sent != Some(wanted) {
+                    return Err(IkeError::InvalidKe {
+                        offered: payloads.ke.as_ref().map_or(0, |ke| ke.method),
+                        accepted: wanted.id(),
+                        key: format!(
+                            "connections.{}.children.{}.esp_proposals",
+                            peer.connection.name, config.name
+                        ),
+                    });
+                }
+            }
+            let reserved = IkeError::PeerMisbehaved { what: "its SPI is a reserved one" };
+            let peer_spi = chosen.esp_spi().ok_or(reserved)?;
+            let spi = turn.inbound_spi()?;
+            return Ok(Self { config: config.clone(), chosen, spi, peer_spi, local_ts, remote_ts });
+        }
+        let outside = || IkeError::TsUnacceptable {
+            offered: format!(
+                "{} === {}",
+                selector::describe(ts_i.selectors()),
+                selector::describe(ts_r.selectors())
+            ),
+            accepted: accepted(candidates().map(|config| &**config), path),
+            key: format!("connections.{}.children.*.remote_ts and local_ts", peer.connection.name),
+        };
+        Err(proposal_missing.unwrap_or_else(outside))
+    }
+
+    /// SA payload of the answer.
+    pub(crate) fn write_sa(&self, writer: &mut Writer) {
+        let spi = self.spi.to_be_bytes();
+        writer.sa(&[self.chosen.answer(Protocol::Esp, &spi)]);
+    }
+
+    /// TSi and TSr of the answer.
+    pub(crate) fn write_ts(&self, writer: &mut Writer) {
+        writer.ts_i(&self.remote_ts).ts_r(&self.local_ts);
+    }
+
+    /// Gives back the SPI.
+    pub(crate) fn release(&self, turn: &mut Turn<'_>) {
+        turn.shared.allocator.release(self.spi);
+    }
+
+    /// The Child SA; nothing is installed yet.
+    pub(crate) fn child(
+        &self,
+        turn: &mut Turn<'_>,
+        peer: &mut Peer,
+        path: &Path,
+        season: Seasoning<'_>,
+    ) -> Result<ChildSa, IkeError> {
+        let provider = turn.shared.provider.clone();
+        let Seasoning { keys, nonce_i, nonce_r, shared } = season;
+        let suite = self.chosen.agreement.suite;
+        let (of_i, of_r) = keys.child(&*provider, suite, shared, nonce_i, nonce_r)?;
+        let reqid = peer.reqid(turn, &self.config);
+        let mut half =
+            |spi, keys| Half { id: turn.shared.allocator.sa_id(), spi, state: HalfState::Held(keys) };
+        Ok(ChildSa {
+            connection: peer.connection.name.clone(),
+            config: self.config.clone(),
+            reqid,
+            suite,
+            esn: self.chosen.agreement.esn,
+            inbound: half(self.spi, of_i),
+            outbound: half(self.peer_spi, of_r),
+            outer: path.outer(),
+            local_ts: self.local_ts.clone(),
+            remote_ts: self.remote_ts.clone(),
+            initiator: false,
+            phase: Phase::Opening,
+            replaces: None,
+            replaced_by: None,
+            redundant: false,
+            rekey_at: None,
+            expire_at: None,
+            down: DownReason::Operator,
+            told: false,
+        })
+    }
+}
+
+fn accepted<'a>(children: impl Iterator<Item = &'a ChildConfig>, path: &Path) -> String {
+    let list = children.map(|config| {
+        let remote = selector::describe(selectors(&config.remote_ts, path.remote.ip()));
+        let local = selector::describe(selectors(&config.local_ts, path.local.ip()));
+        format!("{remote} === {local}")
+    });
+    let list: Vec<String> = list.collect();
+    if list.is_empty() { "none".to_owned() } else { list.join("; ") }
+}

@@ -1,0 +1,166 @@
+//! The Child SA that we ask for, in IKE_AUTH or CREATE_CHILD_SA, and what becomes of it.
+
+use core::net::IpAddr;
+use std::sync::Arc;
+
+use pollux_abi::layout::SELECTORS_MAX;
+use pollux_abi::{Reqid, Spi, TrafficSelector};
+
+use crate::config::{ChildConfig, SelectorConfig};
+use crate::crypto::{KeMethod, Secret};
+use crate::endpoint::Turn;
+use crate::error::IkeError;
+use crate::event::DownReason;
+use crate::message::{Payloads, Writer};
+use crate::negotiate::{EspAgreement, Proposal, proposal, selector, syntax};
+use crate::sa::{ChildSa, Half, HalfState, Keys, Path, Phase};
+
+/// What was offered.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) config: Arc<ChildConfig>,
+    pub(crate) connection: Arc<str>,
+    proposals: Vec<Proposal>,
+    pub(crate) spi: Spi,
+    reqid: Reqid,
+    local_ts: Vec<TrafficSelector>,
+    remote_ts: Vec<TrafficSelector>,
+    in_auth: bool,
+}
+
+/// Which nonces and which shared secret a Child SA's keys grow from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seasoning<'a> {
+    pub(crate) keys: &'a Keys,
+    pub(crate) nonce_i: &'a [u8],
+    pub(crate) nonce_r: &'a [u8],
+    pub(crate) shared: Option<&'a Secret>,
+}
+
+impl Offer {
+    /// An offer with a fresh SPI. In IKE_AUTH there is no key exchange (RFC 7296 §1.2).
+    pub(crate) fn new(
+        turn: &mut Turn<'_>,
+        connection: Arc<str>,
+        config: Arc<ChildConfig>,
+        path: &Path,
+        reqid: Reqid,
+        in_auth: bool,
+    ) -> Result<Self, IkeError> {
+        let spi = turn.inbound_spi()?;
+        let proposals = proposals(&config, in_auth);
+        let local_ts = selectors(&config.local_ts, path.local.ip());
+        let remote_ts = selectors(&config.remote_ts, path.remote.ip());
+        Ok(Self { config, connection, proposals, spi, reqid, local_ts, remote_ts, in_auth })
+    }
+
+    /// The key exchange method that a value is sent of: the configuration's first.
+    pub(crate) fn ke_method(&self) -> Option<KeMethod> {
+        self.proposals.iter().find_map(|proposal| proposal.ke_methods().next())
+    }
+
+    /// Whether the peer may ask for this method instead.
+    pub(crate) fn offers(&self, method: KeMethod) -> bool {
+        proposal::offers_ke(&self.proposals, method)
+    }
+
+    /// SA payload.
+    pub(crate) fn write_sa(&self, writer: &mut Writer) {
+        let spi = self.spi.to_be_bytes();
+        writer.sa(&proposal::offer(&self.proposals, &spi));
+    }
+
+    /// TSi and TSr.
+    pub(crate) fn write_ts(&self, writer: &mut Writer) {
+        writer.ts_i(&self.local_ts).ts_r(&self.remote_ts);
+    }
+
+    /// What was chosen of our proposals.
+    pub(crate) fn agreement(&self, payloads: &Payloads<'_>) -> Result<(EspAgreement, Spi), IkeError> {
+        let sa = payloads.sa.as_ref().ok_or(IkeError::PeerMisbehaved { what: "a reply without SA" })?;
+        let chosen = proposal::accept_esp(&self.proposals, sa, self.in_auth)
+            .ok_or(IkeError::PeerMisbehaved { what: "it chose an ESP proposal that was not offered" })?;
+        let spi = chosen.esp_spi().ok_or(IkeError::PeerMisbehaved { what: "its SPI is a reserved one" })?;
+        Ok((chosen.agreement, spi))
+    }
+
+    /// The Child SA that the peer agreed to; nothing is installed yet.
+    pub(crate) fn accept(
+        &self,
+        turn: &mut Turn<'_>,
+        path: &Path,
+        payloads: &Payloads<'_>,
+        season: Seasoning<'_>,
+    ) -> Result<ChildSa, IkeError> {
+        let (agreement, peer_spi) = self.agreement(payloads)?;
+        let missing = IkeError::PeerMisbehaved { what: "a reply without traffic selectors" };
+        let (Some(ts_i), Some(ts_r)) = (&payloads.ts_i, &payloads.ts_r) else { return Err(missing) };
+        let local_ts: Vec<_> = ts_i.selectors().take(SELECTORS_MAX + 1).collect();
+        let remote_ts: Vec<_> = ts_r.selectors().take(SELECTORS_MAX + 1).collect();
+        let fits = |ts: &[TrafficSelector], offered: &[TrafficSelector]| {
+            (1..=SELECTORS_MAX).contains(&ts.len()) && selector::is_narrowed(offered, ts.iter().copied())
+        };
+        if !fits(&local_ts, &self.local_ts) || !fits(&remote_ts, &self.remote_ts) {
+            return Err(IkeError::PeerMisbehaved {
+                what: "it chose traffic selectors that were not offered",
+            });
+        }
+        let provider = turn.shared.provider.clone();
+        let Seasoning { keys, nonce_i, nonce_r, shared } = season;
+        let (of_i, of_r) = keys.child(&*provider, agreement.suite, shared, nonce_i, nonce_r)?;
+        let mut half =
+            |spi, keys| Half { id: turn.shared.allocator.sa_id(), spi, state: HalfState::Held(keys) };
+        Ok(ChildSa {
+            connection: self.connection.clone(),
+            config: self.config.clone(),
+            reqid: self.reqid,
+            suite: agreement.suite,
+            esn: agreement.esn,
+            inbound: half(self.spi, of_r),
+            outbound: half(peer_spi, of_i),
+            outer: path.outer(),
+            local_ts,
+            remote_ts,
+            initiator: true,
+            phase: Phase::Opening,
+            replaces: None,
+            replaced_by: None,
+            redundant: false,
+            rekey_at: None,
+            expire_at: None,
+            down: DownReason::Operator,
+            told: false,
+        })
+    }
+
+    /// What the peer refused, as the operator reads it.
+    pub(crate) fn refused(&self, notify: crate::message::NotifyType) -> IkeError {
+        let key = |key: &str| format!("connections.{}.children.{}.{key}", self.connection, self.config.name);
+        let (offered, key) = if notify == crate::message::NotifyType::TsUnacceptable {
+            let local = selector::describe(self.local_ts.iter().copied());
+            let remote = selector::describe(self.remote_ts.iter().copied());
+            (format!("{local} === {remote}"), key("local_ts and remote_ts"))
+        } else {
+            (syntax::describe(&self.proposals), key("esp_proposals"))
+        };
+        IkeError::PeerRefused { notify, offered, key }
+    }
+}
+
+/// ESP proposals for an exchange.
+pub(crate) fn proposals(config: &ChildConfig, in_auth: bool) -> Vec<Proposal> {
+    if in_auth {
+        config.proposals.iter().map(Proposal::without_ke).collect()
+    } else {
+        config.proposals.clone()
+    }
+}
+
+/// Configured selectors, with the outer address for dynamic ones.
+pub(crate) fn selectors(list: &[SelectorConfig], dynamic: IpAddr) -> Vec<TrafficSelector> {
+    let selector = |selector: &SelectorConfig| match selector {
+        SelectorConfig::Fixed(selector) => *selector,
+        SelectorConfig::Dynamic => TrafficSelector::host(dynamic),
+    };
+    list.iter().map(selector).take(SELECTORS_MAX).collect()
+}

@@ -1,0 +1,280 @@
+//! CREATE_CHILD_SA as initiator: a further Child SA, or one in place of another (RFC 7296 §1.3.1, §1.3.3).
+
+use std::sync::Arc;
+
+use pollux_abi::SaId;
+use pollux_abi::command::Direction;
+
+use super::child_offer::{Offer, Seasoning};
+use super::{Ours, nonce, required};
+use crate::config::ChildConfig;
+use crate::crypto::{KeMethod, KeyExchange, Secret};
+use crate::endpoint::Turn;
+use crate::error::IkeError;
+use crate::event::DownReason;
+use crate::message::{ExchangeType, Ke, Notify, NotifyType, Payloads};
+use crate::sa::{Established, Line, Lowest, Phase, Task, lowest_nonce};
+
+/// We asked for a Child SA.
+pub(crate) struct ExpectChildReply {
+    offer: Offer,
+    nonce: [u8; 32],
+    ke: Option<Box<dyn KeyExchange>>,
+    /// The Child SA whose place it shall take.
+    rekeys: Option<SaId>,
+    /// The peer's rekey of the same Child SA, and the lowest nonce of that exchange (RFC 7296 §2.8.1).
+    collision: Option<(SaId, Lowest)>,
+    /// Whether the peer has already asked for another key exchange method once.
+    method_changed: bool,
+}
+
+/// Asks for a further Child SA.
+pub(crate) fn begin(
+    established: &mut Established,
+    line: &mut Line,
+    turn: &mut Turn<'_>,
+    config: Arc<ChildConfig>,
+) -> Result<Option<Ours>, IkeError> {
+    let full = established.children.len() >= turn.shared.config.limits.children_max as usize;
+    if full {
+        return Err(IkeError::Limit { what: "Child SAs of one IKE SA" });
+    }
+    let up = established.children.iter().any(|(_, child)| {
+        child.config.name == config.name
+            && child.initiator
+            && matches!(child.phase, Phase::Opening | Phase::Up)
+    });
+    if up {
+        return Ok(None);
+    }
+    ask(established, line, turn, config, None, None)
+}
+
+/// Asks for a Child SA in place of another one, unless that has a successor or is going already.
+pub(crate) fn begin_rekey(
+    established: &mut Established,
+    line: &mut Line,
+    turn: &mut Turn<'_>,
+    key: SaId,
+) -> Result<Option<Ours>, IkeError> {
+    let Some(child) = established.children.get(key) else { return Ok(None) };
+    if !child.is_up() || child.replaced_by.is_some() {
+        return Ok(None);
+    }
+    let config = child.config.clone();
+    ask(established, line, turn, config, Some(key), None)
+}
+
+fn ask(
+    established: &mut Established,
+    line: &mut Line,
+    turn: &mut Turn<'_>,
+    config: Arc<ChildConfig>,
+    rekeys: Option<SaId>,
+    method: Option<KeMethod>,
+) -> Result<Option<Ours>, IkeError> {
+    let reqid = match rekeys.and_then(|old| established.children.get(old)) {
+        Some(old) => old.reqid,
+        None => established.peer.reqid(turn, &config),
+    };
+    let connection = established.peer.connection.name.clone();
+    let offer = Offer::new(turn, connection, config, &line.path, reqid, false)?;
+    let sent = send(established, line, turn, &offer, rekeys, method);
+    match sent {
+        Ok((nonce, ke)) => {
+            let method_changed = method.is_some();
+            let expect = ExpectChildReply { offer, nonce, ke, rekeys, collision: None, method_changed };
+            Ok(Some(Ours::CreateChild(Box::new(expect))))
+        }
+        Err(error) => {
+            turn.shared.allocator.release(offer.spi);
+            Err(error)
+        }
+    }
+}
+
+type Sent = ([u8; 32], Option<Box<dyn KeyExchange>>);
+
+fn send(
+    established: &Established,
+    line: &mut Line,
+    turn: &mut Turn<'_>,
+    offer: &Offer,
+    rekeys: Option<SaId>,
+    method: Option<KeMethod>,
+) -> Result<Sent, IkeError> {
+    let nonce = nonce(turn.rng);
+    let provider = turn.shared.provider.clone();
+    let ke = match method.or_else(|| offer.ke_method()) {
+        Some(method) => Some(provider.start_ke(method, turn.rng)?),
+        None => None,
+    };
+    let old_spi =
+        rekeys.and_then(|old| established.children.get(old)).map(|old| old.inbound.spi.to_be_bytes());
+    line.request(turn, ExchangeType::CreateChildSa, |writer| {
+        if let Some(spi) = &old_spi {
+            writer.notify(Notify::about_esp(NotifyType::RekeySa, spi));
+        }
+        offer.write_sa(writer);
+        writer.nonce(&nonce);
+        if let Some(ke) = &ke {
+            writer.ke(Ke { method: ke.method().id(), public: ke.public() });
+        }
+        offer.write_ts(writer);
+    })?;
+    Ok((nonce, ke))
+}
+
+impl ExpectChildReply {
+    /// Whether it shall take the place of `key`.
+    pub(crate) fn rekeys(&self, key: SaId) -> bool {
+        self.rekeys == Some(key)
+    }
+
+    /// The peer rekeys the same Child SA at the same time, and has got `theirs` of us.
+    pub(crate) fn collided(&mut self, theirs: SaId, lowest: Lowest) {
+        self.collision = Some((theirs, lowest));
+    }
+
+    /// What the peer made of the collision did not get through the data plane.
+    pub(crate) fn no_longer_collided(&mut self, theirs: SaId) {
+        if matches!(&self.collision, Some((key, _)) if *key == theirs) {
+            self.collision = None;
+        }
+    }
+
+    /// The response will never come.
+    pub(crate) fn abandon(self, turn: &mut Turn<'_>) {
+        turn.shared.allocator.release(self.offer.spi);
+    }
+
+    /// The response came.
+    pub(crate) fn on_reply(
+        mut self: Box<Self>,
+        established: &mut Established,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        payloads: &Payloads<'_>,
+    ) {
+        let task = match self.rekeys {
+            Some(key) => Task::RekeyChild(key),
+            None => Task::CreateChild(self.offer.config.clone()),
+        };
+        if let Some(notify) = payloads.error() {
+            let spi = self.offer.spi;
+            turn.shared.allocator.release(spi);
+            return self.on_error(established, line, turn, task, notify);
+        }
+        match self.accept(established, line, turn, payloads) {
+            Ok(()) => {}
+            Err(error) => {
+                // The peer has made it: it must hear that we did not.
+                established.tasks.push(Task::Disown(self.offer.spi));
+                turn.shared.allocator.release(self.offer.spi);
+                established.on_refused(line, turn, error, task);
+            }
+        }
+    }
+
+    fn on_error(
+        &self,
+        established: &mut Established,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        task: Task,
+        notify: Notify<'_>,
+    ) {
+        match notify.kind {
+            NotifyType::InvalidKePayload if !self.method_changed => {
+                let wanted =
+                    notify.data_u16().and_then(KeMethod::from_id).filter(|&method| self.offer.offers(method));
+                if let Some(method) = wanted {
+                    let config = self.offer.config.clone();
+                    match ask(established, line, turn, config, self.rekeys, Some(method)) {
+                        Ok(ours) => established.ours = ours,
+                        Err(error) => established.on_refused(line, turn, error, task),
+                    }
+                    return;
+                }
+            }
+            NotifyType::ChildSaNotFound => {
+                // The peer has lost it: so do we, and ask for a new one (RFC 7296 §2.25).
+                if let Some(old) = self.rekeys.filter(|&old| {
+                    established.children.get(old).is_some_and(|child| child.replaced_by.is_none())
+                }) {
+                    let config = self.offer.config.clone();
+                    if let Some(child) = established.children.get_mut(old) {
+                        child.down = DownReason::Peer;
+                    }
+                    established.forget_child(line, turn, old);
+                    established.tasks.push(Task::CreateChild(config));
+                    return;
+                }
+            }
+            _ => {}
+        }
+        let error = self.offer.refused(notify.kind);
+        established.on_refused(line, turn, error, task);
+    }
+
+    fn accept(
+        &mut self,
+        established: &mut Established,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        payloads: &Payloads<'_>,
+    ) -> Result<(), IkeError> {
+        let peer_nonce = required(payloads.nonce, "a reply without nonce")?;
+        let shared = self.shared_secret(payloads)?;
+        let season = Seasoning {
+            keys: &established.keys,
+            nonce_i: &self.nonce,
+            nonce_r: peer_nonce,
+            shared: shared.as_ref(),
+        };
+        let mut child = self.offer.accept(turn, &line.path, payloads, season)?;
+        child.replaces = self.rekeys;
+        let lost = self.decide(established, &lowest_nonce(&self.nonce, peer_nonce));
+        if lost {
+            // The peer's rekey stays, and whoever made the superfluous one deletes it (RFC 7296 §2.8.1).
+            child.phase = Phase::Deleting;
+            child.down = DownReason::Replaced;
+            let key = established.children.insert(child);
+            established.tasks.push(Task::DeleteChild(key));
+            return Ok(());
+        }
+        child.install(turn, line.id, Direction::Inbound);
+        let key = established.children.insert(child);
+        if !turn.shared.data_plane {
+            let error = IkeError::DataPlane { what: "it is down".to_owned() };
+            established.child_failed(line, turn, key, error);
+        }
+        Ok(())
+    }
+
+    /// Whether our new Child SA is the superfluous one. If not, the peer's is.
+    fn decide(&self, established: &mut Established, ours: &Lowest) -> bool {
+        let Some((theirs, lowest)) = &self.collision else { return false };
+        let Some(child) = established.children.get_mut(*theirs) else { return false };
+        if ours.loses_to(lowest) {
+            return true;
+        }
+        child.redundant = true;
+        false
+    }
+
+    fn shared_secret(&mut self, payloads: &Payloads<'_>) -> Result<Option<Secret>, IkeError> {
+        let (agreement, _) = self.offer.agreement(payloads)?;
+        match (agreement.ke, self.ke.take(), &payloads.ke) {
+            (None, _, _) => Ok(None),
+            (Some(method), Some(ours), Some(theirs))
+                if ours.method() == method && theirs.method == method.id() =>
+            {
+                Ok(Some(ours.finish(theirs.public)?))
+            }
+            _ => {
+                Err(IkeError::PeerMisbehaved { what: "a reply whose key exchange does not fit its proposal" })
+            }
+        }
+    }
+}

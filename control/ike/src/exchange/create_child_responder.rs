@@ -1,0 +1,175 @@
+//! CREATE_CHILD_SA as responder: a further Child SA, or one in place of another (RFC 7296 §1.3.1, §1.3.3).
+
+use pollux_abi::SaId;
+use pollux_abi::command::Direction;
+
+use super::child_answer::Answer;
+use super::child_offer::Seasoning;
+use super::{Ours, ke_method, nonce, required, write_refusal};
+use crate::crypto::Secret;
+use crate::endpoint::Turn;
+use crate::error::IkeError;
+use crate::message::{ExchangeType, Ke, MessageId, NotifyType, Protocol};
+use crate::sa::{Established, Incoming, Line, Phase, lowest_nonce};
+
+/// The Child SA is chosen; the answer leaves when its inbound half is installed.
+pub(crate) struct ExpectInstalled {
+    child: SaId,
+    id: MessageId,
+    answer: Answer,
+    nonce: [u8; 32],
+    ke: Option<(u16, Vec<u8>)>,
+}
+
+impl Established {
+    /// A request for a Child SA or for a new IKE SA.
+    pub(crate) fn on_create_child_request(
+        &mut self,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        incoming: Incoming<'_>,
+    ) {
+        let for_ike = incoming.payloads.sa.is_some_and(|sa| {
+            sa.proposals().next().is_some_and(|proposal| proposal.protocol == Protocol::Ike)
+        });
+        let outcome = if for_ike {
+            self.on_rekey_ike_request(line, turn, incoming)
+        } else {
+            self.on_child_request(line, turn, incoming)
+        };
+        if let Err(error) = outcome {
+            self.refuse(line, turn, incoming, error);
+        }
+    }
+
+    fn on_child_request(
+        &mut self,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        incoming: Incoming<'_>,
+    ) -> Result<(), IkeError> {
+        if let Some(busy) = self.busy() {
+            return Err(busy);
+        }
+        let payloads = incoming.payloads;
+        let old = match payloads.notify(NotifyType::RekeySa) {
+            Some(notify) => Some(self.to_be_rekeyed(notify.esp_spi().map_or(0, pollux_abi::Spi::get))?),
+            None => None,
+        };
+        if self.children.len() >= turn.shared.config.limits.children_max as usize {
+            return Err(IkeError::Limit { what: "Child SAs of one IKE SA" });
+        }
+        let peer_nonce = required(payloads.nonce, "a request for a Child SA without nonce")?;
+        let name = old.and_then(|old| self.children.get(old)).map(|old| old.config.name.clone());
+        let answer = Answer::choose(turn, &self.peer, &line.path, payloads, name.as_deref(), false)?;
+        let made = self.make(line, turn, &answer, incoming, peer_nonce);
+        let (mut child, nonce, ke) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                answer.release(turn);
+                return Err(error);
+            }
+        };
+        child.replaces = old;
+        if let Some(predecessor) = old.and_then(|old| self.children.get(old)) {
+            child.reqid = predecessor.reqid;
+        }
+        child.install(turn, line.id, Direction::Inbound);
+        let key = self.children.insert(child);
+        if let (Some(old), Some(Ours::CreateChild(ours))) = (old, &mut self.ours) {
+            if ours.rekeys(old) {
+                ours.collided(key, lowest_nonce(peer_nonce, &nonce));
+            }
+        }
+        self.theirs = Some(ExpectInstalled { child: key, id: incoming.id, answer, nonce, ke });
+        Ok(())
+    }
+
+    /// The Child SA that a REKEY_SA names (RFC 7296 §2.25.1).
+    fn to_be_rekeyed(&self, spi: u32) -> Result<SaId, IkeError> {
+        let key = self.children.of_peer_spi(spi).ok_or(IkeError::ChildSaNotFound { spi })?;
+        let child = self.children.get(key).ok_or(IkeError::ChildSaNotFound { spi })?;
+        if child.phase != Phase::Up || child.replaced_by.is_some() || child.redundant {
+            return Err(IkeError::TemporaryFailure { what: "the Child SA is being closed" });
+        }
+        Ok(key)
+    }
+
+    fn make(
+        &mut self,
+        line: &Line,
+        turn: &mut Turn<'_>,
+        answer: &Answer,
+        incoming: Incoming<'_>,
+        peer_nonce: &[u8],
+    ) -> Result<Made, IkeError> {
+        let nonce = nonce(turn.rng);
+        let (ke, shared) = match (answer.chosen.agreement.ke, &incoming.payloads.ke) {
+            (Some(method), Some(theirs)) if ke_method(theirs) == Some(method) => {
+                let provider = turn.shared.provider.clone();
+                let (public, shared) = provider.answer_ke(method, theirs.public, turn.rng)?;
+                (Some((method.id(), public)), Some(shared))
+            }
+            _ => (None, None::<Secret>),
+        };
+        let season =
+            Seasoning { keys: &self.keys, nonce_i: peer_nonce, nonce_r: &nonce, shared: shared.as_ref() };
+        let child = answer.child(turn, &mut self.peer, &line.path, season)?;
+        Ok((child, nonce, ke))
+    }
+}
+
+type Made = (crate::sa::ChildSa, [u8; 32], Option<(u16, Vec<u8>)>);
+
+impl ExpectInstalled {
+    pub(crate) const fn child(&self) -> SaId {
+        self.child
+    }
+
+    /// The data plane has it: only now may the peer send. Or it has not: roll back and say so.
+    pub(crate) fn on_installed(
+        self,
+        established: &mut Established,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        result: Result<(), IkeError>,
+    ) {
+        let sent = match result {
+            Ok(()) => {
+                let Self { child, id, answer, nonce, ke } = self;
+                let sent = line.respond(turn, ExchangeType::CreateChildSa, id, |writer| {
+                    answer.write_sa(writer);
+                    writer.nonce(&nonce);
+                    if let Some((method, public)) = &ke {
+                        writer.ke(Ke { method: *method, public });
+                    }
+                    answer.write_ts(writer);
+                });
+                if sent.is_ok() {
+                    established.opened(line, turn, child);
+                }
+                sent
+            }
+            Err(error) => {
+                let id = self.id;
+                let sent = line.respond(turn, ExchangeType::CreateChildSa, id, |writer| {
+                    write_refusal(writer, &error);
+                });
+                self.abandon(established, turn);
+                established.tell_refused(line, turn, error);
+                sent
+            }
+        };
+        established.check(sent);
+    }
+
+    /// It will not be answered.
+    pub(crate) fn abandon(self, established: &mut Established, turn: &mut Turn<'_>) {
+        if let Some(Ours::CreateChild(ours)) = &mut established.ours {
+            ours.no_longer_collided(self.child);
+        }
+        if let Some(mut child) = established.children.remove(self.child) {
+            child.remove_both(turn);
+        }
+    }
+}

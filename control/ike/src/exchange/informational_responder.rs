@@ -1,0 +1,108 @@
+//! INFORMATIONAL as responder (RFC 7296 §1.4, §2.25).
+
+use pollux_abi::{SaId, Spi};
+
+use super::Ours;
+use crate::config::Action;
+use crate::endpoint::Turn;
+use crate::error::IkeError;
+use crate::event::DownReason;
+use crate::message::{ExchangeType, NotifyType, Payloads, Protocol};
+use crate::sa::{Established, Incoming, Line, Phase, Task};
+
+impl Established {
+    /// A DELETE, an error that came too late for its own exchange, or a sign of life.
+    pub(crate) fn on_informational_request(
+        &mut self,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        incoming: Incoming<'_>,
+    ) {
+        let deletes_ike = incoming.payloads.deletes().any(|delete| delete.protocol == Protocol::Ike);
+        let ours = if deletes_ike { Vec::new() } else { self.on_deletes(line, turn, incoming.payloads) };
+        let sent = line.respond(turn, ExchangeType::Informational, incoming.id, |writer| {
+            if !ours.is_empty() {
+                writer.delete_esp(&ours);
+            }
+        });
+        self.check(sent);
+        if deletes_ike {
+            self.on_ike_deleted(turn);
+        } else if let Some(notify) = incoming.payloads.error() {
+            self.on_late_error(line, turn, notify.kind);
+        }
+    }
+
+    /// The peer deletes Child SAs: our halves of the same pairs, which the answer names.
+    fn on_deletes(&mut self, line: &mut Line, turn: &mut Turn<'_>, payloads: &Payloads<'_>) -> Vec<Spi> {
+        let mut ours = Vec::new();
+        let mut spis: Vec<Spi> = Vec::new();
+        for delete in payloads.deletes() {
+            spis.extend(delete.esp_spis().take(SPIS_MAX - spis.len().min(SPIS_MAX)));
+        }
+        for spi in spis {
+            if self.undecided {
+                if self.late_deletes.len() < SPIS_MAX {
+                    self.late_deletes.push(spi.get());
+                }
+                continue;
+            }
+            let Some(key) = self.children.of_peer_spi(spi.get()) else { continue };
+            // Where our own DELETE of it is on its way, the answer does not name it (RFC 7296 §1.4.1).
+            let both = matches!(&self.ours, Some(Ours::DeleteChild(expect)) if expect.child() == key);
+            if let (false, Some(child)) = (both, self.children.get(key)) {
+                ours.push(child.inbound.spi);
+            }
+            self.deleted_by_peer(line, turn, key);
+        }
+        ours
+    }
+
+    /// A Child SA that the peer has deleted.
+    pub(crate) fn deleted_by_peer(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId) {
+        let Some(child) = self.children.get_mut(key) else { return };
+        if child.phase != Phase::Deleting {
+            child.down = if child.replaced_by.is_some() { DownReason::Replaced } else { DownReason::Peer };
+            let again = child.replaced_by.is_none() && !child.redundant;
+            let rekeying = matches!(&self.ours, Some(Ours::CreateChild(expect)) if expect.rekeys(key));
+            if again && !rekeying && child.config.close_action == Action::Start {
+                self.tasks.push(Task::CreateChild(child.config.clone()));
+            }
+        }
+        self.forget_child(line, turn, key);
+    }
+
+    /// The peer deletes the IKE SA: whatever we were about to ask is moot (RFC 7296 §2.25.2).
+    fn on_ike_deleted(&mut self, turn: &mut Turn<'_>) {
+        self.answered_last = true;
+        let heir = self.ours.take().and_then(|ours| ours.abandon(turn));
+        if let (Some(heir), None) = (heir, self.successor) {
+            self.bequeath(turn, heir);
+        }
+        let replaced = self.successor.is_some();
+        self.finished = Some(match (replaced, self.closing) {
+            (true, _) => DownReason::Replaced,
+            (false, Some(reason)) => reason,
+            (false, None) => DownReason::Peer,
+        });
+    }
+
+    /// The peer found after the handshake that something was wrong with it (RFC 7296 §2.21.2).
+    fn on_late_error(&mut self, line: &Line, turn: &mut Turn<'_>, notify: NotifyType) {
+        let name = &self.peer.connection.name;
+        let fatal = matches!(notify, NotifyType::AuthenticationFailed | NotifyType::InvalidSyntax);
+        let error = IkeError::PeerRefused {
+            notify,
+            offered: format!("to be {}", self.peer.local_id),
+            key: format!("connections.{name}.local.id and secrets"),
+        };
+        self.tell_refused(line, turn, error);
+        if fatal {
+            self.answered_last = true;
+            self.finished = Some(DownReason::Failed);
+        }
+    }
+}
+
+/// SPIs of one message that are looked at; more than the Child SAs that one IKE SA may have.
+const SPIS_MAX: usize = 256;

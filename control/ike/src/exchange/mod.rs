@@ -1,0 +1,134 @@
+//! Exchanges: one role of one exchange a file, each with a type for what it expects next.
+
+pub(crate) mod auth_initiator;
+pub(crate) mod auth_responder;
+pub(crate) mod child_answer;
+pub(crate) mod child_offer;
+pub(crate) mod create_child_initiator;
+pub(crate) mod create_child_responder;
+pub(crate) mod informational_initiator;
+pub(crate) mod informational_responder;
+pub(crate) mod init_initiator;
+pub(crate) mod init_responder;
+pub(crate) mod nat;
+pub(crate) mod psk;
+pub(crate) mod rekey_ike_initiator;
+pub(crate) mod rekey_ike_responder;
+
+use crate::crypto::{KeMethod, Rng, draw};
+use crate::endpoint::Turn;
+use crate::error::IkeError;
+use crate::message::{Ke, Notify, Payloads, Writer};
+use crate::sa::{Established, IkeSaId, Line, Task};
+use create_child_initiator::ExpectChildReply;
+use informational_initiator::{ExpectDeleteReply, ExpectIkeDeleteReply, ExpectProbeReply};
+use rekey_ike_initiator::ExpectIkeReply;
+
+/// Our request that is outstanding on an established IKE SA.
+pub(crate) enum Ours {
+    /// CREATE_CHILD_SA for a new Child SA, or one in place of another.
+    CreateChild(Box<ExpectChildReply>),
+    /// CREATE_CHILD_SA for a new IKE SA.
+    RekeyIke(Box<ExpectIkeReply>),
+    /// DELETE of a Child SA.
+    DeleteChild(ExpectDeleteReply),
+    /// DELETE of the IKE SA.
+    DeleteIke(ExpectIkeDeleteReply),
+    /// An empty INFORMATIONAL, or one whose answer does not matter.
+    Probe(ExpectProbeReply),
+}
+
+impl Ours {
+    /// The response came.
+    pub(crate) fn on_reply(
+        self,
+        established: &mut Established,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        payloads: &Payloads<'_>,
+    ) {
+        match self {
+            Self::CreateChild(expect) => expect.on_reply(established, line, turn, payloads),
+            Self::RekeyIke(expect) => expect.on_reply(established, line, turn, payloads),
+            Self::DeleteChild(expect) => expect.on_reply(established, line, turn),
+            Self::DeleteIke(expect) => expect.on_reply(established),
+            Self::Probe(ExpectProbeReply) => {}
+        }
+    }
+
+    /// The response will never come. Returns the IKE SA that inherits, if the peer has made one.
+    pub(crate) fn abandon(self, turn: &mut Turn<'_>) -> Option<IkeSaId> {
+        match self {
+            Self::CreateChild(expect) => {
+                expect.abandon(turn);
+                None
+            }
+            Self::RekeyIke(expect) => expect.collided_with(),
+            Self::DeleteChild(_) | Self::DeleteIke(_) | Self::Probe(_) => None,
+        }
+    }
+}
+
+/// Asks the peer for what a task wants; `None` where there is nothing to ask any more.
+pub(crate) fn begin(
+    established: &mut Established,
+    line: &mut Line,
+    turn: &mut Turn<'_>,
+    task: Task,
+) -> Result<Option<Ours>, IkeError> {
+    match task {
+        Task::CreateChild(config) => create_child_initiator::begin(established, line, turn, config),
+        Task::RekeyChild(key) => create_child_initiator::begin_rekey(established, line, turn, key),
+        Task::DeleteChild(key) => informational_initiator::delete_child(established, line, turn, key),
+        Task::RekeyIke => rekey_ike_initiator::begin(established, line, turn),
+        Task::DeleteIke(reason) => informational_initiator::delete_ike(established, line, turn, reason),
+        Task::Disown(spi) => informational_initiator::disown(line, turn, spi),
+        Task::Probe => informational_initiator::probe(line, turn),
+    }
+}
+
+/// Writes the notify that an error is to the peer.
+pub(crate) fn write_refusal(writer: &mut Writer, error: &IkeError) {
+    let kind = error.notify();
+    match error {
+        IkeError::InvalidKe { accepted, .. } => {
+            writer.notify(Notify::new(kind, &accepted.to_be_bytes()));
+        }
+        IkeError::ChildSaNotFound { spi } => {
+            writer.notify(Notify::about_esp(kind, &spi.to_be_bytes()));
+        }
+        IkeError::Malformed(crate::message::Malformed::UnknownCritical(number)) => {
+            writer.notify(Notify::new(kind, &[*number]));
+        }
+        _ => {
+            writer.notify(Notify::new(kind, &[]));
+        }
+    }
+}
+
+/// A nonce of ours: half the key size of any PRF at least, and more than any peer needs (RFC 7296 §2.10).
+pub(crate) fn nonce(rng: &mut dyn Rng) -> [u8; 32] {
+    draw(rng)
+}
+
+/// A payload that the exchange cannot do without.
+pub(crate) fn required<T>(payload: Option<T>, what: &'static str) -> Result<T, IkeError> {
+    payload.ok_or(IkeError::PeerMisbehaved { what })
+}
+
+/// The method of a KE payload, if we know it and the value has its length.
+pub(crate) fn ke_method(ke: &Ke<'_>) -> Option<KeMethod> {
+    KeMethod::from_id(ke.method)
+}
+
+/// Cryptography that failed: the peer's fault where its public value is none, else ours.
+impl From<crate::crypto::CryptoError> for IkeError {
+    fn from(error: crate::crypto::CryptoError) -> Self {
+        match error {
+            crate::crypto::CryptoError::PublicValue(_) => {
+                Self::PeerMisbehaved { what: "its public value is not valid" }
+            }
+            _ => Self::Internal { what: "cryptography failed" },
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! CREATE_CHILD_SA for a new IKE SA, as responder (RFC 7296 §1.3.2, §2.18, §2.25.2).
+
+use super::rekey_ike_initiator::{new_spi, successor};
+use super::{Ours, ke_method, nonce, required};
+use crate::endpoint::{Effect, Turn};
+use crate::error::IkeError;
+use crate::event::Event;
+use crate::message::{ExchangeType, IkeSpi, Ke, Protocol};
+use crate::negotiate::{proposal, syntax};
+use crate::sa::keys::Contributions;
+use crate::sa::{Established, Incoming, LAST_WORDS, Line, Phase, State, Timer, lowest_nonce};
+
+impl Established {
+    /// The peer asks for a new IKE SA in place of this one.
+    pub(crate) fn on_rekey_ike_request(
+        &mut self,
+        line: &mut Line,
+        turn: &mut Turn<'_>,
+        incoming: Incoming<'_>,
+    ) -> Result<(), IkeError> {
+        self.may_be_rekeyed()?;
+        let payloads = incoming.payloads;
+        let sa = required(payloads.sa.as_ref(), "a request without SA")?;
+        let peer_nonce = required(payloads.nonce, "a request without nonce")?;
+        let theirs = required(payloads.ke, "a request without key exchange")?;
+        let proposals = &self.peer.connection.proposals;
+        let key = format!("connections.{}.proposals", self.peer.connection.name);
+        let Some(chosen) = proposal::choose_ike(proposals, sa, ke_method(&theirs), 8) else {
+            let (offered, accepted) = (syntax::describe_sa(sa), syntax::describe(proposals));
+            return Err(IkeError::NoProposalChosen { offered, accepted, key });
+        };
+        let suite = chosen.agreement;
+        if theirs.method != suite.ke.id() {
+            return Err(IkeError::InvalidKe { offered: theirs.method, accepted: suite.ke.id(), key });
+        }
+        let peer_spi = chosen.spi.as_slice().try_into().map_or(IkeSpi::ZERO, IkeSpi::from_be_bytes);
+        if peer_spi.is_zero() {
+            return Err(IkeError::PeerMisbehaved { what: "an SPI of zero" });
+        }
+        let provider = turn.shared.provider.clone();
+        let (public, shared) = provider.answer_ke(suite.ke, theirs.public, turn.rng)?;
+        let (spi, nonce) = (new_spi(turn), nonce(turn.rng));
+        let from = Contributions {
+            shared: &shared,
+            nonce_i: peer_nonce,
+            nonce_r: &nonce,
+            spi_i: peer_spi,
+            spi_r: spi,
+        };
+        let mut new = successor(self, line, turn, &chosen.transforms, suite, from, false)?;
+        line.respond(turn, ExchangeType::CreateChildSa, incoming.id, |writer| {
+            writer.sa(&[chosen.answer(Protocol::Ike, &spi.to_be_bytes())]);
+            writer.nonce(&nonce);
+            writer.ke(Ke { method: suite.ke.id(), public: &public });
+        })?;
+        let new_id = new.line.id;
+        if let State::Established(state) = &new.state {
+            turn.event(Event::IkeRekeyed { old: line.id, new: state.summary(&new.line) });
+        }
+        if let Some(Ours::RekeyIke(ours)) = &mut self.ours {
+            // Both at once: which one stays is known when our own response comes.
+            ours.collided(new_id, lowest_nonce(peer_nonce, &nonce));
+            if let State::Established(state) = &mut new.state {
+                state.undecided = true;
+            }
+            turn.effect(Effect::Adopt(Box::new(new)));
+        } else {
+            turn.effect(Effect::Adopt(Box::new(new)));
+            self.bequeath(turn, new_id);
+            line.timers.stop(Timer::IkeRekey);
+            line.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
+        }
+        Ok(())
+    }
+
+    /// Not while a Child SA is being made, replaced or closed by us, nor twice (RFC 7296 §2.25.2).
+    fn may_be_rekeyed(&self) -> Result<(), IkeError> {
+        let collided = matches!(&self.ours, Some(Ours::RekeyIke(ours)) if ours.collided_with().is_some());
+        let what = if self.closing.is_some() || self.successor.is_some() || collided {
+            "the IKE SA is being closed"
+        } else if self.undecided {
+            "an earlier rekey of the IKE SA is not decided yet"
+        } else if matches!(&self.ours, Some(Ours::CreateChild(_) | Ours::DeleteChild(_))) {
+            "a Child SA is being made or closed"
+        } else if self.children.iter().any(|(_, child)| child.phase == Phase::Opening) {
+            "a Child SA is being made"
+        } else {
+            return Ok(());
+        };
+        Err(IkeError::TemporaryFailure { what })
+    }
+}

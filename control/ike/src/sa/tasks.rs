@@ -1,0 +1,129 @@
+//! What an established IKE SA has to ask of its peer, one request after the other.
+
+use core::time::Duration;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use pollux_abi::SaId;
+
+use crate::config::ChildConfig;
+use crate::event::DownReason;
+use crate::time::Instant;
+
+/// One thing to ask.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// A further Child SA.
+    CreateChild(Arc<ChildConfig>),
+    /// A new Child SA in place of this one.
+    RekeyChild(SaId),
+    /// This Child SA is deleted.
+    DeleteChild(SaId),
+    /// A new IKE SA in place of this one.
+    RekeyIke,
+    /// This IKE SA is deleted.
+    DeleteIke(DownReason),
+    /// The Child SA with this SPI of ours, which the peer made and we cannot use, is deleted.
+    Disown(pollux_abi::Spi),
+    /// Does the peer live?
+    Probe,
+}
+
+/// Tasks that wait for the window, and tasks that wait for their moment.
+#[derive(Debug, Default)]
+pub(crate) struct Tasks {
+    now: VecDeque<Task>,
+    later: Vec<(Instant, Task)>,
+}
+
+impl Tasks {
+    /// Appends a task, unless it waits already. Deleting the IKE SA comes before all else.
+    pub(crate) fn push(&mut self, task: Task) {
+        if self.now.contains(&task) || self.now.len() >= TASKS_MAX {
+            return;
+        }
+        self.later.retain(|(_, waiting)| *waiting != task);
+        match task {
+            Task::DeleteIke(_) => self.now.push_front(task),
+            _ => self.now.push_back(task),
+        }
+    }
+
+    /// Appends a task that waits for `at`.
+    pub(crate) fn push_later(&mut self, at: Instant, task: Task) {
+        let known = self.now.contains(&task) || self.later.iter().any(|(_, waiting)| *waiting == task);
+        if !known && self.later.len() < TASKS_MAX {
+            self.later.push((at, task));
+        }
+    }
+
+    /// The next task.
+    pub(crate) fn pop(&mut self) -> Option<Task> {
+        self.now.pop_front()
+    }
+
+    /// Moves tasks whose moment has come.
+    pub(crate) fn ripen(&mut self, now: Instant) {
+        let (due, later) = core::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
+        self.later = later;
+        let due: Vec<(Instant, Task)> = due;
+        for (_, task) in due {
+            self.push(task);
+        }
+    }
+
+    /// When the next task ripens.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.later.iter().map(|(at, _)| *at).min()
+    }
+
+    /// Takes over what a predecessor had still to do.
+    pub(crate) fn inherit(&mut self, from: Self) {
+        for task in from.now {
+            if !matches!(task, Task::DeleteIke(_) | Task::RekeyIke | Task::Probe) {
+                self.push(task);
+            }
+        }
+        for (at, task) in from.later {
+            self.push_later(at, task);
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// More than [`crate::config::Limits::children_max`] Child SAs can want at once.
+const TASKS_MAX: usize = 256;
+
+/// How long a request that the peer refused for now waits, and as much again at random (RFC 7296 §2.25).
+pub(crate) const AGAIN_AFTER: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_are_not_doubled_and_closing_comes_first() {
+        let mut tasks = Tasks::default();
+        tasks.push_later(Instant::from_nanos(5), Task::RekeyIke);
+        tasks.push(Task::RekeyChild(SaId(1)));
+        tasks.push(Task::RekeyChild(SaId(1)));
+        tasks.push(Task::DeleteIke(DownReason::Operator));
+        assert_eq!(tasks.deadline(), Some(Instant::from_nanos(5)));
+        tasks.ripen(Instant::from_nanos(5));
+        let all: Vec<Task> = core::iter::from_fn(|| tasks.pop()).collect();
+        assert_eq!(all, [Task::DeleteIke(DownReason::Operator), Task::RekeyChild(SaId(1)), Task::RekeyIke]);
+    }
+
+    #[test]
+    fn tasks_are_bounded() {
+        let mut tasks = Tasks::default();
+        for id in 0..10_000 {
+            tasks.push(Task::RekeyChild(SaId(id)));
+            tasks.push_later(Instant::from_nanos(id), Task::DeleteChild(SaId(id)));
+        }
+        assert_eq!((tasks.now.len(), tasks.later.len()), (TASKS_MAX, TASKS_MAX));
+    }
+}
