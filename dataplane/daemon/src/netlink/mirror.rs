@@ -108,6 +108,13 @@ impl Mirror {
         all
     }
 
+    /// Every address of the gateway with its interface, sorted.
+    pub fn addresses_by_link(&self) -> Vec<(IfIndex, IpAddr)> {
+        let mut all: Vec<(IfIndex, IpAddr)> = self.addresses.iter().copied().collect();
+        all.sort_unstable();
+        all
+    }
+
     /// Every neighbour with a link-layer address, or one that failed.
     pub fn neighbours(&self) -> impl Iterator<Item = &Neighbour> {
         self.neighbours.values()

@@ -1,0 +1,322 @@
+//! The housekeeping thread: everything that is not packets.
+//!
+//! ```text
+//!   netlink ──► network.rs ──► routes, neighbours, ports ──► workers, XDP maps, kernel locks
+//!   attach socket, ring ──► commands.rs ──► registry, policies ──► workers
+//!   statistics socket ──► queries.rs ──► counters
+//!   workers ──► neighbours in use, retired boxes, answers
+//! ```
+
+mod commands;
+mod network;
+mod queries;
+mod watch;
+
+use std::collections::VecDeque;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::signalfd::SignalFd;
+use pollux_abi::command::PolicySpec;
+use pollux_abi::{CoreId, Event};
+use pollux_config::Config;
+use pollux_config::api::Got;
+use pollux_ebpf::{IpNet, Steering};
+use pollux_esp::{EngineCounters, Explanation, SaCounterTable};
+use pollux_port::Umem;
+use pollux_shm::{Attachment, CheckpointFile, DataplaneRing, Listener, Welcome};
+use pollux_worker::housekeeping::{FromWorker, HouseEnd, Sleeper, ToWorker, Waker};
+use pollux_worker::stats::WorkerCounters;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use zeroize::Zeroize;
+
+use crate::device::Device;
+use crate::host_port::HostPort;
+use crate::locks::Locks;
+use crate::netlink::Rtnl;
+use crate::netlink::mirror::Mirror;
+use crate::query::QuerySocket;
+use crate::registry::Registry;
+use crate::setup::Started;
+use commands::Commit;
+
+/// A worker as the housekeeper sees it.
+pub struct WorkerLink {
+    house: HouseEnd,
+    waker: Waker,
+    counters: Arc<WorkerCounters>,
+    engine: Arc<EngineCounters>,
+    core: Option<CoreId>,
+    thread: Option<JoinHandle<()>>,
+    /// What found the worker's queue full, in order.
+    backlog: VecDeque<ToWorker>,
+    /// The watchdog has found it stalled and said so.
+    stalled: bool,
+    stalls: u64,
+}
+
+impl WorkerLink {
+    /// A worker whose thread has been started.
+    pub fn new(
+        house: HouseEnd,
+        waker: Waker,
+        counters: Arc<WorkerCounters>,
+        engine: Arc<EngineCounters>,
+        core: Option<CoreId>,
+        thread: JoinHandle<()>,
+    ) -> Self {
+        let thread = Some(thread);
+        Self {
+            house,
+            waker,
+            counters,
+            engine,
+            core,
+            thread,
+            backlog: VecDeque::new(),
+            stalled: false,
+            stalls: 0,
+        }
+    }
+
+    /// Sends a message, after those that wait already.
+    fn send(&mut self, message: ToWorker) {
+        self.backlog.push_back(message);
+        self.push();
+    }
+
+    /// Sends what waits, as far as there is room.
+    fn push(&mut self) {
+        let mut sent = false;
+        while let Some(message) = self.backlog.pop_front() {
+            match self.house.to_worker.push(message) {
+                Ok(()) => sent = true,
+                Err(rtrb::PushError::Full(message)) => {
+                    self.backlog.push_front(message);
+                    break;
+                }
+            }
+        }
+        if sent {
+            self.waker.wake();
+        }
+    }
+}
+
+/// What the housekeeper is made of; see [`crate::setup::bring_up`].
+pub struct Parts {
+    /// Tells this life from others.
+    pub instance: u64,
+    /// The workers.
+    pub started: Started,
+    /// The configuration.
+    pub config: Config,
+    /// For requests to the kernel.
+    pub rtnl: Rtnl,
+    /// The kernel's network state.
+    pub mirror: Mirror,
+    /// The XDP program.
+    pub steering: Steering,
+    /// The ports.
+    pub devices: Vec<Device>,
+    /// `pollux0`.
+    pub host: Option<HostPort>,
+    /// The packets' memory.
+    pub umem: Umem,
+    /// The counter file.
+    pub checkpoints: CheckpointFile,
+    /// Where control attaches.
+    pub listener: Listener,
+    /// Where the operator asks.
+    pub queries: QuerySocket,
+    /// What control is told.
+    pub welcome: Welcome,
+    /// Asked and got.
+    pub got: Vec<Got>,
+}
+
+/// The housekeeper.
+pub struct House {
+    instance: u64,
+    since: Instant,
+    config: Config,
+    rtnl: Rtnl,
+    mirror: Mirror,
+    steering: Steering,
+    locks: Locks,
+    devices: Vec<Device>,
+    host: Option<HostPort>,
+    umem: Umem,
+    checkpoints: CheckpointFile,
+    listener: Listener,
+    queries: Option<QuerySocket>,
+    welcome: Welcome,
+    got: Vec<Got>,
+    workers: Vec<WorkerLink>,
+    sleeper: Sleeper,
+    sa_counters: Arc<SaCounterTable>,
+    aead: &'static str,
+    registry: Registry,
+    /// The list in force.
+    policies: Vec<PolicySpec>,
+    /// The list that control is making.
+    next_policies: Option<Vec<PolicySpec>>,
+    commit: Option<Commit>,
+    /// The pairs that the XDP program and the locks hold.
+    pairs: Vec<(IpNet, IpNet)>,
+    attachment: Option<Attachment>,
+    ring: Option<DataplaneRing>,
+    /// Events that found the ring full.
+    events: VecDeque<Event>,
+    explained: Option<Explanation>,
+    stopping: bool,
+}
+
+/// How long the housekeeper sleeps at most: the watchdog's pace.
+const NAP: Duration = Duration::from_millis(50);
+
+impl House {
+    /// A housekeeper that has told its workers nothing yet.
+    pub fn new(parts: Parts) -> Self {
+        let Started { workers, sleeper, sa_counters, aead } = parts.started;
+        let mut house = Self {
+            instance: parts.instance,
+            since: Instant::now(),
+            config: parts.config,
+            rtnl: parts.rtnl,
+            mirror: parts.mirror,
+            steering: parts.steering,
+            locks: Locks::default(),
+            devices: parts.devices,
+            host: parts.host,
+            umem: parts.umem,
+            checkpoints: parts.checkpoints,
+            listener: parts.listener,
+            queries: Some(parts.queries),
+            welcome: parts.welcome,
+            got: parts.got,
+            workers,
+            sleeper,
+            sa_counters,
+            aead,
+            registry: Registry::default(),
+            policies: Vec::new(),
+            next_policies: None,
+            commit: None,
+            pairs: Vec::new(),
+            attachment: None,
+            ring: None,
+            events: VecDeque::new(),
+            explained: None,
+            stopping: false,
+        };
+        house.tell_everything();
+        house
+    }
+
+    /// What was asked for and what was got, for the operator.
+    pub fn got(&self) -> &[Got] {
+        &self.got
+    }
+
+    /// Keeps house until a signal or the operator says stop; then stops the workers. The XDP program, the
+    /// kernel routes and `pollux0` stay: what is protected stays closed in.
+    pub fn run(mut self, signals: &SignalFd) {
+        while !self.stopping {
+            self.sleep(signals);
+            while let Ok(Some(signal)) = signals.read_signal() {
+                tracing::info!(signal = signal.ssi_signo, "stopping");
+                self.stopping = true;
+            }
+            self.hear_workers();
+            self.follow_network();
+            self.attend_control();
+            self.read_commands();
+            self.answer_queries();
+            self.watch_workers();
+            for worker in &mut self.workers {
+                worker.push();
+            }
+        }
+        self.stop_workers();
+    }
+
+    fn sleep(&mut self, signals: &SignalFd) {
+        self.sleeper.prepare();
+        let ring_sleeps = self.ring.as_mut().is_none_or(|ring| ring.commands.prepare_sleep());
+        let quiet = self.workers.iter().all(|worker| worker.house.from_worker.is_empty());
+        if ring_sleeps && quiet {
+            let mut set = vec![
+                PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.sleeper.as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.mirror.follower().as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
+            ];
+            if let Some(attachment) = &self.attachment {
+                set.push(PollFd::from_borrowed_fd(attachment.as_fd(), PollFlags::RDHUP));
+            }
+            if let Some(ring) = &self.ring {
+                set.push(PollFd::from_borrowed_fd(ring.bell.as_fd(), PollFlags::IN));
+            }
+            for (fd, writes) in self.queries.iter().flat_map(QuerySocket::fds) {
+                let write = if writes { PollFlags::OUT } else { PollFlags::empty() };
+                set.push(PollFd::from_borrowed_fd(fd, PollFlags::IN | write));
+            }
+            let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(NAP.subsec_nanos()) };
+            // A signal ends the nap early, which is as good as a time-out.
+            let _ = poll(&mut set, Some(&timeout));
+        }
+        self.sleeper.awake();
+        if let Some(ring) = self.ring.as_mut() {
+            ring.commands.awake();
+            ring.bell.quiet();
+        }
+    }
+
+    /// Takes in what the workers have sent.
+    fn hear_workers(&mut self) {
+        for at in 0..self.workers.len() {
+            while let Ok(message) = self.workers[at].house.from_worker.pop() {
+                match message {
+                    FromWorker::Use(key) => self.use_neighbour(&key),
+                    FromWorker::RetiredPolicies(policies) => {
+                        drop(policies);
+                        self.note_policies_in_force();
+                    }
+                    // The others are freed here, where it costs no packet.
+                    FromWorker::RetiredFib(_) | FromWorker::RetiredRing(_) => {}
+                    FromWorker::RetiredPort(slot, port) => {
+                        drop(port);
+                        self.note_port_closed(slot);
+                    }
+                    FromWorker::RingBroken => self.let_control_go("its ring makes no sense any more"),
+                    FromWorker::Explained(_, explanation) => self.explained = Some(explanation),
+                }
+            }
+        }
+    }
+
+    fn stop_workers(&mut self) {
+        for worker in &mut self.workers {
+            worker.send(ToWorker::Stop);
+        }
+        for (worker, id) in self.workers.iter_mut().zip(0u16..) {
+            if let Some(thread) = worker.thread.take()
+                && thread.join().is_err()
+            {
+                tracing::error!(worker = id, "worker-panicked");
+            }
+        }
+        if let Err(error) = self.checkpoints.sync() {
+            tracing::error!(%error, "counter-file-not-synchronised");
+        }
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        self.welcome.fingerprint_key.zeroize();
+    }
+}

@@ -1,0 +1,91 @@
+//! `pollux-dataplane`: the process that touches packets.
+#![forbid(unsafe_code)]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use pollux_dataplane::{down, setup};
+use tracing_subscriber::EnvFilter;
+
+/// The data plane of Pollux: AF_XDP workers that do ESP.
+///
+/// It runs until it is told to stop by SIGTERM, SIGINT or `pollux down`. After any end but the last, what
+/// is protected stays shut: the XDP program drops it, and the kernel's routes for it lead nowhere.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_help = "Examples:
+  pollux-dataplane --config /etc/pollux/pollux.toml
+  pollux-dataplane --config /etc/pollux/pollux.toml --check
+  pollux-dataplane --config /etc/pollux/pollux.toml down"
+)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long, global = true, default_value = "/etc/pollux/pollux.toml")]
+    config: PathBuf,
+    /// Read the configuration, say what is wrong with it, and end.
+    #[arg(long)]
+    check: bool,
+    #[command(subcommand)]
+    command: Option<Verb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Stop a running data plane and remove XDP program, kernel routes, pollux0 and bpffs.
+    Down,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let config = match pollux_config::load(&arguments.config) {
+        Ok(config) => config,
+        Err(problems) => {
+            eprintln!("{problems}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if arguments.check {
+        println!("{}: no mistakes found", arguments.config.display());
+        return ExitCode::SUCCESS;
+    }
+    let filter = EnvFilter::try_new(&config.dataplane.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let done = match arguments.command {
+        Some(Verb::Down) => down::down(&config),
+        None => serve(config),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("pollux-dataplane: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(config: pollux_config::Config) -> Result<()> {
+    // Blocked before any thread exists, so that all of them inherit it and the housekeeper alone hears.
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGTERM);
+    mask.add(Signal::SIGINT);
+    mask.thread_block().context("blocking signals")?;
+    let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
+        .context("opening the signal descriptor")?;
+    let house = setup::bring_up(config)?;
+    for got in house.got() {
+        println!(
+            "{}: asked {}, got {}",
+            got.what,
+            if got.asked.is_empty() { "nothing" } else { &got.asked },
+            got.got
+        );
+    }
+    println!("ready");
+    house.run(&signals);
+    Ok(())
+}

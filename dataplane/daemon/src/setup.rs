@@ -1,0 +1,432 @@
+//! Bring-up: from a configuration to running workers, with what was got beside what was asked.
+
+use std::io::{self, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use pollux_abi::layout::SPI_INDEX_WIDTH_MAX;
+use pollux_abi::{CoreId, WorkerId};
+use pollux_aead::{EngineChoice, EngineError};
+use pollux_config::api::Got;
+use pollux_config::{Config, IdleMode};
+use pollux_ebpf::{Capacity, Role, SteerError, Steering, bpffs};
+use pollux_esp::{Engine, EngineConfig, EngineCounters, SaCounterTable};
+use pollux_packet::PortSlot;
+use pollux_port::{Umem, UmemConfig, UmemError, XskError};
+use pollux_shm::{CheckpointError, CheckpointFile, HandshakeError, Listener, Welcome};
+use pollux_worker::handover::{Handover, mesh};
+use pollux_worker::housekeeping::{BoxedPort, Sleeper, Waker, channel, waker};
+use pollux_worker::stats::{PORTS_MAX, WorkerCounters};
+use pollux_worker::{Idle, PortEntry, Worker, WorkerParts};
+use rustix::io::Errno;
+use thiserror::Error;
+
+use crate::affinity;
+use crate::device::Device;
+use crate::host_port::{self, HostPort, HostPortError};
+use crate::house::{House, Parts, WorkerLink};
+use crate::locks::TABLES;
+use crate::namespace::{self, NamespaceError};
+use crate::netlink::mirror::Mirror;
+use crate::netlink::{NetlinkError, Rtnl};
+use crate::query::{QueryError, QuerySocket};
+
+/// Why the data plane did not come up. Each says what, where and what mends it.
+#[derive(Debug, Error)]
+pub enum SetupError {
+    /// A folder or file.
+    #[error("{path}: {source}")]
+    File {
+        /// Which.
+        path: String,
+        /// With what.
+        #[source]
+        source: io::Error,
+    },
+    /// No such interface.
+    #[error("interface {name} ({side}): there is none of this name{place}; create it, or mend [dataplane]")]
+    NoInterface {
+        /// Its name.
+        name: String,
+        /// `wan` or `lan`.
+        side: Role,
+        /// In which namespace.
+        place: String,
+    },
+    /// Too few queues.
+    #[error(
+        "interface {name} has {has} receive queues, [dataplane] queues asks for {wants}; ethtool -L {name} combined {wants}"
+    )]
+    Queues {
+        /// Its name.
+        name: String,
+        /// How many it has.
+        has: u32,
+        /// How many are asked for.
+        wants: u16,
+    },
+    /// More interfaces than a worker has ports.
+    #[error("{count} interfaces are more than the {max} that a worker can have")]
+    Interfaces {
+        /// Asked for.
+        count: usize,
+        /// Most.
+        max: usize,
+    },
+    /// A socket was closed while it was being set up.
+    #[error("a socket closed while it was set up")]
+    Closed,
+    /// No thread.
+    #[error("worker {worker}: no thread: {source}")]
+    Thread {
+        /// Which worker.
+        worker: u16,
+        /// With what.
+        #[source]
+        source: io::Error,
+    },
+    /// A bell.
+    #[error("a wake-up socket: {0}")]
+    Bell(#[from] Errno),
+    /// The network namespace.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// Netlink.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// `pollux0`.
+    #[error(transparent)]
+    HostPort(#[from] HostPortError),
+    /// The XDP program.
+    #[error(transparent)]
+    Steer(#[from] SteerError),
+    /// The packets' memory.
+    #[error(transparent)]
+    Umem(#[from] UmemError),
+    /// An AF_XDP socket.
+    #[error(transparent)]
+    Xsk(#[from] XskError),
+    /// The cipher.
+    #[error("[dataplane] aead: {0}")]
+    Aead(#[from] EngineError),
+    /// The ESP engine.
+    #[error(transparent)]
+    Engine(#[from] pollux_esp::EngineError),
+    /// The counter file.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The attach socket.
+    #[error(transparent)]
+    Attach(#[from] HandshakeError),
+    /// The statistics socket.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+}
+
+/// Brings everything up in the calling thread, which becomes the housekeeper.
+///
+/// The order matters. The bpffs is mounted before the network namespace is entered; sockets are in the map
+/// before the program is attached; workers run before control can attach.
+pub fn bring_up(config: Config) -> Result<House, SetupError> {
+    let mut got = Vec::new();
+    for folder in [&config.paths.run_dir, &config.paths.state_dir] {
+        std::fs::create_dir_all(folder).map_err(|source| file_error(folder, source))?;
+    }
+    let queries = QuerySocket::bind(&config.paths.dataplane_socket())?;
+    let listener = Listener::bind(&config.paths.attach_socket(), config.dataplane.control_uid)?;
+    let checkpoints = CheckpointFile::open(&config.paths.counter_file())?;
+    let pin_dir = bpffs::mount_own(&config.paths.run_dir)?;
+    if let Some(netns) = &config.dataplane.netns {
+        namespace::enter(netns)?;
+    }
+    let mut rtnl = Rtnl::open()?;
+    let mut devices = devices(&config)?;
+    let host = host_port(&config, &mut rtnl, &mut got)?;
+    let mirror = Mirror::open(TABLES)?;
+    let mut steering = Steering::open(&pin_dir, Capacity::default())?;
+    steering.set_local_addrs(&mirror.addresses())?;
+
+    let workers = config.dataplane.queues;
+    let umem = Umem::new(UmemConfig {
+        frames: config.dataplane.frames_per_worker * u32::from(workers),
+        frame_len: config.dataplane.frame_len,
+        huge_pages: config.dataplane.huge_pages,
+    })?;
+    report_umem(&umem, &mut got);
+    let mut columns: Vec<Vec<BoxedPort>> = Vec::new();
+    for device in &mut devices {
+        columns.push(bind(device, &mirror, &umem, &mut steering, &config)?);
+        report_device(device, &config, &mut got);
+    }
+    if let (Some(host), Some(device)) = (&host, devices.iter_mut().find(|device| device.role == Role::Host)) {
+        device.peer = Some(host.kernel.mac);
+    }
+    let started = start_workers(&config, &umem, &devices, columns, checkpoints.checkpoints(), &mut got)?;
+    let welcome = Welcome {
+        workers,
+        spi_index_width: index_width(&config),
+        sa_capacity: config.dataplane.sa_capacity,
+        fingerprint_key: random()?,
+    };
+    Ok(House::new(Parts {
+        instance: u64::from_le_bytes(random()?),
+        started,
+        config,
+        rtnl,
+        mirror,
+        steering,
+        devices,
+        host,
+        umem,
+        checkpoints,
+        listener,
+        queries,
+        welcome,
+        got,
+    }))
+}
+
+fn file_error(path: &Path, source: io::Error) -> SetupError {
+    SetupError::File { path: path.display().to_string(), source }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], SetupError> {
+    let path = Path::new("/dev/urandom");
+    let mut octets = [0; N];
+    std::fs::File::open(path)
+        .and_then(|mut file| file.read_exact(&mut octets))
+        .map_err(|source| file_error(path, source))?;
+    Ok(octets)
+}
+
+/// Bits of table index in our SPIs: as few as the table needs.
+fn index_width(config: &Config) -> u32 {
+    config.dataplane.sa_capacity.next_power_of_two().trailing_zeros().clamp(1, SPI_INDEX_WIDTH_MAX)
+}
+
+fn devices(config: &Config) -> Result<Vec<Device>, SetupError> {
+    let wan = config.dataplane.wan.iter().map(|name| (name.as_str(), Role::Wan));
+    let lan = config.dataplane.lan.iter().map(|name| (name.as_str(), Role::Lan));
+    let host = config.dataplane.host_port.then_some((host_port::OUR_END, Role::Host));
+    let all: Vec<_> = wan.chain(lan).chain(host).collect();
+    if all.len() > PORTS_MAX {
+        return Err(SetupError::Interfaces { count: all.len(), max: PORTS_MAX });
+    }
+    Ok(all.into_iter().zip(0..).map(|((name, role), slot)| Device::new(PortSlot(slot), name, role)).collect())
+}
+
+/// Makes `pollux0`, as wide as the widest port, so that whatever a tunnel brings fits.
+fn host_port(config: &Config, rtnl: &mut Rtnl, got: &mut Vec<Got>) -> Result<Option<HostPort>, SetupError> {
+    if !config.dataplane.host_port {
+        return Ok(None);
+    }
+    let links = rtnl.links()?;
+    let ports = config.dataplane.wan.iter().chain(&config.dataplane.lan);
+    let mtu = ports
+        .filter_map(|name| links.iter().find(|link| &link.name == name))
+        .map(|link| link.mtu)
+        .max()
+        .unwrap_or(1500);
+    let host = HostPort::ensure(rtnl, u32::from(config.dataplane.queues), mtu)?;
+    got.push(Got {
+        what: "host port".to_owned(),
+        asked: format!("{}, MTU {mtu}", host_port::NAME),
+        got: if host.remarks.is_empty() {
+            format!("{} (ifindex {})", host_port::NAME, host.kernel.index)
+        } else {
+            format!("{} (ifindex {}), but {}", host_port::NAME, host.kernel.index, host.remarks.join(", "))
+        },
+    });
+    Ok(Some(host))
+}
+
+fn bind(
+    device: &mut Device,
+    mirror: &Mirror,
+    umem: &Umem,
+    steering: &mut Steering,
+    config: &Config,
+) -> Result<Vec<BoxedPort>, SetupError> {
+    let Some(link) = mirror.link_named(&device.name).cloned() else {
+        let place =
+            config.dataplane.netns.as_ref().map_or(String::new(), |netns| format!(" in namespace {netns}"));
+        return Err(SetupError::NoInterface { name: device.name.clone(), side: device.role, place });
+    };
+    let wants = config.dataplane.queues;
+    if link.queues < u32::from(wants) {
+        return Err(SetupError::Queues { name: link.name, has: link.queues, wants });
+    }
+    device.bind(link, umem, steering, &config.dataplane)
+}
+
+/// Everything about a worker that only its thread needs.
+struct Making {
+    ports: Vec<PortEntry>,
+    handover: Handover,
+    sleeper: Sleeper,
+    core: Option<CoreId>,
+}
+
+/// The workers as the housekeeper sees them, and its own sleeper.
+pub struct Started {
+    /// By worker id.
+    pub workers: Vec<WorkerLink>,
+    /// What wakes the housekeeper.
+    pub sleeper: Sleeper,
+    /// Counters of all SAs.
+    pub sa_counters: Arc<SaCounterTable>,
+    /// The cipher kernel's name.
+    pub aead: &'static str,
+}
+
+fn start_workers(
+    config: &Config,
+    umem: &Umem,
+    devices: &[Device],
+    columns: Vec<Vec<BoxedPort>>,
+    checkpoints: &'static [pollux_abi::Checkpoint],
+    got: &mut Vec<Got>,
+) -> Result<Started, SetupError> {
+    let dataplane = &config.dataplane;
+    let choice: EngineChoice = dataplane.aead.parse()?;
+    let aead = pollux_aead::Engine::select(choice)?;
+    got.push(Got { what: "aead".to_owned(), asked: dataplane.aead.clone(), got: aead.name().to_owned() });
+    got.push(Got { what: "cpu features".to_owned(), asked: String::new(), got: cpu_features() });
+    let allowed = affinity::allowed_cores().unwrap_or_default();
+    let cores = affinity::choose(dataplane.queues, &dataplane.cores, &allowed);
+    let sa_counters = Arc::new(SaCounterTable::new(dataplane.sa_capacity));
+    let (house_sleeper, house_waker) = waker()?;
+    let (sleepers, wakers): (Vec<Sleeper>, Vec<Waker>) =
+        (0..dataplane.queues).map(|_| waker()).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    let meshes = mesh(&wakers, dataplane.frames_per_worker)?;
+    let mut columns: Vec<_> = columns.into_iter().map(Vec::into_iter).collect();
+    let mut links = Vec::new();
+    let makings = sleepers.into_iter().zip(meshes).zip(wakers);
+    for (((sleeper, handover), waker), id) in makings.zip(0u16..) {
+        let ports = devices.iter().zip(&mut columns).map(|(device, column)| {
+            PortEntry::new(column.next(), packet_role(device.role), device.facts(dataplane.frame_len))
+        });
+        let core = cores.get(usize::from(id)).copied();
+        let making = Making { ports: ports.collect(), handover, sleeper, core };
+        let engine_counters = Arc::new(EngineCounters::default());
+        let counters = Arc::new(WorkerCounters::default());
+        let (house, end) = channel(house_waker.try_clone()?);
+        let engine = Engine::new(EngineConfig {
+            worker: WorkerId(id),
+            workers: dataplane.queues,
+            spi_index_width: index_width(config),
+            sa_capacity: dataplane.sa_capacity,
+            window_packets_total: WINDOW_PACKETS_TOTAL,
+            aead,
+            sa_counters: Arc::clone(&sa_counters),
+            counters: Arc::clone(&engine_counters),
+            checkpoints,
+        })?;
+        let worker = Worker::new(WorkerParts {
+            engine,
+            pool: umem.pool(dataplane.frames_per_worker)?,
+            ports: making.ports,
+            handover: making.handover,
+            house: end,
+            sleeper: making.sleeper,
+            counters: Arc::clone(&counters),
+            stale_ns: u64::try_from(dataplane.stale.as_nanos()).unwrap_or(u64::MAX),
+            sa_capacity: dataplane.sa_capacity,
+        });
+        report_core(id, making.core, &dataplane.cores, got);
+        let thread = spawn(worker, id, making.core, idle(config))?;
+        links.push(WorkerLink::new(house, waker, counters, engine_counters, making.core, thread));
+    }
+    Ok(Started { workers: links, sleeper: house_sleeper, sa_counters, aead: aead.name() })
+}
+
+/// Packets that all replay windows of a worker span together: 10,000 SAs with a window of 1,024, and as
+/// much again; two megabits of memory each.
+const WINDOW_PACKETS_TOTAL: u64 = 16 << 20;
+
+fn spawn(
+    mut worker: Worker,
+    id: u16,
+    core: Option<CoreId>,
+    idle: Idle,
+) -> Result<std::thread::JoinHandle<()>, SetupError> {
+    let body = move || {
+        if let Some(core) = core
+            && let Err(error) = affinity::pin(core)
+        {
+            tracing::warn!(worker = id, core = core.0, %error, "worker-not-pinned");
+        }
+        worker.run(idle);
+    };
+    std::thread::Builder::new()
+        .name(format!("worker-{id}"))
+        .spawn(body)
+        .map_err(|source| SetupError::Thread { worker: id, source })
+}
+
+fn idle(config: &Config) -> Idle {
+    match config.dataplane.idle {
+        IdleMode::Spin => Idle::Spin,
+        IdleMode::Adaptive => {
+            Idle::Adaptive { spin_ns: u64::try_from(config.dataplane.spin.as_nanos()).unwrap_or(u64::MAX) }
+        }
+    }
+}
+
+/// The two crates' words for the same thing.
+pub fn packet_role(role: Role) -> pollux_packet::Role {
+    match role {
+        Role::Wan => pollux_packet::Role::Wan,
+        Role::Lan => pollux_packet::Role::Lan,
+        Role::Host => pollux_packet::Role::Host,
+    }
+}
+
+fn report_umem(umem: &Umem, got: &mut Vec<Got>) {
+    let info = umem.info();
+    let asked = format!("{:?}", info.pages.asked);
+    got.push(Got { what: "huge pages".to_owned(), asked, got: info.to_string() });
+}
+
+fn report_device(device: &Device, config: &Config, got: &mut Vec<Got>) {
+    if let Some(attached) = &device.attached {
+        let reason = attached.reason.as_ref().map_or(String::new(), |reason| format!(" because {reason}"));
+        let again = if attached.reused_link { ", replaced without a gap" } else { "" };
+        got.push(Got {
+            what: format!("xdp {}", device.name),
+            asked: format!("{:?}", config.dataplane.xdp).to_lowercase(),
+            got: format!("{}{reason}{again}", attached.mode),
+        });
+    }
+    for socket in &device.sockets {
+        let asked = socket.copy_mode.as_ref().map_or(String::new(), |mode| mode.asked.to_string());
+        got.push(Got {
+            what: format!("socket {} queue {}", device.name, socket.queue),
+            asked,
+            got: socket.to_string(),
+        });
+    }
+}
+
+fn report_core(id: u16, core: Option<CoreId>, configured: &[u32], got: &mut Vec<Got>) {
+    let asked = configured.get(usize::from(id)).map_or_else(|| "any".to_owned(), u32::to_string);
+    let is = core.map_or_else(
+        || "not pinned".to_owned(),
+        |core| {
+            let node =
+                affinity::numa_node(core).map_or_else(|| "unknown".to_owned(), |node| node.to_string());
+            format!("core {core}, NUMA node {node}")
+        },
+    );
+    got.push(Got { what: format!("core of worker {id}"), asked, got: is });
+}
+
+/// What of the CPU concerns us, as `/proc/cpuinfo` spells it.
+fn cpu_features() -> String {
+    let wanted =
+        ["aes", "pclmulqdq", "ssse3", "avx2", "vaes", "vpclmulqdq", "avx512f", "avx512bw", "avx512vl"];
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let flags = text.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let has: Vec<&str> = flags.split_whitespace().filter(|flag| wanted.contains(flag)).collect();
+    if has.is_empty() { "none of ours".to_owned() } else { has.join(" ") }
+}
