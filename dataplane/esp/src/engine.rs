@@ -3,15 +3,21 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use pollux_abi::command::{CommandError, Direction};
-use pollux_abi::{Checkpoint, Command, DropReason, Event, SaIndex, WorkerId};
-use pollux_packet::{Burst, Class, Flow};
+use pollux_abi::command::{CommandError, Direction, SaSpec};
+use pollux_abi::event::LimitKind;
+use pollux_abi::layout::SPI_INDEX_WIDTH_MAX;
+use pollux_abi::{Checkpoint, Command, DropReason, Event, PolicyId, Reqid, SaIndex, WorkerId};
+use pollux_packet::{Burst, Flow, Meta, Packet, Verdict, icmp};
 use thiserror::Error;
 
 use crate::counters::{EngineCounters, SaCounterTable};
 use crate::event::EventQueue;
-use crate::explain::{Explanation, Outcome};
+use crate::explain::{self, Explanation};
+use crate::limit::{ErrorLimit, EventLimit};
 use crate::policy::CompiledPolicies;
+use crate::replay::WindowArena;
+use crate::sa::{Reached, SaTable, flag, place};
+use crate::{apply, icmp_error, inbound, outbound};
 
 /// What an engine is made of.
 #[derive(Debug)]
@@ -62,9 +68,22 @@ pub enum EngineError {
 /// All ESP state of one worker. See the crate's documentation for how the calls follow each other.
 #[derive(Debug)]
 pub struct Engine {
-    worker: WorkerId,
-    counters: Arc<EngineCounters>,
-    policies: Box<CompiledPolicies>,
+    pub(crate) worker: WorkerId,
+    pub(crate) workers: u16,
+    pub(crate) aead: pollux_aead::Engine,
+    pub(crate) sas: SaTable,
+    pub(crate) windows: WindowArena,
+    pub(crate) policies: Box<CompiledPolicies>,
+    pub(crate) sa_counters: Arc<SaCounterTable>,
+    pub(crate) counters: Arc<EngineCounters>,
+    pub(crate) checkpoints: &'static [Checkpoint],
+    pub(crate) unknown_spis: EventLimit<(u32, u128)>,
+    pub(crate) wanted: EventLimit<PolicyId>,
+    pub(crate) errors: ErrorLimit,
+    pub(crate) error_source_v4: Option<u128>,
+    pub(crate) error_source_v6: Option<u128>,
+    /// The next IPv4 identification of an outer packet that may be fragmented.
+    pub(crate) next_identification: u16,
     events: EventQueue,
 }
 
@@ -74,14 +93,31 @@ impl Engine {
     /// # Errors
     /// Sizes that do not fit each other.
     pub fn new(config: EngineConfig) -> Result<Self, EngineError> {
-        let max = pollux_abi::layout::SPI_INDEX_WIDTH_MAX;
-        if config.spi_index_width > max {
-            return Err(EngineError::IndexWidth { width: config.spi_index_width, max });
+        let (width, capacity) = (config.spi_index_width, config.sa_capacity);
+        let (max, counters) = (SPI_INDEX_WIDTH_MAX, config.sa_counters.capacity());
+        if width > max {
+            return Err(EngineError::IndexWidth { width, max });
+        }
+        if capacity > 1 << width || capacity as usize > counters {
+            return Err(EngineError::Capacity { capacity, width, counters });
         }
         Ok(Self {
             worker: config.worker,
-            counters: config.counters,
+            workers: config.workers,
+            aead: config.aead,
+            sas: SaTable::new(capacity, width),
+            windows: WindowArena::new(config.window_packets_total),
             policies: Box::default(),
+            sa_counters: config.sa_counters,
+            counters: config.counters,
+            checkpoints: config.checkpoints,
+            unknown_spis: EventLimit::new(),
+            wanted: EventLimit::new(),
+            errors: ErrorLimit::new(),
+            error_source_v4: None,
+            error_source_v6: None,
+            // Workers start far apart: they may share a pair of outer addresses.
+            next_identification: config.worker.0.wrapping_mul(1 << 10),
             events: EventQueue::default(),
         })
     }
@@ -93,38 +129,36 @@ impl Engine {
 
     /// Turns the burst's ESP packets into inner packets: verdict `Forward`, `data()` and `Meta` of the inner
     /// packet. Others end as `Drop` or `HandOver`; what is not ESP stays pending.
-    pub fn inbound(&mut self, _now_ns: u64, burst: &mut Burst) {
-        for meta in
-            burst.metas_mut().iter_mut().filter(|meta| meta.is_pending() && meta.class != Class::Plain)
-        {
-            meta.drop_for(DropReason::UnknownSpi);
-        }
+    pub fn inbound(&mut self, now_ns: u64, burst: &mut Burst) {
+        inbound::run(self, now_ns, burst);
     }
 
-    /// As [`Self::inbound`], for ESP packets that another worker handed over.
+    /// As [`Self::inbound`], for ESP packets that another worker handed over. What belongs to yet another
+    /// worker by now is dropped as `HandoverLoop`.
     pub fn inbound_owned(&mut self, now_ns: u64, burst: &mut Burst) {
-        self.inbound(now_ns, burst);
+        for meta in burst.metas_mut() {
+            meta.handed_over = true;
+            meta.verdict = Verdict::Pending;
+        }
+        inbound::run(self, now_ns, burst);
     }
 
     /// Judges what is pending and came in clear from outside (RFC 4301 §5.2): `ClearForProtected`,
     /// `InPolicyDiscard` or `NotOurs`, or `Bypass` where a policy says so.
     pub fn inbound_clear(&mut self, burst: &mut Burst) {
-        for meta in burst.metas_mut().iter_mut().filter(|meta| meta.is_pending()) {
-            meta.drop_for(DropReason::NotOurs);
-        }
+        inbound::judge_clear(self, burst);
     }
 
     /// Turns pending packets from inside into ESP with its outer IP header, no link header: verdict
-    /// `Forward`, `Meta` of the outer packet. Or `Bypass`, `HandOver`, `Fragment`, `Reply`, `Drop`.
-    pub fn outbound(&mut self, _now_ns: u64, burst: &mut Burst) {
-        for meta in burst.metas_mut().iter_mut().filter(|meta| meta.is_pending()) {
-            meta.drop_for(DropReason::NoPolicy);
-        }
+    /// `Forward`, `Meta` of the outer packet. Or `Bypass`, `HandOver`, `Fragment` (see
+    /// [`crate::fragment::split`]), `Reply`, `Drop`.
+    pub fn outbound(&mut self, now_ns: u64, burst: &mut Burst) {
+        outbound::run(self, now_ns, burst);
     }
 
     /// As [`Self::outbound`], for packets whose SA another worker chose and that belongs to this one.
     pub fn outbound_owned(&mut self, now_ns: u64, burst: &mut Burst) {
-        self.outbound(now_ns, burst);
+        outbound::run_owned(self, now_ns, burst);
     }
 
     /// Carries out `SaAdd`, `SaReplace`, `SaRoute`, `SaDelete` or `Barrier`.
@@ -132,15 +166,15 @@ impl Engine {
     /// # Errors
     /// Why it was refused; then nothing has changed.
     pub fn apply(&mut self, _now_ns: u64, command: Command) -> Result<u32, CommandError> {
-        match command {
-            Command::Barrier => Ok(0),
-            _ => Err(CommandError::Kind),
-        }
+        apply::apply(self, command)
     }
 
     /// Puts other policies in force and gives back the old ones, to be dropped on another thread.
     #[must_use = "the old policies are to be freed elsewhere"]
-    pub fn install_policies(&mut self, policies: Box<CompiledPolicies>) -> Box<CompiledPolicies> {
+    pub fn install_policies(&mut self, mut policies: Box<CompiledPolicies>) -> Box<CompiledPolicies> {
+        for bundle in &mut policies.bundles {
+            bundle.newest = self.sas.newest(bundle.reqid);
+        }
         std::mem::replace(&mut self.policies, policies)
     }
 
@@ -150,20 +184,132 @@ impl Engine {
     }
 
     /// Sets the path MTU of an outbound SA, of the outer packet; false where no such SA is here.
-    pub fn set_mtu(&mut self, _sa: SaIndex, _mtu: u16) -> bool {
-        false
+    pub fn set_mtu(&mut self, sa: SaIndex, mtu: u16) -> bool {
+        match self.sas.outbound.owned_mut(sa) {
+            Some((_, sa)) => {
+                sa.set_mtu(mtu);
+                true
+            }
+            None => false,
+        }
     }
 
-    /// The outbound SAs that this worker owns and the outer address each sends to.
+    /// The outbound SAs that this worker owns and the outer address each sends to: who knows routes sets
+    /// their path MTU.
     pub fn outbound_remotes(&self) -> impl Iterator<Item = (SaIndex, IpAddr)> {
-        std::iter::empty()
+        let half = &self.sas.outbound;
+        (0..)
+            .map(SaIndex)
+            .zip(half.slots.iter().zip(&half.hot))
+            .filter(|(_, (slot, _))| slot.owned)
+            .map(|(index, (_, sa))| (index, Flow::between(sa.version, sa.local, sa.remote, 0).destination()))
     }
 
     /// Which address ICMP errors to inside senders come from, one per family. Without one, none are sent.
-    pub fn set_error_source(&mut self, _source: IpAddr) {}
+    pub fn set_error_source(&mut self, source: IpAddr) {
+        match source {
+            IpAddr::V4(_) => self.error_source_v4 = Some(Flow::bits(source)),
+            IpAddr::V6(_) => self.error_source_v6 = Some(Flow::bits(source)),
+        }
+    }
+
+    /// Answers a packet that can't be forwarded in clear with an ICMP error in its own frame: verdict
+    /// `Reply`, or `Drop` where no error may be sent. The engine does this itself for what it encrypts.
+    pub fn answer(
+        &mut self,
+        now_ns: u64,
+        packet: &mut Packet,
+        meta: &mut Meta,
+        error: icmp::Error,
+        reason: DropReason,
+    ) {
+        icmp_error::answer(self, now_ns, packet, meta, error, reason);
+    }
 
     /// What would become of a packet of `flow`: which policy, SA or drop reason.
-    pub fn explain(&self, _flow: &Flow, _direction: Direction) -> Explanation {
-        Explanation { policy: None, sa: None, outcome: Outcome::Dropped(DropReason::NoPolicy) }
+    pub fn explain(&self, flow: &Flow, direction: Direction) -> Explanation {
+        explain::explain(self, flow, direction)
+    }
+
+    /// The slot of the counter file that `spec` names.
+    pub(crate) fn checkpoint(&self, spec: &SaSpec) -> Option<&'static Checkpoint> {
+        self.checkpoints.get(spec.checkpoint? as usize)
+    }
+
+    /// Tells the policies which outbound SA of a reqid is the newest.
+    pub(crate) fn refresh_bundle(&mut self, direction: Direction, reqid: Reqid) {
+        if direction == Direction::Outbound {
+            let newest = self.sas.newest(reqid);
+            if let Some(bundle) = self.policies.bundle_mut(reqid) {
+                bundle.newest = newest;
+            }
+        }
+    }
+
+    /// Queues an event; a full queue loses it, counted.
+    pub(crate) fn tell(&mut self, event: Event) -> bool {
+        let told = self.events.push(event);
+        self.counters.events_lost.add(u64::from(!told));
+        told
+    }
+
+    /// Tells of an inbound SA's first packet, once the queue takes it.
+    #[cold]
+    pub(crate) fn tell_first(&mut self, index: SaIndex) {
+        let Some(sa) = self.sas.inbound.record(index).map(|record| record.id) else { return };
+        if self.events.push(Event::FirstPacket { sa }) {
+            self.sas.inbound.hot[place(index)].flags |= flag::FIRST_TOLD;
+        }
+    }
+
+    /// Tells of an authenticated packet from a new outer address.
+    #[cold]
+    pub(crate) fn tell_moved(&mut self, now_ns: u64, meta: &Meta) {
+        let (source, port) = (meta.flow.source(), meta.flow.source_port);
+        let Some(record) = self.sas.inbound.record_mut(meta.sa) else { return };
+        let sa = record.id;
+        if record.peer.moved(now_ns, source, port) {
+            self.tell(Event::PeerMoved { sa, source, port });
+        }
+    }
+
+    /// Stops an SA at a hard limit, and tells of either kind of limit once the queue takes it.
+    #[cold]
+    pub(crate) fn tell_limit(&mut self, direction: Direction, index: SaIndex, reached: Reached) {
+        let at = place(index);
+        let (record, flags) = match direction {
+            Direction::Inbound => (&self.sas.inbound.records[at], &mut self.sas.inbound.hot[at].flags),
+            Direction::Outbound => (&self.sas.outbound.records[at], &mut self.sas.outbound.hot[at].flags),
+        };
+        if reached.hard && reached.kind != LimitKind::Sequence {
+            *flags |= flag::STOPPED;
+        }
+        let told = if reached.hard { flag::HARD_TOLD } else { flag::SOFT_TOLD };
+        let Some(sa) = record.as_ref().map(|record| record.id).filter(|_| *flags & told == 0) else { return };
+        if self.events.push(Event::Lifetime { sa, hard: reached.hard, limit: reached.kind }) {
+            *flags |= told;
+        }
+    }
+
+    /// A packet met a stopped SA: tells of the limit, if the queue was full when it was reached.
+    #[cold]
+    pub(crate) fn retell_limit(&mut self, direction: Direction, index: SaIndex) {
+        let Some(counters) = self.sa_counters.row(direction, index) else { return };
+        let (packets, bytes) = (counters.packets.value(), counters.bytes.value());
+        let (limits, exhausted) = match direction {
+            Direction::Inbound => (self.sas.inbound.hot[place(index)].limits, false),
+            Direction::Outbound => {
+                let sa = &self.sas.outbound.hot[place(index)];
+                (sa.limits, sa.flags & flag::EXHAUSTED != 0)
+            }
+        };
+        let reached = if exhausted {
+            Some(Reached { hard: true, kind: LimitKind::Sequence })
+        } else {
+            limits.reached(packets, bytes)
+        };
+        if let Some(reached) = reached {
+            self.tell_limit(direction, index, reached);
+        }
     }
 }

@@ -31,13 +31,26 @@
 //! [`Burst`]: pollux_packet::Burst
 #![forbid(unsafe_code)]
 
+mod apply;
 mod counters;
 mod engine;
 mod event;
 mod explain;
+pub mod fragment;
+mod icmp_error;
+mod inbound;
+mod limit;
+mod live;
+mod mark;
+mod mtu;
+mod natt;
+mod outbound;
 pub mod policy;
+mod replay;
+mod sa;
 
 pub use counters::{EngineCounters, SaCounterTable};
 pub use engine::{Engine, EngineConfig, EngineError};
-pub use explain::{Explanation, Outcome};
+pub use explain::{ExplainedSa, Explanation, Outcome};
+pub use mark::take_hop;
 pub use policy::CompiledPolicies;

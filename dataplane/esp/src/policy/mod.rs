@@ -4,4 +4,4 @@ mod compile;
 mod lookup;
 
 pub use compile::{CompileError, CompiledPolicies, POLICIES_MAX};
-pub(crate) use lookup::Match;
+pub(crate) use lookup::{Entry, Match};
