@@ -77,7 +77,7 @@ impl Handover {
     /// Puts a packet into the owner's queue; gives it back when that is full or there is no such worker.
     pub(crate) fn give(&mut self, owner: WorkerId, packet: Packet, meta: Meta) -> Result<(), Packet> {
         let Some(Some(other)) = self.others.get_mut(usize::from(owner.0)) else { return Err(packet) };
-        match other.to.push((packet, Meta { handed_over: true, ..meta })) {
+        match other.to.push((packet, meta)) {
             Ok(()) => {
                 other.pushed = true;
                 Ok(())

@@ -1,13 +1,15 @@
 //! One round: from every ring in to every ring out.
 
+use arrayvec::ArrayVec;
 use pollux_abi::DropReason;
+use pollux_esp::fragment;
 use pollux_packet::parse::ENCAP_PORT;
-use pollux_packet::{BURST_MAX, Class, Meta, PortSlot, Role, Verdict, classify};
+use pollux_packet::{BURST_MAX, Class, Meta, Packet, PortSlot, Role, Verdict, classify};
 
 use crate::worker::Worker;
 
-/// Bursts that one queue of another worker may take of a round.
-const HANDOVER_BURSTS: usize = 1;
+/// Octets before a packet that this worker makes itself: as many as the kernel leaves before a received one.
+const HEADROOM: u16 = 256;
 
 impl Worker {
     /// Does one round at the time `now_ns` (monotonic); returns how many packets it found. Nothing in it
@@ -19,7 +21,6 @@ impl Worker {
         self.read_commands();
         let taken_over = self.take_over();
         let received = self.receive();
-        self.forward_again();
         self.write_events();
         self.finish();
         received + taken_over
@@ -29,34 +30,36 @@ impl Worker {
     fn take_over(&mut self) -> usize {
         let mut taken = 0;
         for other in 0..self.handover.workers() {
-            for _ in 0..HANDOVER_BURSTS {
-                taken += self.take_over_class(other);
-            }
+            taken += self.take_over_from(other);
         }
         taken
     }
 
-    fn take_over_class(&mut self, other: usize) -> usize {
+    fn take_over_from(&mut self, other: usize) -> usize {
         let mut count = 0;
         while count < BURST_MAX {
             let Some((packet, mut meta)) = self.handover.take_from(other) else { break };
             count += 1;
             if self.now_ns.saturating_sub(meta.rx_ns) > self.stale_ns {
-                meta.drop_for(DropReason::Stale);
-            } else {
-                meta.verdict = Verdict::Pending;
+                Self::outlet(&mut self.pool, &self.counters).drop(packet, DropReason::Stale);
+                continue;
             }
-            if let Err(packet) = self.burst.push(packet, meta) {
+            meta.verdict = Verdict::Pending;
+            let burst = if meta.class == Class::Plain { &mut self.aside } else { &mut self.burst };
+            if let Err(packet) = burst.push(packet, meta) {
                 self.pool.put(packet);
             }
         }
-        if count != 0 {
-            self.counters.taken_over.add(count as u64);
-            // Both kinds may be in one burst; each engine call leaves the other kind pending.
+        if !self.burst.is_empty() {
             self.engine.inbound_owned(self.now_ns, &mut self.burst);
+            self.settle();
+        }
+        if !self.aside.is_empty() {
+            core::mem::swap(&mut self.aside, &mut self.burst);
             self.engine.outbound_owned(self.now_ns, &mut self.burst);
             self.settle();
         }
+        self.counters.taken_over.add(count as u64);
         count
     }
 
@@ -91,54 +94,90 @@ impl Worker {
         count
     }
 
-    /// Packets out of a tunnel that would leave to the wan: the outbound policies decide, as for any other
-    /// packet from inside. In clear they leave only where a policy says so.
-    fn forward_again(&mut self) {
+    /// Packets that come before the outbound policies once more: fragments of what was too long, and what
+    /// came out of a tunnel and would leave to the wan. In clear they leave only where a policy says so.
+    fn decide_again(&mut self) {
         if self.again.is_empty() {
             return;
         }
         core::mem::swap(&mut self.again, &mut self.burst);
-        self.counters.hairpinned.add(self.burst.len() as u64);
+        self.counters.decided_again.add(self.burst.len() as u64);
         for meta in self.burst.metas_mut() {
-            (meta.role, meta.class) = (Role::Lan, Class::Plain);
+            meta.class = Class::Plain;
         }
         self.engine.outbound(self.now_ns, &mut self.burst);
-        self.settle();
+        self.carry_out_verdicts();
     }
 
-    /// Carries out the verdicts of a burst; it is empty afterwards.
+    /// Carries out the verdicts of a burst, and what follows from them; all bursts are empty afterwards but
+    /// for answers to answers, which wait for the next round.
     fn settle(&mut self) {
-        let mut outlet = Self::outlet(&mut self.pool, &self.counters);
-        self.burst.take_dropped(|packet, reason| outlet.drop(packet, reason));
-        if self.burst.is_empty() {
-            return;
+        self.carry_out_verdicts();
+        while let Some((packet, meta)) = self.large.pop() {
+            self.cut(packet, meta);
         }
-        let handover = &mut self.handover;
-        let counters = &self.counters;
-        self.burst.take_where(
-            |meta| matches!(meta.verdict, Verdict::HandOver(_)),
-            |packet, meta| {
-                let Verdict::HandOver(owner) = meta.verdict else { return };
-                if meta.handed_over {
-                    outlet.drop(packet, DropReason::HandoverLoop);
-                    return;
-                }
-                match handover.give(owner, packet, meta) {
-                    Ok(()) => counters.handed_over.add(1),
-                    Err(packet) => outlet.drop(packet, DropReason::HandoverFull),
+        self.decide_again();
+    }
+
+    /// Cuts a packet that is too long for its path and may be cut.
+    fn cut(&mut self, packet: Packet, meta: Meta) {
+        let Verdict::Fragment(mtu) = meta.verdict else { return self.pool.put(packet) };
+        let pieces = packet.len() / usize::from(mtu.max(1)) + 2;
+        if self.again.room() < pieces {
+            self.decide_again();
+        }
+        let (pool, again) = (&mut self.pool, &mut self.again);
+        let mut lost = ArrayVec::<Packet, BURST_MAX>::new();
+        let cut = fragment::split(
+            &packet,
+            meta,
+            mtu,
+            || pool.alloc(HEADROOM),
+            |piece, meta| {
+                if let Err(piece) = again.push(piece, meta) {
+                    lost.push(piece);
                 }
             },
         );
-        for meta in self.burst.metas_mut() {
-            match meta.verdict {
-                // The packet itself is gone, and counted; what is left is the answer to its sender.
-                Verdict::Reply(reason) => {
-                    counters.drops.add(reason, 1);
-                    meta.verdict = Verdict::Bypass;
+        let mut outlet = Self::outlet(&mut self.pool, &self.counters);
+        for piece in lost {
+            outlet.drop(piece, DropReason::TooBig);
+        }
+        match cut {
+            Ok(()) => outlet.pool.put(packet),
+            Err(reason) => outlet.drop(packet, reason),
+        }
+    }
+
+    fn carry_out_verdicts(&mut self) {
+        let mut outlet = Self::outlet(&mut self.pool, &self.counters);
+        self.burst.take_dropped(|packet, reason| outlet.drop(packet, reason));
+        let handover = &mut self.handover;
+        let large = &mut self.large;
+        self.burst.take_where(
+            |meta| matches!(meta.verdict, Verdict::HandOver(_) | Verdict::Fragment(_) | Verdict::Pending),
+            |packet, meta| {
+                let given = match meta.verdict {
+                    Verdict::HandOver(owner) => handover
+                        .give(owner, packet, meta)
+                        .map_err(|packet| (packet, DropReason::HandoverFull)),
+                    Verdict::Fragment(_) => {
+                        large.push(packet, meta).map_err(|packet| (packet, DropReason::TooBig))
+                    }
+                    _ => Err((packet, DropReason::NotOurs)),
+                };
+                if let Err((packet, reason)) = given {
+                    outlet.drop(packet, reason);
                 }
-                Verdict::Fragment(_) => meta.drop_for(DropReason::TooBig),
-                Verdict::Pending => meta.drop_for(DropReason::NotOurs),
-                _ => {}
+            },
+        );
+        if self.burst.is_empty() {
+            return;
+        }
+        for meta in self.burst.metas() {
+            // The packet itself is gone; what is left is the answer to its sender.
+            if let Verdict::Reply(reason) = meta.verdict {
+                outlet.counters.drops.add(reason, 1);
             }
         }
         self.forwarder.forward(&mut self.burst, &mut self.ports, &mut outlet, &mut self.again);

@@ -76,12 +76,11 @@ pub struct WorkerCounters {
     pub tx_packets: Counter,
     /// Packets taken over from other workers.
     pub taken_over: Counter,
-    /// Packets given to other workers.
-    pub handed_over: Counter,
     /// Packets sent to the host stack.
     pub to_host: Counter,
-    /// Packets out of a tunnel that went on into another.
-    pub hairpinned: Counter,
+    /// Packets that came before the outbound policies once more: fragments, and what came out of a tunnel
+    /// and would leave to the wan.
+    pub decided_again: Counter,
     /// Packets that had to wait for a neighbour.
     pub waited: Counter,
     /// Commands carried out or refused.

@@ -54,6 +54,8 @@ pub struct Worker {
     pub(crate) handover: Handover,
     pub(crate) burst: Burst,
     pub(crate) again: Burst,
+    pub(crate) aside: Burst,
+    pub(crate) large: Burst,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) now_ns: u64,
     pub(crate) last_round_ns: u64,
@@ -83,6 +85,8 @@ impl Worker {
             handover: parts.handover,
             burst: Burst::new(),
             again: Burst::new(),
+            aside: Burst::new(),
+            large: Burst::new(),
             counters: parts.counters,
             now_ns: 0,
             last_round_ns: 0,
@@ -102,7 +106,7 @@ impl Worker {
     /// Where every frame of this worker is.
     pub fn ledger(&self) -> WorkerLedger {
         let queued: usize = self.ports.iter().map(|entry| entry.queued.len()).sum();
-        let held = self.forwarder.waiting.len() + self.handover.queued() + queued + self.burst.len();
+        let held = self.forwarder.waiting.len() + self.handover.queued() + queued + self.again.len();
         WorkerLedger { pool: self.pool.ledger(), held: held as u64 }
     }
 

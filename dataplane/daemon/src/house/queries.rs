@@ -98,7 +98,7 @@ impl House {
                 tx_packets: counters.tx_packets.value(),
                 sealed: worker.engine.encapsulated.value(),
                 opened: worker.engine.decapsulated.value(),
-                handed_over: counters.handed_over.value(),
+                handed_over: worker.engine.handed_over.value(),
                 taken_over: counters.taken_over.value(),
                 csum_completed: worker.engine.csum_completed.value(),
                 consumed: worker.engine.icmp_errors.value(),

@@ -11,6 +11,7 @@ mod waiting;
 use std::net::IpAddr;
 
 use pollux_abi::DropReason;
+use pollux_esp::take_hop;
 use pollux_packet::ethernet::{self, HEADER_LEN, Mac};
 use pollux_packet::{Burst, Flow, IpVersion, Meta, Packet, PortSlot, Role, Verdict};
 
@@ -64,6 +65,34 @@ struct Cached {
 }
 
 const _: () = assert!(size_of::<Cached>() == 64, "one cache line for each destination");
+
+/// What a packet is when it comes to be forwarded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Sealed by this worker: its outer header leaves by a port of ours or not at all.
+    Sealed,
+    /// It came out of a tunnel.
+    Opened,
+    /// It travels in clear, because a policy says so.
+    Clear,
+    /// It travels in clear and comes from the host stack.
+    Own,
+    /// An ICMP error of ours.
+    Reply,
+}
+
+impl Kind {
+    #[inline]
+    const fn of(meta: &Meta) -> Self {
+        match (meta.verdict, meta.role) {
+            (Verdict::Reply(_), _) => Self::Reply,
+            (Verdict::Forward, Role::Wan) => Self::Opened,
+            (Verdict::Forward, Role::Lan | Role::Host) => Self::Sealed,
+            (_, Role::Host) => Self::Own,
+            (_, Role::Wan | Role::Lan) => Self::Clear,
+        }
+    }
+}
 
 /// Next hops, neighbours, and packets that wait for them.
 pub struct Forwarder {
@@ -175,6 +204,8 @@ impl Forwarder {
             match meta.port {
                 WAITS => self.wait(packet, meta, ports, outlet),
                 AGAIN => {
+                    // What was forwarded loses a hop to the outbound half; what is ours does not.
+                    meta.role = if Kind::of(&meta) == Kind::Reply { Role::Host } else { Role::Lan };
                     meta.verdict = Verdict::Pending;
                     if let Err(packet) = again.push(packet, meta) {
                         outlet.drop(packet, DropReason::NoPolicy);
@@ -219,9 +250,8 @@ impl Forwarder {
     /// Decides on the packet's port and writes its link header, or marks what else is to be done with it.
     #[inline]
     fn direct(&mut self, packet: &mut Packet, meta: &mut Meta, ports: &[PortEntry]) {
-        // What this worker sealed has an outer header now: it leaves by a port of ours or not at all.
-        let outer = meta.role != Role::Wan && meta.verdict == Verdict::Forward;
-        let way = match self.resolve(&meta.flow, outer, ports) {
+        let kind = Kind::of(meta);
+        let way = match self.resolve(&meta.flow, kind == Kind::Sealed, ports) {
             Resolution::Way(way) => way,
             Resolution::Waits(_) => {
                 meta.port = WAITS;
@@ -232,12 +262,18 @@ impl Forwarder {
                 return;
             }
         };
-        if meta.role == Role::Wan && way.role == Role::Wan && meta.verdict == Verdict::Forward {
+        if way.role == Role::Wan && matches!(kind, Kind::Opened | Kind::Reply) {
             meta.port = AGAIN;
             return;
         }
         if packet.len() > usize::from(way.mtu) {
             meta.drop_for(DropReason::TooBig);
+            return;
+        }
+        // The host stack takes a hop itself from what it forwards, and what it sent has none taken.
+        let forwarded = matches!(kind, Kind::Opened | Kind::Clear) && way.role != Role::Host;
+        if forwarded && !take_hop(packet.data_mut(), meta.flow.version) {
+            meta.drop_for(DropReason::TtlExpired);
             return;
         }
         match packet.push_front(HEADER_LEN) {
@@ -315,8 +351,8 @@ impl Forwarder {
 
     #[cold]
     fn wait(&mut self, packet: Packet, mut meta: Meta, ports: &mut [PortEntry], outlet: &mut Outlet<'_>) {
-        let outer = meta.role != Role::Wan && meta.verdict == Verdict::Forward;
-        let Resolution::Waits(key) = self.look_up(&meta.flow, outer, ports) else {
+        let is_sealed = Kind::of(&meta) == Kind::Sealed;
+        let Resolution::Waits(key) = self.look_up(&meta.flow, is_sealed, ports) else {
             outlet.drop(packet, DropReason::NoNeighbour);
             return;
         };
