@@ -13,3 +13,4 @@ pub mod peer;
 pub mod report;
 pub mod run;
 pub mod stats;
+pub mod veth;
