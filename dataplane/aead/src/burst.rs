@@ -3,7 +3,7 @@
 use crate::ct::icv_matches;
 use crate::dispatch::Engine;
 use crate::kernel;
-use crate::kernel::gcm::{Absorb, Item, OpenBurst, OpenOne, SealBurst, SealOne, aes_rounds};
+use crate::kernel::gcm::{Absorb, Item, One, OpenBurst, OpenOne, SealBurst, SealOne, aes_rounds};
 use crate::kernel::isa::Task;
 use crate::kernel::portable::Context;
 use crate::key::Key;
@@ -101,14 +101,15 @@ impl SealJob<'_> {
         if let Some(portable) = &self.key.portable {
             portable.seal(self.key.context(self.seq_high), self.packet, text, self.iv);
         } else {
+            self.write_iv(text);
             let key = self.key;
             let seq_high = self.seq_high;
             let mut item = self.item();
             if key.suite.layout().path == Path::Gmac {
                 item = key.gmac_item(item, seq_high);
             }
-            let tag = key.seal_item(&mut item);
-            self.write_icv(&tag);
+            let tag = key.seal_item(item);
+            self.write_icv(tag);
         }
     }
 }
@@ -129,8 +130,8 @@ impl OpenJob<'_> {
             if key.suite.layout().path == Path::Gmac {
                 item = key.gmac_item(item, seq_high);
             }
-            let tag = key.open_item(&mut item);
-            self.check_icv(&tag)
+            let tag = key.open_item(item);
+            self.check_icv(tag)
         }
     }
 }
@@ -142,7 +143,7 @@ impl Key {
         if let Some(portable) = &self.portable {
             return portable.seal_detached(nonce, aad, text);
         }
-        Some(self.seal_item(&mut self.item(nonce, aad, text)))
+        Some(self.seal_item(self.item(nonce, aad, text)))
     }
 
     /// The reverse of [`Key::seal_detached`]; `tag` may be truncated. Where it is wrong, `text` is zeroed.
@@ -155,7 +156,7 @@ impl Key {
     ) -> Option<Verdict> {
         let computed = match &self.portable {
             Some(portable) => portable.open_detached(nonce, aad, text)?,
-            None => self.open_item(&mut self.item(nonce, aad, text)),
+            None => self.open_item(self.item(nonce, aad, text)),
         };
         if !tag.is_empty() && tag.len() <= computed.len() && icv_matches(&computed, tag) {
             return Some(Verdict::Authentic);
@@ -174,11 +175,16 @@ impl Key {
         let mut j0 = [0; 16];
         j0[..12].copy_from_slice(nonce);
         j0[15] = 1;
+        let (first_high, first_low) = halves(u128::from_be_bytes(j0));
+        let absorbed = self.on_own_kernel(Absorb { tables: &self.tables, aad: [aad, &[]] });
+        let (aad_high, aad_low) = halves(absorbed);
         Item {
-            tables: &self.tables,
-            first: u128::from_be_bytes(j0),
-            aad: self.on_own_kernel(Absorb { tables: &self.tables, aad: [aad, &[]] }),
+            first_high,
+            aad_high,
+            first_low,
+            aad_low,
             aad_bits: 8 * aad.len() as u64,
+            tables: &self.tables,
             text: Text { start: 0, end: text.len() },
             packet: text,
         }
@@ -200,16 +206,20 @@ impl Key {
         };
         let aad = [&first[..first_len], &item.packet[rest..end]];
         let aad_bits = 8 * (first_len + end - rest) as u64;
-        let aad = self.on_own_kernel(Absorb { tables: item.tables, aad });
-        Item { aad, aad_bits, text: Text { start: end, end }, ..item }
+        let (aad_high, aad_low) = halves(self.on_own_kernel(Absorb { tables: item.tables, aad }));
+        Item { aad_high, aad_low, aad_bits, text: Text { start: end, end }, ..item }
     }
 
-    fn seal_item(&self, item: &mut Item<'_>) -> [u8; 16] {
-        self.on_own_kernel(SealOne { item, rounds: aes_rounds(self.suite.key_len()) })
+    fn seal_item(&self, item: Item<'_>) -> [u8; 16] {
+        let mut one = One { item, tag: [0; 16] };
+        self.on_own_kernel(SealOne { one: &mut one, rounds: aes_rounds(self.suite.key_len()) });
+        one.tag
     }
 
-    fn open_item(&self, item: &mut Item<'_>) -> [u8; 16] {
-        self.on_own_kernel(OpenOne { item, rounds: aes_rounds(self.suite.key_len()) })
+    fn open_item(&self, item: Item<'_>) -> [u8; 16] {
+        let mut one = One { item, tag: [0; 16] };
+        self.on_own_kernel(OpenOne { one: &mut one, rounds: aes_rounds(self.suite.key_len()) });
+        one.tag
     }
 
     fn on_own_kernel<T: Task>(&self, task: T) -> T::Out {
@@ -219,4 +229,10 @@ impl Key {
     fn context(&self, seq_high: u32) -> Context {
         Context { suite: self.suite, salt: self.salt, esn: self.esn, seq_high }
     }
+}
+
+/// The high and the low half.
+#[expect(clippy::cast_possible_truncation, reason = "the low half")]
+fn halves(number: u128) -> (u64, u64) {
+    ((number >> 64) as u64, number as u64)
 }

@@ -47,7 +47,6 @@ impl Isa for Aesni {
     type Sum = Sum;
 
     const LANES: usize = 2;
-    const BATCH: usize = 4;
     const IN_FLIGHT: usize = 4;
 
     #[inline(always)]
@@ -153,7 +152,7 @@ mod ops {
     pub(super) use super::blocks::octets;
     use super::blocks::{load_block, load_octets, mask, reversal, store_octets};
     use super::{Aesni, Pair, Part, Sum, Task};
-    use crate::kernel::gcm::POLYNOMIAL;
+    use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::key::POWERS;
 
     type V = Pair;
@@ -203,15 +202,14 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves, bit by bit")]
-    fn block(number: u128) -> __m128i {
-        _mm_set_epi64x((number >> 64) as i64, number as i64)
+    fn block(high: u64, low: u64) -> __m128i {
+        _mm_set_epi64x(high.cast_signed(), low.cast_signed())
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn counters(first: u128) -> V {
-        let first = block(first);
+    pub(super) fn counters(first_high: u64, first_low: u64) -> V {
+        let first = block(first_high, first_low);
         Pair(first, _mm_add_epi32(first, _mm_set_epi32(0, 0, 0, 1)))
     }
 
@@ -271,8 +269,8 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn insert(v: V, lane: usize, number: u128) -> V {
-        if lane == 0 { Pair(block(number), v.1) } else { Pair(v.0, block(number)) }
+    pub(super) fn insert(v: V, lane: usize, high: u64, low: u64) -> V {
+        if lane == 0 { Pair(block(high, low), v.1) } else { Pair(v.0, block(high, low)) }
     }
 
     #[target_feature(enable = "sse2")]
@@ -315,7 +313,7 @@ mod ops {
     #[target_feature(enable = "pclmulqdq")]
     #[inline]
     fn reduce_block(sum: Sum) -> __m128i {
-        let polynomial = block(POLYNOMIAL);
+        let polynomial = block(POLYNOMIAL_HIGH, 1);
         let folded = _mm_clmulepi64_si128::<0x01>(polynomial, sum.low);
         let mid = _mm_xor_si128(_mm_xor_si128(sum.mid, _mm_shuffle_epi32::<0x4e>(sum.low)), folded);
         let folded = _mm_clmulepi64_si128::<0x01>(polynomial, mid);

@@ -40,8 +40,6 @@ pub(crate) trait Isa: Copy {
 
     /// Blocks in a vector.
     const LANES: usize;
-    /// Vectors that one batch of a long packet has: as many as there are powers and registers for.
-    const BATCH: usize;
     /// Vectors that short packets may fill side by side.
     const IN_FLIGHT: usize;
 
@@ -61,7 +59,7 @@ pub(crate) trait Isa: Copy {
     /// Turns the octets of every lane round.
     fn reverse(self, v: Self::V) -> Self::V;
     /// Reversed counter blocks: lane `i` has `first + i` in its low 32 bits, wrapping.
-    fn counters(self, first: u128) -> Self::V;
+    fn counters(self, first_high: u64, first_low: u64) -> Self::V;
     /// Adds to the low 32 bits of every lane, wrapping.
     fn add_counter(self, counters: Self::V, n: u32) -> Self::V;
 
@@ -75,8 +73,8 @@ pub(crate) trait Isa: Copy {
     fn store_part(self, packet: &mut [u8], part: Part, v: Self::V);
     /// Zeroes what is not in the part.
     fn keep(self, v: Self::V, part: Part) -> Self::V;
-    /// Replaces one lane.
-    fn insert(self, v: Self::V, lane: usize, block: u128) -> Self::V;
+    /// Replaces one lane by a (reversed) block, given as two halves.
+    fn insert(self, v: Self::V, lane: usize, high: u64, low: u64) -> Self::V;
     /// One lane.
     fn lane(self, v: Self::V, lane: usize) -> Self::Block;
     /// The octets of a block.
@@ -120,14 +118,14 @@ macro_rules! forward_all {
             fn aesenc(state: Self::V, key: Self::V) -> Self::V;
             fn aesenclast(state: Self::V, key: Self::V) -> Self::V;
             fn reverse(v: Self::V) -> Self::V;
-            fn counters(first: u128) -> Self::V;
+            fn counters(first_high: u64, first_low: u64) -> Self::V;
             fn add_counter(counters: Self::V, n: u32) -> Self::V;
             fn load(packet: &[u8], at: usize) -> Self::V;
             fn store(packet: &mut [u8], at: usize, v: Self::V);
             fn load_part(packet: &[u8], part: Part) -> Self::V;
             fn store_part(packet: &mut [u8], part: Part, v: Self::V);
             fn keep(v: Self::V, part: Part) -> Self::V;
-            fn insert(v: Self::V, lane: usize, block: u128) -> Self::V;
+            fn insert(v: Self::V, lane: usize, high: u64, low: u64) -> Self::V;
             fn lane(v: Self::V, lane: usize) -> Self::Block;
             fn octets(block: Self::Block) -> [u8; 16];
             fn no_sum() -> Self::Sum;

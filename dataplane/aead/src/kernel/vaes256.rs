@@ -43,7 +43,6 @@ impl Isa for Vaes256 {
     type Sum = Sum;
 
     const LANES: usize = 2;
-    const BATCH: usize = 4;
     const IN_FLIGHT: usize = 8;
 
     #[inline(always)]
@@ -69,7 +68,7 @@ mod ops {
     pub(super) use super::super::aesni::blocks::octets;
     use super::super::aesni::blocks::{load_block, load_octets, mask, reversal, store_octets};
     use super::{Part, Sum, Task, Vaes256};
-    use crate::kernel::gcm::POLYNOMIAL;
+    use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::key::POWERS;
 
     type V = __m256i;
@@ -118,16 +117,15 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves, bit by bit")]
-    fn block(number: u128) -> __m128i {
-        _mm_set_epi64x((number >> 64) as i64, number as i64)
+    fn block(high: u64, low: u64) -> __m128i {
+        _mm_set_epi64x(high.cast_signed(), low.cast_signed())
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn counters(first: u128) -> V {
+    pub(super) fn counters(first_high: u64, first_low: u64) -> V {
         let lanes = _mm256_set_epi32(0, 0, 0, 1, 0, 0, 0, 0);
-        _mm256_add_epi32(_mm256_broadcastsi128_si256(block(first)), lanes)
+        _mm256_add_epi32(_mm256_broadcastsi128_si256(block(first_high, first_low)), lanes)
     }
 
     #[target_feature(enable = "avx2")]
@@ -184,11 +182,11 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn insert(v: V, lane: usize, number: u128) -> V {
+    pub(super) fn insert(v: V, lane: usize, high: u64, low: u64) -> V {
         if lane == 0 {
-            _mm256_inserti128_si256::<0>(v, block(number))
+            _mm256_inserti128_si256::<0>(v, block(high, low))
         } else {
-            _mm256_inserti128_si256::<1>(v, block(number))
+            _mm256_inserti128_si256::<1>(v, block(high, low))
         }
     }
 
@@ -219,7 +217,7 @@ mod ops {
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
     pub(super) fn reduce(sum: Sum) -> V {
-        let polynomial = _mm256_broadcastsi128_si256(block(POLYNOMIAL));
+        let polynomial = _mm256_broadcastsi128_si256(block(POLYNOMIAL_HIGH, 1));
         let folded = _mm256_clmulepi64_epi128::<0x01>(polynomial, sum.low);
         let mid = xor(xor(sum.mid, _mm256_shuffle_epi32::<0x4e>(sum.low)), folded);
         let folded = _mm256_clmulepi64_epi128::<0x01>(polynomial, mid);

@@ -47,7 +47,6 @@ impl Isa for Vaes512 {
     type Sum = Sum;
 
     const LANES: usize = 4;
-    const BATCH: usize = 4;
     const IN_FLIGHT: usize = 8;
 
     #[inline(always)]
@@ -72,7 +71,7 @@ mod ops {
     };
 
     use super::{Part, Sum, Task, Vaes512};
-    use crate::kernel::gcm::POLYNOMIAL;
+    use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::key::POWERS;
 
     type V = __m512i;
@@ -128,16 +127,15 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves, bit by bit")]
-    fn block(number: u128) -> __m128i {
-        _mm_set_epi64x((number >> 64) as i64, number as i64)
+    fn block(high: u64, low: u64) -> __m128i {
+        _mm_set_epi64x(high.cast_signed(), low.cast_signed())
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn counters(first: u128) -> V {
+    pub(super) fn counters(first_high: u64, first_low: u64) -> V {
         let lanes = _mm512_set_epi32(0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0);
-        _mm512_add_epi32(_mm512_broadcast_i32x4(block(first)), lanes)
+        _mm512_add_epi32(_mm512_broadcast_i32x4(block(first_high, first_low)), lanes)
     }
 
     #[target_feature(enable = "avx512f")]
@@ -199,9 +197,9 @@ mod ops {
 
     #[target_feature(enable = "avx512f,avx512dq")]
     #[inline]
-    pub(super) fn insert(v: V, lane: usize, number: u128) -> V {
+    pub(super) fn insert(v: V, lane: usize, high: u64, low: u64) -> V {
         let lane: __mmask16 = 0xf << (4 * lane);
-        _mm512_mask_broadcast_i32x4(v, lane, block(number))
+        _mm512_mask_broadcast_i32x4(v, lane, block(high, low))
     }
 
     /// By way of memory: a store of 64 octets forwards to a load within it, and no shuffle port is used.
@@ -247,7 +245,7 @@ mod ops {
     #[target_feature(enable = "avx512f,vpclmulqdq")]
     #[inline]
     pub(super) fn reduce(sum: Sum) -> V {
-        let polynomial = _mm512_broadcast_i32x4(block(POLYNOMIAL));
+        let polynomial = _mm512_broadcast_i32x4(block(POLYNOMIAL_HIGH, 1));
         let folded = _mm512_clmulepi64_epi128::<0x01>(polynomial, sum.low);
         let mid = xor(xor(sum.mid, _mm512_shuffle_epi32::<0x4e>(sum.low)), folded);
         let folded = _mm512_clmulepi64_epi128::<0x01>(polynomial, mid);

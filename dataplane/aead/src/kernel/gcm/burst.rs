@@ -2,11 +2,10 @@
 
 use super::open::{OpenGroup, open_one};
 use super::seal::{SealGroup, seal_one};
-use super::{Item, vectors};
+use super::{Item, One, Packets, vectors};
 use crate::burst::{BURST, OpenJob, SealJob};
-use crate::ct::icv_matches;
 use crate::kernel::isa::{Isa, Task};
-use crate::key::Key;
+use crate::key::{Key, Tables};
 use crate::packet::{HEADER_LEN, Text, header, implicit_iv};
 use crate::suite::Path;
 use crate::verdict::Verdict;
@@ -58,9 +57,12 @@ impl Task for SealBurst<'_, '_> {
     fn run<I: Isa>(self, isa: I) -> bool {
         let mut order = Order::new();
         let mut all = true;
-        for (index, job) in self.jobs.iter().enumerate() {
+        for (index, job) in self.jobs.iter_mut().enumerate() {
             if job.key.on_gcm_kernel() {
-                order.add::<I>(index, job.key.suite.layout().path, job.text());
+                let text = job.text();
+                // Early, so that no vector load of the packet has to wait for this store.
+                job.write_iv(text);
+                order.add::<I>(index, job.key.suite.layout().path, text);
             } else {
                 all = false;
             }
@@ -75,52 +77,42 @@ impl Task for SealBurst<'_, '_> {
 #[inline(always)]
 fn seal_class<I: Isa, const ROUNDS: usize>(isa: I, jobs: &mut [SealJob<'_>], order: &Order, path: Path) {
     let first = path as usize * PER_KEY_LEN;
+    let mut alone = [order.of(first), order.of(first + 1), order.of(first + 2), order.of(first + 3)];
     // AES-192 is rare: its packets go one by one, which spares a third of the code.
-    let mut alone = first;
     if const { ROUNDS != 12 } {
-        alone = first + SHORT;
-        seal_list::<I, ROUNDS, 4, 1>(isa, jobs, order.of(first));
+        alone[0] = seal_groups::<I, ROUNDS, 4, 1>(isa, jobs, alone[0]);
         if const { I::IN_FLIGHT == 8 } {
-            seal_list::<I, ROUNDS, 4, 2>(isa, jobs, order.of(first + 1));
-            seal_list::<I, ROUNDS, 2, 3>(isa, jobs, order.of(first + 2));
-            seal_list::<I, ROUNDS, 2, 4>(isa, jobs, order.of(first + 3));
+            alone[1] = seal_groups::<I, ROUNDS, 4, 2>(isa, jobs, alone[1]);
+            alone[2] = seal_groups::<I, ROUNDS, 2, 3>(isa, jobs, alone[2]);
+            alone[3] = seal_groups::<I, ROUNDS, 2, 4>(isa, jobs, alone[3]);
         } else {
-            seal_list::<I, ROUNDS, 2, 2>(isa, jobs, order.of(first + 1));
-            seal_list::<I, ROUNDS, 1, 3>(isa, jobs, order.of(first + 2));
-            seal_list::<I, ROUNDS, 1, 4>(isa, jobs, order.of(first + 3));
+            alone[1] = seal_groups::<I, ROUNDS, 2, 2>(isa, jobs, alone[1]);
         }
     }
-    for &index in (alone..=first + SHORT).flat_map(|class| order.of(class)) {
-        let job = &mut jobs[usize::from(index)];
-        let tag = seal_one::<I, ROUNDS>(isa, &mut job.item());
-        job.write_icv(&tag);
-    }
-}
-
-/// Packets of `R` vectors, `N` at a time.
-#[inline(always)]
-fn seal_list<I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
-    isa: I,
-    jobs: &mut [SealJob<'_>],
-    list: &[u8],
-) {
-    let (groups, rest) = list.as_chunks::<N>();
-    for group in groups {
-        let mut group = jobs.get_disjoint_mut(group.map(usize::from)).expect(DISJOINT);
-        let mut items = group.each_mut().map(|job| job.item());
-        let tags = isa.enter(SealGroup::<ROUNDS, N, R> { items: items.each_mut() });
-        for (job, tag) in group.into_iter().zip(&tags) {
+    for list in alone.into_iter().chain([order.of(first + SHORT)]) {
+        for &index in list {
+            let job = &mut jobs[usize::from(index)];
+            let mut one = One { item: job.item(), tag: [0; 16] };
+            seal_one::<I, ROUNDS>(isa, &mut one);
+            let tag = one.tag;
             job.write_icv(tag);
         }
     }
-    for &index in rest {
-        let job = &mut jobs[usize::from(index)];
-        let [tag] = isa.enter(SealGroup::<ROUNDS, 1, R> { items: [&mut job.item()] });
-        job.write_icv(&tag);
-    }
 }
 
-const DISJOINT: &str = "an index is in one list, once";
+/// Packets of `R` vectors, `N` at a time; what is left over.
+#[inline(always)]
+fn seal_groups<'o, I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
+    isa: I,
+    jobs: &mut [SealJob<'_>],
+    list: &'o [u8],
+) -> &'o [u8] {
+    let (groups, rest) = list.as_chunks::<N>();
+    for indices in groups {
+        isa.enter(SealGroup::<_, ROUNDS, N, R> { packets: SealJobs { jobs, indices } });
+    }
+    rest
+}
 
 /// Opens the AES-GCM jobs of a burst; others are left alone.
 pub(crate) struct OpenBurst<'j, 'a> {
@@ -163,75 +155,114 @@ fn open_class<I: Isa, const ROUNDS: usize>(
     path: Path,
 ) {
     let first = path as usize * PER_KEY_LEN;
-    // AES-192 is rare: its packets go one by one, which spares a third of the code.
-    let mut alone = first;
+    let mut alone = [order.of(first), order.of(first + 1), order.of(first + 2), order.of(first + 3)];
     if const { ROUNDS != 12 } {
-        alone = first + SHORT;
-        open_list::<I, ROUNDS, 4, 1>(isa, jobs, verdicts, order.of(first));
+        alone[0] = open_groups::<I, ROUNDS, 4, 1>(isa, jobs, verdicts, alone[0]);
         if const { I::IN_FLIGHT == 8 } {
-            open_list::<I, ROUNDS, 4, 2>(isa, jobs, verdicts, order.of(first + 1));
-            open_list::<I, ROUNDS, 2, 3>(isa, jobs, verdicts, order.of(first + 2));
-            open_list::<I, ROUNDS, 2, 4>(isa, jobs, verdicts, order.of(first + 3));
+            alone[1] = open_groups::<I, ROUNDS, 4, 2>(isa, jobs, verdicts, alone[1]);
+            alone[2] = open_groups::<I, ROUNDS, 2, 3>(isa, jobs, verdicts, alone[2]);
+            alone[3] = open_groups::<I, ROUNDS, 2, 4>(isa, jobs, verdicts, alone[3]);
         } else {
-            open_list::<I, ROUNDS, 2, 2>(isa, jobs, verdicts, order.of(first + 1));
-            open_list::<I, ROUNDS, 1, 3>(isa, jobs, verdicts, order.of(first + 2));
-            open_list::<I, ROUNDS, 1, 4>(isa, jobs, verdicts, order.of(first + 3));
+            alone[1] = open_groups::<I, ROUNDS, 2, 2>(isa, jobs, verdicts, alone[1]);
         }
     }
-    for &index in (alone..=first + SHORT).flat_map(|class| order.of(class)) {
-        let index = usize::from(index);
-        let job = &mut jobs[index];
-        let tag = open_one::<I, ROUNDS>(isa, &mut job.item());
-        verdicts[index] = job.check_icv(&tag);
+    for list in alone.into_iter().chain([order.of(first + SHORT)]) {
+        for &index in list {
+            let index = usize::from(index);
+            let job = &mut jobs[index];
+            let mut one = One { item: job.item(), tag: [0; 16] };
+            open_one::<I, ROUNDS>(isa, &mut one);
+            let tag = one.tag;
+            verdicts[index] = job.check_icv(tag);
+        }
     }
 }
 
-/// Packets of `R` vectors, `N` at a time.
+/// Packets of `R` vectors, `N` at a time; what is left over.
 #[inline(always)]
-fn open_list<I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
+fn open_groups<'o, I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
     isa: I,
     jobs: &mut [OpenJob<'_>],
     verdicts: &mut [Verdict],
-    list: &[u8],
-) {
+    list: &'o [u8],
+) -> &'o [u8] {
     let (groups, rest) = list.as_chunks::<N>();
     for indices in groups {
-        let mut group = jobs.get_disjoint_mut(indices.map(usize::from)).expect(DISJOINT);
-        let mut items = group.each_mut().map(|job| job.item());
-        let tags = isa.enter(OpenGroup::<ROUNDS, N, R> { items: items.each_mut() });
-        for ((job, tag), &index) in group.into_iter().zip(&tags).zip(indices) {
-            verdicts[usize::from(index)] = job.check_icv(tag);
-        }
+        isa.enter(OpenGroup::<_, ROUNDS, N, R> { packets: OpenJobs { jobs, verdicts, indices } });
     }
-    for &index in rest {
-        let index = usize::from(index);
-        let job = &mut jobs[index];
-        let [tag] = isa.enter(OpenGroup::<ROUNDS, 1, R> { items: [&mut job.item()] });
-        verdicts[index] = job.check_icv(&tag);
+    rest
+}
+
+/// Some jobs of a burst, to be sealed.
+struct SealJobs<'j, 'a, 'o> {
+    jobs: &'j mut [SealJob<'a>],
+    indices: &'o [u8],
+}
+
+impl<'a> Packets<'a> for SealJobs<'_, 'a, '_> {
+    #[inline(always)]
+    fn tables(&self, n: usize) -> &'a Tables {
+        &self.jobs[usize::from(self.indices[n])].key.tables
+    }
+
+    #[inline(always)]
+    fn item(&mut self, n: usize) -> Item<'_> {
+        self.jobs[usize::from(self.indices[n])].item()
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, n: usize, tag: [u8; 16]) {
+        self.jobs[usize::from(self.indices[n])].write_icv(tag);
+    }
+}
+
+/// Some jobs of a burst, to be opened.
+struct OpenJobs<'j, 'a, 'o> {
+    jobs: &'j mut [OpenJob<'a>],
+    verdicts: &'j mut [Verdict],
+    indices: &'o [u8],
+}
+
+impl<'a> Packets<'a> for OpenJobs<'_, 'a, '_> {
+    #[inline(always)]
+    fn tables(&self, n: usize) -> &'a Tables {
+        &self.jobs[usize::from(self.indices[n])].key.tables
+    }
+
+    #[inline(always)]
+    fn item(&mut self, n: usize) -> Item<'_> {
+        self.jobs[usize::from(self.indices[n])].item()
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, n: usize, tag: [u8; 16]) {
+        let index = usize::from(self.indices[n]);
+        self.verdicts[index] = self.jobs[index].check_icv(tag);
     }
 }
 
 impl SealJob<'_> {
-    /// The kernel's view of the packet; writes the explicit IV.
+    /// Writes the explicit IV, if the suite has one.
+    #[inline(always)]
+    pub(crate) fn write_iv(&mut self, text: Text) {
+        if text.start != HEADER_LEN {
+            self.packet[HEADER_LEN..HEADER_LEN + 8].copy_from_slice(&self.iv.to_be_bytes());
+        }
+    }
+
+    /// The kernel's view of the packet; the IV is written already.
     #[inline(always)]
     pub(crate) fn item(&mut self) -> Item<'_> {
-        let text = self.text();
-        let iv = if text.start == HEADER_LEN {
-            implicit_iv(header(self.packet), self.key.esn, self.seq_high)
-        } else {
-            self.packet[HEADER_LEN..HEADER_LEN + 8].copy_from_slice(&self.iv.to_be_bytes());
-            self.iv
-        };
-        Item::new(self.key, self.packet, text, self.seq_high, iv)
+        Item::new(self.key, self.packet, self.seq_high)
     }
 
     #[inline(always)]
-    pub(crate) fn write_icv(&mut self, tag: &[u8; 16]) {
+    pub(crate) fn write_icv(&mut self, tag: [u8; 16]) {
         let len = usize::from(self.key.suite.layout().icv_len);
         let at = self.packet.len() - len;
         // Constant lengths are stores; a variable one would be a call.
         match len {
-            16 => self.packet[at..at + 16].copy_from_slice(tag),
+            16 => self.packet[at..at + 16].copy_from_slice(&tag),
             12 => self.packet[at..at + 12].copy_from_slice(&tag[..12]),
             _ => self.packet[at..at + 8].copy_from_slice(&tag[..8]),
         }
@@ -242,22 +273,12 @@ impl OpenJob<'_> {
     /// The kernel's view of a packet that [`Text::locate`] has accepted.
     #[inline(always)]
     pub(crate) fn item(&mut self) -> Item<'_> {
-        let layout = self.key.suite.layout();
-        let text =
-            Text { start: layout.text_start.into(), end: self.packet.len() - usize::from(layout.icv_len) };
-        let iv = if text.start == HEADER_LEN {
-            implicit_iv(header(self.packet), self.key.esn, self.seq_high)
-        } else {
-            let mut iv = [0; 8];
-            iv.copy_from_slice(&self.packet[HEADER_LEN..HEADER_LEN + 8]);
-            u64::from_be_bytes(iv)
-        };
-        Item::new(self.key, self.packet, text, self.seq_high, iv)
+        Item::new(self.key, self.packet, self.seq_high)
     }
 
     /// Compares, and zeroes the text of a packet that is not authentic.
     #[inline(always)]
-    pub(crate) fn check_icv(&mut self, tag: &[u8; 16]) -> Verdict {
+    pub(crate) fn check_icv(&mut self, tag: [u8; 16]) -> Verdict {
         let layout = self.key.suite.layout();
         let (text, icv) = self.packet.split_at_mut(self.packet.len() - usize::from(layout.icv_len));
         if icv_matches(tag, icv) {
@@ -269,6 +290,25 @@ impl OpenJob<'_> {
     }
 }
 
+/// [`crate::ct::icv_matches`] in registers: only the length, which is public, decides a branch.
+#[inline(always)]
+fn icv_matches(tag: [u8; 16], icv: &[u8]) -> bool {
+    let mut received = [0; 16];
+    let mut mask = u128::MAX;
+    match icv.len() {
+        16 => received.copy_from_slice(icv),
+        12 => {
+            received[..12].copy_from_slice(&icv[..12]);
+            mask >>= 32;
+        }
+        _ => {
+            received[..8].copy_from_slice(&icv[..8]);
+            mask >>= 64;
+        }
+    }
+    (u128::from_le_bytes(tag) ^ u128::from_le_bytes(received)) & mask == 0
+}
+
 /// Out of line: the rare case must not weigh on the loop.
 #[cold]
 #[inline(never)]
@@ -277,17 +317,26 @@ fn wipe(text: &mut [u8]) {
 }
 
 impl<'a> Item<'a> {
+    /// A packet that is long enough, with its explicit IV in place.
     #[inline(always)]
-    fn new(key: &'a Key, packet: &'a mut [u8], text: Text, seq_high: u32, iv: u64) -> Self {
-        let header = u64::from_be_bytes(header(packet));
-        let (aad, aad_bits) = if key.esn {
-            let spi_and_high = (header >> 32 << 32) | u64::from(seq_high);
-            ((u128::from(spi_and_high) << 64) | (u128::from(header << 32)), 96)
+    fn new(key: &'a Key, packet: &'a mut [u8], seq_high: u32) -> Self {
+        let layout = key.suite.layout();
+        let text = Text { start: layout.text_start.into(), end: packet.len() - usize::from(layout.icv_len) };
+        let iv = if text.start == HEADER_LEN {
+            implicit_iv(header(packet), key.esn, seq_high)
         } else {
-            (u128::from(header) << 64, 64)
+            let mut iv = [0; 8];
+            iv.copy_from_slice(&packet[HEADER_LEN..HEADER_LEN + 8]);
+            u64::from_be_bytes(iv)
         };
-        let salt = u32::from_be_bytes(key.salt);
-        let first = (u128::from(salt) << 96) | (u128::from(iv) << 32) | 1;
-        Item { tables: &key.tables, first, aad, aad_bits, packet, text }
+        let header = u64::from_be_bytes(header(packet));
+        let (aad_high, aad_low, aad_bits) = if key.esn {
+            ((header >> 32 << 32) | u64::from(seq_high), header << 32, 96)
+        } else {
+            (header, 0, 64)
+        };
+        let salt = u64::from(u32::from_be_bytes(key.salt));
+        let (first_high, first_low) = ((salt << 32) | (iv >> 32), (iv << 32) | 1);
+        Item { first_high, aad_high, first_low, aad_low, aad_bits, tables: &key.tables, packet, text }
     }
 }

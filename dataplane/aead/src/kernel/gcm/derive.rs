@@ -1,6 +1,6 @@
 //! Key set-up: round keys and powers of the hash key, without a table look-up.
 
-use super::POLYNOMIAL;
+use super::POLYNOMIAL_HIGH;
 use crate::kernel::isa::{Isa, Task};
 use crate::key::{POWERS, Tables};
 
@@ -30,8 +30,8 @@ impl Task for Derive<'_> {
         state = isa.aesenclast(state, isa.broadcast(&keys[rounds]));
         let hash_key = u128::from_be_bytes(isa.octets(isa.lane(state, 0)));
         // Every product in this representation comes out divided by x, so each power is kept times x.
-        let times_x = (hash_key << 1) ^ (POLYNOMIAL & 0_u128.wrapping_sub(hash_key >> 127));
-        let times_x = isa.insert(isa.zero(), 0, times_x);
+        let polynomial = (u128::from(POLYNOMIAL_HIGH) << 64) | 1;
+        let times_x = vector(isa, (hash_key << 1) ^ (polynomial & 0_u128.wrapping_sub(hash_key >> 127)));
         let mut power = times_x;
         for slot in (0..POWERS).rev() {
             // Powers are numbers: little-endian, as a reversed lane is.
@@ -41,13 +41,20 @@ impl Task for Derive<'_> {
     }
 }
 
+/// A vector with one number in its first lane.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low half")]
+fn vector<I: Isa>(isa: I, number: u128) -> I::V {
+    isa.insert(isa.zero(), 0, (number >> 64) as u64, number as u64)
+}
+
 /// The key schedule (FIPS 197 §5.2). S-boxes come from the last round of AES: on four equal columns ShiftRows
 /// changes nothing, and with a zero key SubBytes is all that is left.
 #[inline(always)]
 fn expand<I: Isa>(isa: I, key: &[u8], round_keys: &mut [[u8; 16]]) {
     let sub_word = |word: u32| {
         let column = u128::from(word);
-        let state = isa.insert(isa.zero(), 0, column | column << 32 | column << 64 | column << 96);
+        let state = vector(isa, column | column << 32 | column << 64 | column << 96);
         let [a, b, c, d, ..] = isa.octets(isa.lane(isa.aesenclast(state, isa.zero()), 0));
         u32::from_le_bytes([a, b, c, d])
     };
@@ -86,12 +93,12 @@ impl Task for Absorb<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> u128 {
-        let power = isa.insert(isa.zero(), 0, u128::from_le_bytes(self.tables.powers[POWERS - 1]));
+        let power = vector(isa, u128::from_le_bytes(self.tables.powers[POWERS - 1]));
         let mut hash = 0;
         let [first, second] = self.aad;
         for (i, octets) in first.chunks(16).chain(second.chunks(16)).enumerate() {
             if i > 0 {
-                let product = isa.mul_add(isa.no_sum(), isa.insert(isa.zero(), 0, hash), power);
+                let product = isa.mul_add(isa.no_sum(), vector(isa, hash), power);
                 hash = u128::from_le_bytes(isa.octets(isa.lane(isa.reduce(product), 0)));
             }
             let mut block = [0; 16];

@@ -19,20 +19,68 @@ use super::isa::{Isa, Part};
 use crate::key::{POWERS, Tables};
 use crate::packet::Text;
 
-/// x¹²⁸ + x¹²⁷ + x¹²⁶ + x¹²¹ + 1 as the reversed representation needs it for reduction.
-pub(crate) const POLYNOMIAL: u128 = 0xc200_0000_0000_0000_0000_0000_0000_0001;
+/// x¹²⁷ + x¹²⁶ + x¹²¹ of the field's polynomial, reversed: the half that reduction multiplies by. The other half
+/// is 1.
+pub(crate) const POLYNOMIAL_HIGH: u64 = 0xc200_0000_0000_0000;
 
 /// One packet, or any other text, on its way through a kernel.
+///
+/// The halves of the two 128-bit numbers lie apart: side by side, the compiler would join two scalar stores into one
+/// vector load, which no store buffer can forward.
+#[repr(C)]
 pub(crate) struct Item<'a> {
-    pub(crate) tables: &'a Tables,
-    /// The first counter block J0, reversed.
-    pub(crate) first: u128,
+    /// The high half of the first counter block J0, reversed.
+    pub(crate) first_high: u64,
+    /// The high half of the AAD, see `aad_low`.
+    pub(crate) aad_high: u64,
+    /// The low half of J0.
+    pub(crate) first_low: u64,
     /// The one block of AAD, reversed; where there was more, with the hash of all before added to it.
-    pub(crate) aad: u128,
+    pub(crate) aad_low: u64,
     pub(crate) aad_bits: u64,
+    pub(crate) tables: &'a Tables,
     pub(crate) packet: &'a mut [u8],
     pub(crate) text: Text,
 }
+
+/// Packets that are sealed or opened together.
+pub(crate) trait Packets<'k> {
+    /// The key of packet `n`.
+    fn tables(&self, n: usize) -> &'k Tables;
+
+    /// Packet `n`; asked for again wherever it is needed, since inlined it costs less than being kept.
+    fn item(&mut self, n: usize) -> Item<'_>;
+
+    /// Takes the tag that packet `n` has or ought to have.
+    fn finish(&mut self, n: usize, tag: [u8; 16]);
+}
+
+/// A single item, and its tag once it has one.
+pub(crate) struct One<'a> {
+    pub(crate) item: Item<'a>,
+    pub(crate) tag: [u8; 16],
+}
+
+impl<'k> Packets<'k> for &mut One<'k> {
+    #[inline(always)]
+    fn tables(&self, _: usize) -> &'k Tables {
+        self.item.tables
+    }
+
+    #[inline(always)]
+    fn item(&mut self, _: usize) -> Item<'_> {
+        let item = &mut self.item;
+        Item { packet: &mut *item.packet, ..*item }
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, _: usize, tag: [u8; 16]) {
+        self.tag = tag;
+    }
+}
+
+/// Vectors of a long packet that AES and GHASH take at once; their powers are in the key's table.
+const BATCH: usize = 4;
 
 /// How a text falls into vectors.
 #[derive(Clone, Copy)]
@@ -56,6 +104,11 @@ pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
 }
 
 impl Shape {
+    const NONE: Self = {
+        let none = Part { at: 0, len: 0, lane: 0 };
+        Self { vectors: 0, pad: 0, head: none, tail: none, second: 0 }
+    };
+
     #[inline(always)]
     fn new<I: Isa>(text: Text) -> Self {
         let len = text.end - text.start;
@@ -87,15 +140,14 @@ impl Item<'_> {
         reason = "the low half is the counter; there are at most 3 pad lanes"
     )]
     fn counters<I: Isa>(&self, isa: I, pad: usize) -> I::V {
-        let counter = (self.first as u32).wrapping_sub(pad as u32);
-        isa.counters((self.first >> 32 << 32) | u128::from(counter))
+        let counter = (self.first_low as u32).wrapping_sub(pad as u32);
+        isa.counters(self.first_high, (self.first_low >> 32 << 32) | u64::from(counter))
     }
 
-    /// The length block, reversed.
+    /// The number of bits of text, the low half of the length block.
     #[inline(always)]
-    fn lengths(&self) -> u128 {
-        let text_bits = 8 * (self.text.end - self.text.start) as u64;
-        (u128::from(self.aad_bits) << 64) | u128::from(text_bits)
+    fn text_bits(&self) -> u64 {
+        8 * (self.text.end - self.text.start) as u64
     }
 }
 
@@ -114,6 +166,7 @@ impl<I: Isa> Side<I> for Idle {
 }
 
 /// GHASH of `P` vectors, spread over the rounds.
+#[derive(Clone, Copy)]
 struct Hash<'k, I: Isa, const P: usize, const LAST: bool> {
     blocks: [I::V; P],
     powers: &'k [[u8; 16]; POWERS],
@@ -299,10 +352,10 @@ fn hash_input<I: Isa, const FIRST: bool, const LAST: bool, const CLEAN: bool, co
         }
         *block = isa.reverse(*block);
         if first {
-            *block = isa.insert(*block, shape.pad, item.aad);
+            *block = isa.insert(*block, shape.pad, item.aad_high, item.aad_low);
         }
         if last {
-            *block = isa.insert(*block, I::LANES - 1, item.lengths());
+            *block = isa.insert(*block, I::LANES - 1, item.aad_bits, item.text_bits());
         }
     }
     blocks
