@@ -24,3 +24,5 @@ mod random;
 pub use provider::AwsLc;
 pub use random::OsRng;
 
+#[cfg(test)]
+mod testing;
