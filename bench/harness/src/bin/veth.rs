@@ -89,7 +89,9 @@ fn contenders(bed: &mut Bed) -> Result<Vec<Contender>> {
 }
 
 fn compare(contenders: &mut [Contender], bytes: usize, rounds: usize, time: Duration) -> Result<Vec<Row>> {
-    contenders.iter_mut().for_each(|contender| contender.offered.clear());
+    for contender in contenders.iter_mut() {
+        contender.offered.clear();
+    }
     let mut failed = None;
     let figures = interleave(contenders, rounds, |contender| {
         match contender.path.run(contender.forwarder.as_mut(), bytes, time) {

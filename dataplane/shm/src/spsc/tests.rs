@@ -169,3 +169,93 @@ fn control_refuses_memory_that_is_not_what_was_agreed() {
     assert!(matches!(SharedRings::create(0), Err(SetupError::Rings { .. })));
     assert!(matches!(SharedRings::create(WORKERS_MAX + 1), Err(SetupError::Rings { .. })));
 }
+
+#[test]
+fn hostile_control_process_spoils_its_own_rings_and_nothing_else() {
+    const CHILD: &str = "POLLUX_TEST_ATTACH_SOCKET";
+    if let Some(path) = std::env::var_os(CHILD) {
+        scribble(std::path::Path::new(&path));
+    }
+    let path = std::env::temp_dir().join(format!("pollux-hostile-{}.sock", std::process::id()));
+    let listener = crate::Listener::bind(&path, None).expect("listener");
+    let welcome =
+        crate::Welcome { workers: 2, spi_index_width: 8, sa_capacity: 256, fingerprint_key: [0; 32] };
+    let mut child = std::process::Command::new(std::env::current_exe().expect("own binary"))
+        .args(["--exact", "spsc::tests::hostile_control_process_spoils_its_own_rings_and_nothing_else"])
+        .env(CHILD, &path)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("child");
+    let mut set = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
+    let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
+    assert_eq!(rustix::event::poll(&mut set, Some(&limit)), Ok(1), "the child never connected");
+    let (attachment, mut rings) = listener.accept(&welcome, None).expect("attached").expect("somebody waits");
+    let event = Event::FirstPacket { sa: SaId(1) }.encode();
+    let (mut slots, mut events) = (0_u64, 0_u64);
+    // Reads and writes as a worker would, until the child has killed itself.
+    while attachment.is_alive() {
+        for ring in &mut rings {
+            for _ in 0..RING_SLOTS {
+                let Ok(Some(slot)) = ring.commands.read() else { break };
+                let _ = Command::decode(&slot);
+                slots += 1;
+            }
+            if ring.commands.prepare_sleep() {
+                ring.commands.awake();
+            }
+            ring.bell.quiet();
+            events += u64::from(ring.events.write(&event).is_ok());
+            ring.events.wake();
+        }
+    }
+    child.wait().expect("it killed itself");
+    println!("{slots} slots read, {events} events written while it scribbled");
+    assert!(slots > 0 && events > 0);
+    assert!(rings.iter_mut().any(|ring| ring.commands.read().is_err()), "no ring was given up");
+    // Its successor gets memory that it never had.
+    let thread = std::thread::spawn({
+        let path = path.clone();
+        move || crate::Session::attach(&path)
+    });
+    assert_eq!(rustix::event::poll(&mut set, Some(&limit)), Ok(1));
+    let (_second, mut fresh) =
+        listener.accept(&welcome, Some(&attachment)).expect("attached").expect("waits");
+    let mut session = thread.join().expect("thread").expect("attached");
+    session.rings[0].commands.write(&Command::Barrier.encode(Ticket(1))).expect("room");
+    assert_eq!(fresh[0].commands.read().expect("honest").map(|slot| ticket_of(&slot)), Some(1));
+}
+
+/// The hostile process: attaches, then writes noise over all memory that it was given, and dies by kill -9.
+fn scribble(path: &std::path::Path) -> ! {
+    let session = crate::Session::attach(path).expect("the parent listens");
+    let ring = &session.rings[0].commands.ring;
+    let words = ring.map.words(0, ring.map.len_bytes() / 8).expect("all of it");
+    let end = std::time::Instant::now() + std::time::Duration::from_millis(400);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    while std::time::Instant::now() < end {
+        for ring in &session.rings {
+            ring.commands.wake();
+            // As an honest writer would, so that noise is read as slots; now and then a wild one.
+            let (at, read) = (ring.commands.ring.word(PRODUCER_AT), ring.commands.ring.word(CONSUMER_AT));
+            let waiting = at.load(Ordering::Relaxed).wrapping_sub(read.load(Ordering::Relaxed));
+            let wild = random().is_multiple_of(4096);
+            let step = if wild { random() >> 32 } else { u64::from(waiting < RING_SLOTS / 2) };
+            at.fetch_add(u32::try_from(step).expect("32 bits"), Ordering::Release);
+        }
+        for _ in 0..100 {
+            let at = usize::try_from(random() % words.len() as u64).expect("an index");
+            // Not the indices themselves: they are moved above.
+            if words[at].load(Ordering::Relaxed) == 0 {
+                words[at].store(random(), Ordering::Relaxed);
+            }
+        }
+    }
+    rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).expect("kill");
+    unreachable!("killed");
+}
