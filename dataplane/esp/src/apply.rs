@@ -96,7 +96,8 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
             // Numbers and IVs go on, whatever the keys: no pair of key and IV can come back.
             sa.next_seq = old.next_seq;
             sa.next_iv = old.next_iv;
-            sa.reserved = old.reserved;
+            // Other keys have another slot of the counter file, which knows of no reservation yet.
+            sa.reserved = if sa.checkpoint == old.checkpoint { old.reserved } else { sa.next_seq };
             sa.flags = old.flags & flag::EXHAUSTED;
             engine.sas.outbound.keys[at] = Some(key);
             engine.sas.outbound.selectors[at] = selectors;
