@@ -97,7 +97,7 @@ impl Handover {
     }
 
     /// Sends frames that are at home elsewhere there, takes ours in, and wakes whom that concerns.
-    pub(crate) fn exchange_frames(&mut self, pool: &mut FramePool) {
+    pub fn exchange_frames(&mut self, pool: &mut FramePool) {
         while let Some(packet) = pool.take_foreign() {
             let home = (packet.frame().index() / self.frames_per_worker) as usize;
             let Some(Some(other)) = self.others.get_mut(home) else {

@@ -5,6 +5,8 @@
 //!       .2              .1       .1              .2       .1             .2
 //! ```
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
@@ -27,10 +29,10 @@ use pollux_shm::Session;
 use serde_json::Value;
 
 /// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs a shell line; its output, or a panic with what it said.
-pub fn sh(line: &str) -> String {
+pub(crate) fn sh(line: &str) -> String {
     let output = Command::new("sh").args(["-c", line]).output().expect("sh runs");
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{line}: {text}{}", String::from_utf8_lossy(&output.stderr));
@@ -38,13 +40,13 @@ pub fn sh(line: &str) -> String {
 }
 
 /// Whether a shell line succeeds.
-pub fn succeeds(line: &str) -> bool {
+pub(crate) fn succeeds(line: &str) -> bool {
     let quiet = Command::new("sh").args(["-c", line]).stdout(Stdio::null()).stderr(Stdio::null()).status();
     quiet.is_ok_and(|status| status.success())
 }
 
 /// Why privileged tests cannot run here, if they can't.
-pub fn lacks_rights() -> Option<&'static str> {
+pub(crate) fn lacks_rights() -> Option<&'static str> {
     if !rustix::process::geteuid().is_root() {
         return Some("needs root");
     }
@@ -55,7 +57,7 @@ pub fn lacks_rights() -> Option<&'static str> {
 }
 
 /// Waits until `done`.
-pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
@@ -64,15 +66,15 @@ pub fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 /// The four namespaces and the folder; gone when dropped.
-pub struct World {
+pub(crate) struct World {
     tag: String,
     /// Configurations, sockets and logs.
-    pub folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl World {
     /// Builds the topology with `queues` queues on the gateways' interfaces.
-    pub fn new(name: &str, queues: u16) -> Self {
+    pub(crate) fn new(name: &str, queues: u16) -> Self {
         let tag = format!("px{}{name}", std::process::id());
         let folder = std::env::temp_dir().join(&tag);
         fs::create_dir_all(&folder).expect("a folder");
@@ -100,17 +102,17 @@ impl World {
     }
 
     /// A namespace: `ha`, `ga`, `gb` or `hb`.
-    pub fn netns(&self, side: &str) -> String {
+    pub(crate) fn netns(&self, side: &str) -> String {
         format!("{}-{side}", self.tag)
     }
 
     /// Runs a line in a namespace.
-    pub fn exec(&self, side: &str, line: &str) -> String {
+    pub(crate) fn exec(&self, side: &str, line: &str) -> String {
         sh(&format!("ip netns exec {} {line}", self.netns(side)))
     }
 
     /// Whether a line in a namespace succeeds.
-    pub fn try_exec(&self, side: &str, line: &str) -> bool {
+    pub(crate) fn try_exec(&self, side: &str, line: &str) -> bool {
         succeeds(&format!("ip netns exec {} {line}", self.netns(side)))
     }
 }
@@ -127,17 +129,17 @@ impl Drop for World {
 }
 
 /// A data plane.
-pub struct Gateway {
+pub(crate) struct Gateway {
     child: Child,
     config: PathBuf,
     /// Its run directory.
-    pub run_dir: PathBuf,
+    pub(crate) run_dir: PathBuf,
     log: PathBuf,
 }
 
 impl Gateway {
     /// Starts one in the namespace `side`, with more lines for `[dataplane]`; waits until it answers.
-    pub fn start(world: &World, side: &str, lines: &str) -> Self {
+    pub(crate) fn start(world: &World, side: &str, lines: &str) -> Self {
         let folder = world.folder.join(side);
         fs::create_dir_all(&folder).expect("a folder");
         let (config, log) = (folder.join("pollux.toml"), folder.join("log"));
@@ -166,7 +168,7 @@ impl Gateway {
     }
 
     /// What it has written.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
@@ -181,19 +183,19 @@ impl Gateway {
     }
 
     /// Asks the statistics socket; `op` is JSON, with more fields after it if need be.
-    pub fn ask(&self, op: &str) -> Value {
+    pub(crate) fn ask(&self, op: &str) -> Value {
         self.try_ask(op).expect("an answer")
     }
 
     /// Packets dropped for a reason.
-    pub fn drops(&self, reason: &str) -> u64 {
+    pub(crate) fn drops(&self, reason: &str) -> u64 {
         let rows = self.ask("\"drops\"");
         let row = rows.as_array().expect("rows").iter().find(|row| row["reason"] == reason);
         row.and_then(|row| row["packets"].as_u64()).expect("a known reason")
     }
 
     /// Every frame is accounted for, if not now then soon.
-    pub fn assert_ledger(&self) {
+    pub(crate) fn assert_ledger(&self) {
         wait_for("the ledger to balance", || {
             let frames = &self.ask("\"status\"")["frames"];
             frames["missing"] == 0 && frames["in_flight"] == 0
@@ -201,25 +203,25 @@ impl Gateway {
     }
 
     /// The control process's end of the rings.
-    pub fn attach(&self) -> Control {
+    pub(crate) fn attach(&self) -> Control {
         let session = Session::attach(&self.run_dir.join("attach.sock")).expect("it attaches");
         Control { session, tickets: 0, heard: Vec::new() }
     }
 
     /// kill -9.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().expect("killed");
         self.child.wait().expect("reaped");
     }
 
     /// SIGTERM, and the end.
-    pub fn stop(&mut self) {
+    pub(crate) fn stop(&mut self) {
         sh(&format!("kill -TERM {}", self.child.id()));
         wait_for("the data plane to end", || self.child.try_wait().expect("a child").is_some());
     }
 
     /// `pollux-dataplane down`.
-    pub fn down(config: &Path) {
+    pub(crate) fn down(config: &Path) {
         let done = Command::new(env!("CARGO_BIN_EXE_pollux-dataplane"))
             .arg("--config")
             .arg(config)
@@ -230,7 +232,7 @@ impl Gateway {
     }
 
     /// Its configuration file.
-    pub fn config(&self) -> &Path {
+    pub(crate) fn config(&self) -> &Path {
         &self.config
     }
 }
@@ -252,16 +254,16 @@ impl Drop for Gateway {
 }
 
 /// A control process.
-pub struct Control {
+pub(crate) struct Control {
     /// The rings.
-    pub session: Session,
+    pub(crate) session: Session,
     tickets: u64,
     heard: Vec<(usize, Event)>,
 }
 
 impl Control {
     /// Sends a command to ring `ring` and waits for its acknowledgement.
-    pub fn order(&mut self, ring: usize, command: &Order) -> Result<u32, CommandError> {
+    pub(crate) fn order(&mut self, ring: usize, command: &Order) -> Result<u32, CommandError> {
         self.tickets += 1;
         let ticket = Ticket(self.tickets);
         let commands = &mut self.session.rings[ring].commands;
@@ -281,12 +283,12 @@ impl Control {
     }
 
     /// The housekeeper's ring.
-    pub fn house(&self) -> usize {
+    pub(crate) fn house(&self) -> usize {
         self.session.rings.len() - 1
     }
 
     /// Installs an SA: housekeeper, owner, and word of it to the other workers.
-    pub fn add(&mut self, mut spec: SaSpec, keys: &[u8]) {
+    pub(crate) fn add(&mut self, mut spec: SaSpec, keys: &[u8]) {
         let keys = || KeyMaterial::new(keys).expect("a key");
         let house = self.house();
         let slot = self.order(house, &Order::SaAdd(spec.clone(), keys())).expect("noted");
@@ -307,7 +309,7 @@ impl Control {
     }
 
     /// Puts policies in force.
-    pub fn policies(&mut self, list: &[PolicySpec]) {
+    pub(crate) fn policies(&mut self, list: &[PolicySpec]) {
         let house = self.house();
         self.order(house, &Order::PolicyBegin).expect("begun");
         for policy in list {
@@ -319,14 +321,14 @@ impl Control {
 }
 
 /// A prefix as a selector.
-pub fn net(text: &str) -> TrafficSelector {
+pub(crate) fn net(text: &str) -> TrafficSelector {
     let (address, len) = text.split_once('/').expect("a prefix");
     TrafficSelector::prefix(address.parse().expect("an address"), len.parse().expect("a length"))
         .expect("a prefix")
 }
 
 /// Protects what goes between two prefixes, under reqid 1.
-pub fn protect(id: u32, local: &str, remote: &str) -> PolicySpec {
+pub(crate) fn protect(id: u32, local: &str, remote: &str) -> PolicySpec {
     PolicySpec {
         id: PolicyId(id),
         direction: Direction::Outbound,
@@ -336,7 +338,14 @@ pub fn protect(id: u32, local: &str, remote: &str) -> PolicySpec {
 }
 
 /// One of two SAs between the gateways, as the side with `local` sees it.
-pub fn sa(direction: Direction, spi: u32, local: &str, remote: &str, owner: u16, encap: bool) -> SaSpec {
+pub(crate) fn sa(
+    direction: Direction,
+    spi: u32,
+    local: &str,
+    remote: &str,
+    owner: u16,
+    encap: bool,
+) -> SaSpec {
     let side = |address: &str| if address.ends_with(".1") { net("10.1.0.0/16") } else { net("10.2.0.0/16") };
     let address = |text: &str| text.parse::<IpAddr>().expect("an address");
     SaSpec {
@@ -356,7 +365,7 @@ pub fn sa(direction: Direction, spi: u32, local: &str, remote: &str, owner: u16,
         ecn: EcnMode::Normal,
         df: DfMark::Copy,
         lifetimes: Lifetimes::default(),
-        seq_start: if direction == Direction::Outbound { 1 } else { 0 },
+        seq_start: u64::from(direction == Direction::Outbound),
         iv_start: u64::from(std::process::id()) << 32 ^ u64::from(spi),
         checkpoint: Some(0),
         local_ts: Selectors::new(&[side(local)]).expect("one"),
@@ -365,12 +374,12 @@ pub fn sa(direction: Direction, spi: u32, local: &str, remote: &str, owner: u16,
 }
 
 /// Keys of the SA with this SPI.
-pub fn keys(spi: u32) -> [u8; 20] {
+pub(crate) fn keys(spi: u32) -> [u8; 20] {
     core::array::from_fn(|at| at.to_le_bytes()[0] ^ spi.to_le_bytes()[0])
 }
 
 /// Installs the pair of SAs and the policy on one side: `a` or `b`.
-pub fn install(control: &mut Control, side: &str, owner: u16, encap: bool) {
+pub(crate) fn install(control: &mut Control, side: &str, owner: u16, encap: bool) {
     const A_TO_B: u32 = 0x1001;
     const B_TO_A: u32 = 0x1002;
     let (local, remote, out, inbound, mine, theirs) = match side {
