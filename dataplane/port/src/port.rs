@@ -37,7 +37,8 @@ pub trait Port {
     /// Counters since the port was made. May be a system call.
     fn stats(&self) -> PortStats;
 
-    /// A descriptor that becomes readable when packets wait, for a worker that blocks.
+    /// A descriptor that becomes readable when packets wait, for a worker that blocks. That of a device
+    /// which is gone is in error at all times: leave it out of the set unless the port is up.
     fn fd(&self) -> Option<BorrowedFd<'_>>;
 
     /// Gives every frame back to `pool` and closes the port; it receives and sends nothing afterwards.

@@ -228,7 +228,9 @@ impl Port for XskPort {
             self.place = pool.open_place();
         }
         let Some(place) = self.place else { return 0 };
-        let done = take_completed(live, pool, place).and_then(|done| fill(live, pool, place).map(|()| done));
+        let least = FILL_MIN.min(self.config.rings.fill);
+        let done =
+            take_completed(live, pool, place).and_then(|done| fill(live, pool, place, least).map(|()| done));
         if done.is_err() {
             self.give_up();
         }
@@ -353,12 +355,12 @@ fn take_completed(live: &mut Live, pool: &mut FramePool, place: Place) -> Result
     }
 }
 
-/// Gives free frames to the fill ring, in batches, but never the last few of the pool.
-fn fill(live: &mut Live, pool: &mut FramePool, place: Place) -> Result<(), CursorError> {
+/// Gives free frames to the fill ring, at `least` so many at a time, but never the last few of the pool.
+fn fill(live: &mut Live, pool: &mut FramePool, place: Place, least: u32) -> Result<(), CursorError> {
     loop {
         let spare = pool.ledger().free.saturating_sub(RESERVE);
         let count = live.fill.reserve(spare.min(BATCH))?;
-        if count < FILL_MIN {
+        if count < least {
             return Ok(());
         }
         let mut written = 0;
