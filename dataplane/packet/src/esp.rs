@@ -45,8 +45,10 @@ impl Trailer {
     pub fn parse(plaintext: &[u8]) -> Option<Self> {
         let (rest, [pad_len, next_header]) = plaintext.split_last_chunk::<TRAILER_LEN>()?;
         let payload_len = rest.len().checked_sub(usize::from(*pad_len))?;
-        let wrong =
-            rest[payload_len..].iter().zip(1u8..).fold(0, |wrong, (octet, want)| wrong | (octet ^ want));
+        let wrong = rest[payload_len..]
+            .iter()
+            .zip(1..=u8::MAX)
+            .fold(0, |wrong, (octet, want)| wrong | (octet ^ want));
         if wrong != 0 {
             return None;
         }
@@ -90,6 +92,13 @@ mod tests {
         ] {
             assert_eq!(Trailer::parse(plaintext), None, "{why}");
         }
+    }
+
+    #[test]
+    fn longest_padding_is_read() {
+        let mut plaintext = vec![7; 4 + 255 + TRAILER_LEN];
+        Trailer::write(&mut plaintext[4..], 41);
+        assert_eq!(Trailer::parse(&plaintext), Some(Trailer { payload_len: 4, next_header: 41 }));
     }
 
     proptest! {
