@@ -154,6 +154,9 @@ def send(iface, mac, job):
             if sa["encap"] and isinstance(packet, IPv6):
                 esp = raw(packet[ESP])
                 packet = IPv6(src=packet.src, dst=packet.dst) / UDP(sport=4500, dport=4500) / Raw(esp)
+            elif sa["encap"]:
+                # Scapy settles the UDP length before there is a payload.
+                del packet[UDP].len
             out.send(raw(header / packet))
             sent += 1
             if sent % 32 == 0:
