@@ -98,7 +98,7 @@ pub(crate) fn wait_up(arguments: &Arguments, a: &Gateway, b: &Gateway, world: &W
         })
         .with_context(|| format!("{}\n{}", a.logs(), b.logs()))?;
         say("the handshake, as gateway a saw it:");
-        for line in a.cli("events --past")?.lines() {
+        for line in a.cli("log")?.lines() {
             say(&format!("  {line}"));
         }
     }

@@ -1,0 +1,43 @@
+//! `pollux down`: stops both daemons and takes everything away.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use pollux_config::Config;
+use pollux_config::api::{ControlRequest, ControlStatus};
+use serde_json::Value;
+
+use crate::cmd::up::program;
+use crate::socket::control;
+
+/// How long control may take to end its connections.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) fn down(config: &Config) -> Result<()> {
+    let paths = &config.paths;
+    // Control goes first: it tells its peers while the data plane still carries what is under way.
+    if control::<Value>(paths, &ControlRequest::Stop).is_ok() {
+        let end = Instant::now() + PATIENCE;
+        while control::<ControlStatus>(paths, &ControlRequest::Status).is_ok() {
+            if Instant::now() > end {
+                bail!("control does not end; kill it, then run this again");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    let status = Command::new(program("pollux-dataplane"))
+        .arg("--config")
+        .arg(&config.file)
+        .arg("down")
+        .status()
+        .context("starting pollux-dataplane: is it installed?")?;
+    if !status.success() {
+        bail!("pollux-dataplane could not take everything away ({status})");
+    }
+    for name in ["pollux-dataplane", "pollux-control"] {
+        let _ = std::fs::remove_file(paths.pid_file(name));
+    }
+    println!("down: nothing is protected by Pollux now");
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! `pollux status`: both daemons at a glance.
+
+use anyhow::Result;
+use pollux_config::Paths;
+use pollux_config::api::{ControlRequest, ControlStatus, DataplaneRequest, DataplaneStatus};
+use serde_json::json;
+
+use crate::output::{self, Table, duration};
+use crate::socket::{control, dataplane};
+
+pub(crate) fn status(paths: &Paths, as_json: bool) -> Result<()> {
+    let plane = dataplane::<DataplaneStatus>(paths, &DataplaneRequest::Status);
+    let keys = control::<ControlStatus>(paths, &ControlRequest::Status);
+    if let (Err(error), Err(_)) = (&plane, &keys) {
+        anyhow::bail!("{error:#}");
+    }
+    if as_json {
+        return output::json(&json!({ "dataplane": plane.as_ref().ok(), "control": keys.as_ref().ok() }));
+    }
+    match &plane {
+        Ok(status) => print_dataplane(status),
+        Err(error) => println!("data plane  {error:#}"),
+    }
+    match &keys {
+        Ok(status) => print_control(status),
+        Err(error) => println!("control     {error:#}"),
+    }
+    Ok(())
+}
+
+fn print_dataplane(status: &DataplaneStatus) {
+    let frames = &status.frames;
+    println!(
+        "data plane  {}, pid {}, up {}, {} workers, AEAD {}",
+        status.version,
+        status.pid,
+        duration(status.uptime_s),
+        status.workers,
+        status.aead
+    );
+    println!(
+        "SAs         {} inbound, {} outbound of {}; {} policies",
+        status.sas_inbound, status.sas_outbound, status.sa_capacity, status.policies
+    );
+    println!(
+        "frames      {} in all, {} free, {} in flight, {} missing",
+        frames.total, frames.free, frames.in_flight, frames.missing
+    );
+    println!("drops       {}", status.drops);
+    let mut table = Table::new(&["WHAT", "ASKED", "GOT"]);
+    for got in &status.got {
+        table.row(vec![got.what.clone(), got.asked.clone(), got.got.clone()]);
+    }
+    table.print("");
+}
+
+fn print_control(status: &ControlStatus) {
+    println!("control     {}, pid {}, up {}", status.version, status.pid, duration(status.uptime_s));
+    match &status.detached_reason {
+        Some(reason) if !status.attached => println!("rings       not attached: {reason}"),
+        _ => println!("rings       attached {} times", status.attachments),
+    }
+    println!(
+        "manual SAs  {} of {} installed; {} policies wanted",
+        status.sas_installed, status.sas_wanted, status.policies_wanted
+    );
+    println!(
+        "IKE         {} IKE SAs, {} Child SAs, {} half open; rekeyed {} and {}; {} packets lost to it",
+        status.ike_sas,
+        status.child_sas,
+        status.half_open,
+        status.ike_rekeys,
+        status.child_rekeys,
+        status.lost_to_rekey
+    );
+    for line in &status.refused {
+        println!("refused     {line}");
+    }
+}
