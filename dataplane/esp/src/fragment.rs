@@ -123,7 +123,7 @@ mod tests {
         let options = [7, 4, 4, 0, 0x94, 4, 0, 0];
         let whole = packet(&options, &payload, false);
         let list = fragments(&whole, 300).expect("it may be fragmented");
-        let mut joined = Vec::new();
+        let mut joined: Vec<u8> = Vec::new();
         for (at, octets) in list.iter().enumerate() {
             let view = Ipv4::parse(octets).expect("whole");
             assert!(octets.len() <= 300 && view.checksum_holds());

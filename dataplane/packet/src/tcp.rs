@@ -29,3 +29,22 @@ impl<'a> Tcp<'a> {
         self.header[13] & 0x02 != 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_is_read_with_its_options_or_refused() {
+        let mut segment = [0u8; 28];
+        segment[12] = 6 << 4;
+        segment[13] = 0x02;
+        let view = Tcp::parse(&segment).expect("whole");
+        assert_eq!((view.header_len(), view.is_syn()), (24, true));
+        for len in 0..24 {
+            assert!(Tcp::parse(&segment[..len]).is_none(), "{len} octets");
+        }
+        segment[12] = 4 << 4;
+        assert!(Tcp::parse(&segment).is_none(), "a header of 16");
+    }
+}

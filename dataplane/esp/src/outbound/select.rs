@@ -9,9 +9,6 @@ use crate::live::Live;
 use crate::policy::{Entry, Match};
 use crate::sa::{Choice, place};
 
-/// Cache lines of a key that sealing a short packet needs first.
-const KEY_LINES: usize = 5;
-
 /// Judges every pending packet. What is left is to be protected by an SA of ours.
 pub(crate) fn select(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Live {
     let mut live = Live::default();
@@ -81,7 +78,7 @@ fn choose(engine: &mut Engine, now_ns: u64, entry: &Entry, meta: &mut Meta) -> b
             let sa = &engine.sas.outbound.hot[place(index)];
             hint::prefetch_lines(sa, 3);
             if let Some(key) = &engine.sas.outbound.keys[place(index)] {
-                hint::prefetch_lines(key, KEY_LINES);
+                key.prefetch();
             }
             take(engine, meta, index);
             true

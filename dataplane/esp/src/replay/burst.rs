@@ -3,14 +3,11 @@
 use pollux_abi::command::Direction;
 use pollux_abi::{DropReason, Esn, Event, SaCounters, SaIndex, SeqNo};
 use pollux_packet::esp::TRAILER_LEN;
-use pollux_packet::{Burst, Class, Meta, hint};
+use pollux_packet::{Burst, Class, Meta};
 
 use crate::engine::Engine;
 use crate::live::Live;
 use crate::sa::{InboundSa, flag, place};
-
-/// Cache lines of a key that a short packet needs first.
-const KEY_LINES: usize = 5;
 
 /// Drops what the SA or its window refuses, before any cipher work; fills in whole sequence numbers.
 pub(crate) fn precheck(engine: &mut Engine, now_ns: u64, burst: &mut Burst, live: &mut Live) {
@@ -20,7 +17,7 @@ pub(crate) fn precheck(engine: &mut Engine, now_ns: u64, burst: &mut Burst, live
         let index = place(meta.sa);
         let sa = &engine.sas.inbound.hot[index];
         if let Some(key) = &engine.sas.inbound.keys[index] {
-            hint::prefetch_lines(key, KEY_LINES);
+            key.prefetch();
         }
         let (start, count) = sa.window.place();
         let verdict = suits(sa, meta).and_then(|()| {
