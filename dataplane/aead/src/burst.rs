@@ -3,7 +3,9 @@
 use crate::ct::icv_matches;
 use crate::dispatch::Engine;
 use crate::kernel;
-use crate::kernel::gcm::{Absorb, Item, One, OpenBurst, OpenOne, SealBurst, SealOne, aes_rounds};
+use crate::kernel::gcm::{
+    Absorb, Huge, Item, One, OpenBurst, OpenOne, Packet, SealBurst, SealOne, TEXT_MAX, aes_rounds,
+};
 use crate::kernel::isa::Task;
 use crate::kernel::portable::Context;
 use crate::key::Key;
@@ -54,7 +56,7 @@ impl Engine {
         for jobs in jobs.chunks_mut(BURST) {
             let all_done = kernel::run(self, SealBurst { jobs }) == Some(true);
             if !all_done {
-                for job in jobs.iter_mut().filter(|job| !self.has_kernel_for(job.key)) {
+                for job in jobs.iter_mut().filter(|job| !self.has_kernel_for(job.key, job.packet.len())) {
                     job.seal_alone();
                 }
             }
@@ -73,7 +75,7 @@ impl Engine {
             let all_done = kernel::run(self, OpenBurst { jobs, verdicts }) == Some(true);
             if !all_done {
                 for (job, verdict) in jobs.iter_mut().zip(verdicts) {
-                    if !self.has_kernel_for(job.key) {
+                    if !self.has_kernel_for(job.key, job.packet.len()) {
                         *verdict = job.open_alone();
                     }
                 }
@@ -81,9 +83,9 @@ impl Engine {
         }
     }
 
-    /// Whether the burst kernels have run a job with this key.
-    fn has_kernel_for(self, key: &Key) -> bool {
-        self != Self::portable() && key.on_gcm_kernel()
+    /// Whether the burst kernels have run a job with this key and so many octets of packet.
+    fn has_kernel_for(self, key: &Key, len: usize) -> bool {
+        self != Self::portable() && key.on_gcm_kernel() && len <= TEXT_MAX
     }
 }
 
@@ -172,18 +174,12 @@ impl Key {
     }
 
     fn item<'a>(&'a self, nonce: &[u8; 12], aad: &[u8], text: &'a mut [u8]) -> Item<'a> {
-        let mut j0 = [0; 16];
-        j0[..12].copy_from_slice(nonce);
-        j0[15] = 1;
-        let (first_high, first_low) = halves(u128::from_be_bytes(j0));
-        let absorbed = self.on_own_kernel(Absorb { tables: &self.tables, aad: [aad, &[]] });
-        let (aad_high, aad_low) = halves(absorbed);
+        let [s0, s1, s2, s3, iv @ ..] = *nonce;
         Item {
-            first_high,
-            aad_high,
-            first_low,
-            aad_low,
+            iv: u64::from_le_bytes(iv),
+            aad: halves(self.on_own_kernel(Absorb { tables: &self.tables, aad: [aad, &[]] })),
             aad_bits: 8 * aad.len() as u64,
+            salt: u32::from_le_bytes([s0, s1, s2, s3]),
             tables: &self.tables,
             text: Text { start: 0, end: text.len() },
             packet: text,
@@ -206,19 +202,27 @@ impl Key {
         };
         let aad = [&first[..first_len], &item.packet[rest..end]];
         let aad_bits = 8 * (first_len + end - rest) as u64;
-        let (aad_high, aad_low) = halves(self.on_own_kernel(Absorb { tables: item.tables, aad }));
-        Item { aad_high, aad_low, aad_bits, text: Text { start: end, end }, ..item }
+        let aad = halves(self.on_own_kernel(Absorb { tables: item.tables, aad }));
+        Item { aad, aad_bits, text: Text { start: end, end }, ..item }
     }
 
     fn seal_item(&self, item: Item<'_>) -> [u8; 16] {
+        let rounds = aes_rounds(self.suite.key_len());
+        if item.text.end - item.text.start > TEXT_MAX {
+            return self.on_own_kernel(Huge { item, rounds, seal: true });
+        }
         let mut one = One { item, tag: [0; 16] };
-        self.on_own_kernel(SealOne { one: &mut one, rounds: aes_rounds(self.suite.key_len()) });
+        self.on_own_kernel(SealOne { one: &mut one, rounds });
         one.tag
     }
 
     fn open_item(&self, item: Item<'_>) -> [u8; 16] {
+        let rounds = aes_rounds(self.suite.key_len());
+        if item.text.end - item.text.start > TEXT_MAX {
+            return self.on_own_kernel(Huge { item, rounds, seal: false });
+        }
         let mut one = One { item, tag: [0; 16] };
-        self.on_own_kernel(OpenOne { one: &mut one, rounds: aes_rounds(self.suite.key_len()) });
+        self.on_own_kernel(OpenOne { one: &mut one, rounds });
         one.tag
     }
 
@@ -231,8 +235,9 @@ impl Key {
     }
 }
 
-/// The high and the low half.
+/// The halves of a number as its big-endian form lies in memory.
 #[expect(clippy::cast_possible_truncation, reason = "the low half")]
-fn halves(number: u128) -> (u64, u64) {
-    ((number >> 64) as u64, number as u64)
+fn halves(number: u128) -> [u64; 2] {
+    let swapped = number.swap_bytes();
+    [swapped as u64, (swapped >> 64) as u64]
 }

@@ -7,7 +7,7 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::__m128i;
 
-use super::isa::{Isa, Part, Task, forward_all};
+use super::isa::{Isa, Task, forward_all};
 use crate::key::POWERS;
 
 /// Proof that the CPU has AES-NI, PCLMULQDQ and SSE up to 4.1.
@@ -41,10 +41,19 @@ pub(crate) struct Sum {
     high: __m128i,
 }
 
+/// Octets of a packet in a vector of two blocks: at most one block, as the other has the AAD or the lengths.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    pub(super) lane: usize,
+    /// At most 16.
+    pub(super) len: usize,
+}
+
 impl Isa for Aesni {
     type V = Pair;
     type Block = __m128i;
     type Sum = Sum;
+    type Part = Part;
 
     const LANES: usize = 2;
     const IN_FLIGHT: usize = 4;
@@ -61,9 +70,11 @@ impl Isa for Aesni {
 /// Single blocks and parts of them; the 256-bit kernel uses these too.
 pub(super) mod blocks {
     use std::arch::x86_64::{
-        __m128i, _mm_and_si128, _mm_andnot_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi8,
-        _mm_storeu_si128,
+        __m128i, _mm_and_si128, _mm_andnot_si128, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
+        _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_storeu_si128,
     };
+
+    use super::Part;
 
     /// Sixteen ones, then sixteen zeros: a load at `16 - len` is the mask of the first `len` octets.
     static MASKS: [u8; 32] = {
@@ -87,6 +98,33 @@ pub(super) mod blocks {
     pub(in super::super) fn load_block(block: &[u8; 16]) -> __m128i {
         // SAFETY: the reference covers the 16 octets that are read, and the load needs no alignment.
         unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
+    }
+
+    /// Salt, IV and a counter of zero.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn nonce_block(salt: u32, iv: u64) -> __m128i {
+        let iv = _mm_bslli_si128::<4>(_mm_cvtsi64_si128(iv.cast_signed()));
+        _mm_or_si128(iv, _mm_cvtsi32_si128(salt.cast_signed()))
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn head(pad: usize) -> Part {
+        Part { lane: 1, len: if pad == 0 { 16 } else { 0 } }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn tail(len: usize) -> Part {
+        Part { lane: 0, len: len.min(16) }
+    }
+
+    /// With two lanes for AAD and lengths there is no room for text.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn only(_: usize, _: usize) -> Part {
+        Part { lane: 0, len: 0 }
     }
 
     #[target_feature(enable = "sse2")]
@@ -144,13 +182,13 @@ pub(super) mod blocks {
 /// The operations, compiled for the instruction set.
 mod ops {
     use std::arch::x86_64::{
-        __m128i, _mm_add_epi32, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_and_si128, _mm_clmulepi64_si128,
-        _mm_loadu_si128, _mm_set_epi32, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8,
-        _mm_shuffle_epi32, _mm_storeu_si128, _mm_xor_si128,
+        __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_and_si128, _mm_andnot_si128,
+        _mm_clmulepi64_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi64x, _mm_setzero_si128,
+        _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_storeu_si128, _mm_xor_si128,
     };
 
-    pub(super) use super::blocks::octets;
-    use super::blocks::{load_block, load_octets, mask, reversal, store_octets};
+    pub(super) use super::blocks::{head, octets, only, tail};
+    use super::blocks::{load_block, load_octets, mask, nonce_block, reversal, store_octets};
     use super::{Aesni, Pair, Part, Sum, Task};
     use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::key::POWERS;
@@ -202,22 +240,15 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    fn block(high: u64, low: u64) -> __m128i {
-        _mm_set_epi64x(high.cast_signed(), low.cast_signed())
+    pub(super) fn nonce(salt: u32, iv: u64) -> V {
+        let block = nonce_block(salt, iv);
+        Pair(block, block)
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn counters(first_high: u64, first_low: u64) -> V {
-        let first = block(first_high, first_low);
-        Pair(first, _mm_add_epi32(first, _mm_set_epi32(0, 0, 0, 1)))
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(super) fn add_counter(counters: V, n: u32) -> V {
-        let n = _mm_set_epi32(0, 0, 0, n.cast_signed());
-        Pair(_mm_add_epi32(counters.0, n), _mm_add_epi32(counters.1, n))
+    pub(super) fn counters(table: &[[u8; 16]], at: usize) -> V {
+        Pair(load_block(&table[at]), load_block(&table[at + 1]))
     }
 
     #[target_feature(enable = "sse2")]
@@ -241,24 +272,25 @@ mod ops {
         unsafe { _mm_storeu_si128(second.as_mut_ptr().cast(), v.1) };
     }
 
-    /// A part is at most one block: the lane of AAD or of the lengths takes the other.
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn load_part(packet: &[u8], part: Part) -> V {
-        place(load_octets(packet, part.at, part.len), part.lane)
+    pub(super) fn load_part(packet: &[u8], at: usize, part: Part) -> V {
+        place(load_octets(packet, at, part.len), part.lane)
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn store_part(packet: &mut [u8], part: Part, v: V) {
-        store_octets(packet, part.at, part.len, lane(v, part.lane));
+    pub(super) fn store_part(packet: &mut [u8], at: usize, part: Part, v: V) {
+        store_octets(packet, at, part.len, lane(v, part.lane));
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn keep(v: V, part: Part) -> V {
+    pub(super) fn select(part: Part, inside: V, around: V) -> V {
         let mask = place(mask(part.len), part.lane);
-        Pair(_mm_and_si128(v.0, mask.0), _mm_and_si128(v.1, mask.1))
+        let blend =
+            |inside, around, mask| _mm_or_si128(_mm_and_si128(mask, inside), _mm_andnot_si128(mask, around));
+        Pair(blend(inside.0, around.0, mask.0), blend(inside.1, around.1, mask.1))
     }
 
     #[target_feature(enable = "sse2")]
@@ -269,8 +301,9 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn insert(v: V, lane: usize, high: u64, low: u64) -> V {
-        if lane == 0 { Pair(block(high, low), v.1) } else { Pair(v.0, block(high, low)) }
+    pub(super) fn insert(v: V, lane: usize, first: u64, second: u64) -> V {
+        let block = _mm_set_epi64x(second.cast_signed(), first.cast_signed());
+        if lane == 0 { Pair(block, v.1) } else { Pair(v.0, block) }
     }
 
     #[target_feature(enable = "sse2")]
@@ -313,7 +346,7 @@ mod ops {
     #[target_feature(enable = "pclmulqdq")]
     #[inline]
     fn reduce_block(sum: Sum) -> __m128i {
-        let polynomial = block(POLYNOMIAL_HIGH, 1);
+        let polynomial = _mm_set_epi64x(POLYNOMIAL_HIGH.cast_signed(), 1);
         let folded = _mm_clmulepi64_si128::<0x01>(polynomial, sum.low);
         let mid = _mm_xor_si128(_mm_xor_si128(sum.mid, _mm_shuffle_epi32::<0x4e>(sum.low)), folded);
         let folded = _mm_clmulepi64_si128::<0x01>(polynomial, mid);

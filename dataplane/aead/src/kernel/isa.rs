@@ -15,21 +15,10 @@ pub(crate) trait Task {
     fn run<I: Isa>(self, isa: I) -> Self::Out;
 }
 
-/// Up to one vector's worth of octets of a packet, and the lane where the first of them sits in the vector.
-#[derive(Clone, Copy)]
-pub(crate) struct Part {
-    /// Offset in the packet.
-    pub(crate) at: usize,
-    /// Octets.
-    pub(crate) len: usize,
-    /// Lane of the first; `lane * 16 + len` is at most the vector's length, and with `len == 0` any lane is.
-    pub(crate) lane: usize,
-}
-
 /// Vectors of 16-octet blocks, AES on each lane, and carry-less products.
 ///
 /// Blocks are bytes as they lie in memory, except where a method says "reversed": there a lane is the
-/// little-endian number whose big-endian form lies in memory, which is what GHASH and counters are computed on.
+/// little-endian number whose big-endian form lies in memory, which is what GHASH is computed on.
 pub(crate) trait Isa: Copy {
     /// `LANES` blocks.
     type V: Copy;
@@ -37,6 +26,8 @@ pub(crate) trait Isa: Copy {
     type Block: Copy;
     /// A sum of carry-less products, not yet reduced.
     type Sum: Copy;
+    /// Where octets of a packet sit in a vector that has other things too.
+    type Part: Copy;
 
     /// Blocks in a vector.
     const LANES: usize;
@@ -58,23 +49,29 @@ pub(crate) trait Isa: Copy {
     fn aesenclast(self, state: Self::V, key: Self::V) -> Self::V;
     /// Turns the octets of every lane round.
     fn reverse(self, v: Self::V) -> Self::V;
-    /// Reversed counter blocks: lane `i` has `first + i` in its low 32 bits, wrapping.
-    fn counters(self, first_high: u64, first_low: u64) -> Self::V;
-    /// Adds to the low 32 bits of every lane, wrapping.
-    fn add_counter(self, counters: Self::V, n: u32) -> Self::V;
+    /// In every lane a counter block whose counter is zero. Salt and IV are as they lie in memory.
+    fn nonce(self, salt: u32, iv: u64) -> Self::V;
+    /// The vector at this place in a table of blocks.
+    fn counters(self, table: &[[u8; 16]], at: usize) -> Self::V;
 
     /// A whole vector of a packet.
     fn load(self, packet: &[u8], at: usize) -> Self::V;
     /// Writes a whole vector.
     fn store(self, packet: &mut [u8], at: usize, v: Self::V);
-    /// A part of a packet, zero around it; nothing outside of the packet is read.
-    fn load_part(self, packet: &[u8], part: Part) -> Self::V;
-    /// Writes the part and leaves the rest of the packet as it was.
-    fn store_part(self, packet: &mut [u8], part: Part, v: Self::V);
-    /// Zeroes what is not in the part.
-    fn keep(self, v: Self::V, part: Part) -> Self::V;
-    /// Replaces one lane by a (reversed) block, given as two halves.
-    fn insert(self, v: Self::V, lane: usize, high: u64, low: u64) -> Self::V;
+    /// All lanes after lane `pad`, which has the AAD, and the lanes before that are zero.
+    fn head(self, pad: usize) -> Self::Part;
+    /// The first `len` octets, at most all lanes but the last, which has the lengths.
+    fn tail(self, len: usize) -> Self::Part;
+    /// `len` octets between the AAD in lane `pad` and the lengths in the last lane.
+    fn only(self, pad: usize, len: usize) -> Self::Part;
+    /// The part's octets from `at` in the packet, zero around them; nothing outside of the packet is read.
+    fn load_part(self, packet: &[u8], at: usize, part: Self::Part) -> Self::V;
+    /// Writes the part's octets to `at` in the packet, and leaves everything else as it was.
+    fn store_part(self, packet: &mut [u8], at: usize, part: Self::Part, v: Self::V);
+    /// `inside` in the part, `around` elsewhere.
+    fn select(self, part: Self::Part, inside: Self::V, around: Self::V) -> Self::V;
+    /// Replaces one lane by a block, given as its two halves as they lie in memory.
+    fn insert(self, v: Self::V, lane: usize, first: u64, second: u64) -> Self::V;
     /// One lane.
     fn lane(self, v: Self::V, lane: usize) -> Self::Block;
     /// The octets of a block.
@@ -118,14 +115,17 @@ macro_rules! forward_all {
             fn aesenc(state: Self::V, key: Self::V) -> Self::V;
             fn aesenclast(state: Self::V, key: Self::V) -> Self::V;
             fn reverse(v: Self::V) -> Self::V;
-            fn counters(first_high: u64, first_low: u64) -> Self::V;
-            fn add_counter(counters: Self::V, n: u32) -> Self::V;
+            fn nonce(salt: u32, iv: u64) -> Self::V;
+            fn counters(table: &[[u8; 16]], at: usize) -> Self::V;
             fn load(packet: &[u8], at: usize) -> Self::V;
             fn store(packet: &mut [u8], at: usize, v: Self::V);
-            fn load_part(packet: &[u8], part: Part) -> Self::V;
-            fn store_part(packet: &mut [u8], part: Part, v: Self::V);
-            fn keep(v: Self::V, part: Part) -> Self::V;
-            fn insert(v: Self::V, lane: usize, high: u64, low: u64) -> Self::V;
+            fn head(pad: usize) -> Self::Part;
+            fn tail(len: usize) -> Self::Part;
+            fn only(pad: usize, len: usize) -> Self::Part;
+            fn load_part(packet: &[u8], at: usize, part: Self::Part) -> Self::V;
+            fn store_part(packet: &mut [u8], at: usize, part: Self::Part, v: Self::V);
+            fn select(part: Self::Part, inside: Self::V, around: Self::V) -> Self::V;
+            fn insert(v: Self::V, lane: usize, first: u64, second: u64) -> Self::V;
             fn lane(v: Self::V, lane: usize) -> Self::Block;
             fn octets(block: Self::Block) -> [u8; 16];
             fn no_sum() -> Self::Sum;

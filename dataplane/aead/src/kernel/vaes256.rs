@@ -7,7 +7,8 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m128i, __m256i};
 
-use super::isa::{Isa, Part, Task, forward_all};
+use super::aesni::Part;
+use super::isa::{Isa, Task, forward_all};
 use crate::key::POWERS;
 
 /// Proof that the CPU has VAES, VPCLMULQDQ and AVX2.
@@ -41,6 +42,7 @@ impl Isa for Vaes256 {
     type V = __m256i;
     type Block = __m128i;
     type Sum = Sum;
+    type Part = Part;
 
     const LANES: usize = 2;
     const IN_FLIGHT: usize = 8;
@@ -58,15 +60,14 @@ impl Isa for Vaes256 {
 mod ops {
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
-        _mm256_add_epi32, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_and_si256,
-        _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_clmulepi64_epi128,
-        _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_set_epi32,
-        _mm256_set_m128i, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_shuffle_epi32,
-        _mm256_storeu_si256, _mm256_xor_si256,
+        _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blendv_epi8, _mm256_broadcastsi128_si256,
+        _mm256_castsi256_si128, _mm256_clmulepi64_epi128, _mm256_extracti128_si256, _mm256_inserti128_si256,
+        _mm256_loadu_si256, _mm256_set_m128i, _mm256_setzero_si256, _mm256_shuffle_epi8,
+        _mm256_shuffle_epi32, _mm256_storeu_si256, _mm256_xor_si256,
     };
 
-    pub(super) use super::super::aesni::blocks::octets;
-    use super::super::aesni::blocks::{load_block, load_octets, mask, reversal, store_octets};
+    pub(super) use super::super::aesni::blocks::{head, octets, only, tail};
+    use super::super::aesni::blocks::{load_block, load_octets, mask, nonce_block, reversal, store_octets};
     use super::{Part, Sum, Task, Vaes256};
     use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::key::POWERS;
@@ -115,24 +116,16 @@ mod ops {
         _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(reversal()))
     }
 
-    #[target_feature(enable = "sse2")]
+    #[target_feature(enable = "avx2")]
     #[inline]
-    fn block(high: u64, low: u64) -> __m128i {
-        _mm_set_epi64x(high.cast_signed(), low.cast_signed())
+    pub(super) fn nonce(salt: u32, iv: u64) -> V {
+        _mm256_broadcastsi128_si256(nonce_block(salt, iv))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn counters(first_high: u64, first_low: u64) -> V {
-        let lanes = _mm256_set_epi32(0, 0, 0, 1, 0, 0, 0, 0);
-        _mm256_add_epi32(_mm256_broadcastsi128_si256(block(first_high, first_low)), lanes)
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    pub(super) fn add_counter(counters: V, n: u32) -> V {
-        let n = n.cast_signed();
-        _mm256_add_epi32(counters, _mm256_set_epi32(0, 0, 0, n, 0, 0, 0, n))
+    pub(super) fn counters(table: &[[u8; 16]], at: usize) -> V {
+        load(table.as_flattened(), 16 * at)
     }
 
     #[target_feature(enable = "avx2")]
@@ -151,23 +144,23 @@ mod ops {
         unsafe { _mm256_storeu_si256(octets.as_mut_ptr().cast(), v) }
     }
 
-    /// A part is at most one block: the lane of AAD or of the lengths takes the other.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load_part(packet: &[u8], part: Part) -> V {
-        place(load_octets(packet, part.at, part.len), part.lane)
+    pub(super) fn load_part(packet: &[u8], at: usize, part: Part) -> V {
+        place(load_octets(packet, at, part.len), part.lane)
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn store_part(packet: &mut [u8], part: Part, v: V) {
-        store_octets(packet, part.at, part.len, lane(v, part.lane));
+    pub(super) fn store_part(packet: &mut [u8], at: usize, part: Part, v: V) {
+        store_octets(packet, at, part.len, lane(v, part.lane));
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn keep(v: V, part: Part) -> V {
-        _mm256_and_si256(v, place(mask(part.len), part.lane))
+    pub(super) fn select(part: Part, inside: V, around: V) -> V {
+        let mask = place(mask(part.len), part.lane);
+        _mm256_blendv_epi8(around, inside, mask)
     }
 
     #[target_feature(enable = "avx2")]
@@ -182,11 +175,12 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn insert(v: V, lane: usize, high: u64, low: u64) -> V {
+    pub(super) fn insert(v: V, lane: usize, first: u64, second: u64) -> V {
+        let block = _mm_set_epi64x(second.cast_signed(), first.cast_signed());
         if lane == 0 {
-            _mm256_inserti128_si256::<0>(v, block(high, low))
+            _mm256_inserti128_si256::<0>(v, block)
         } else {
-            _mm256_inserti128_si256::<1>(v, block(high, low))
+            _mm256_inserti128_si256::<1>(v, block)
         }
     }
 
@@ -217,7 +211,7 @@ mod ops {
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
     pub(super) fn reduce(sum: Sum) -> V {
-        let polynomial = _mm256_broadcastsi128_si256(block(POLYNOMIAL_HIGH, 1));
+        let polynomial = _mm256_broadcastsi128_si256(_mm_set_epi64x(POLYNOMIAL_HIGH.cast_signed(), 1));
         let folded = _mm256_clmulepi64_epi128::<0x01>(polynomial, sum.low);
         let mid = xor(xor(sum.mid, _mm256_shuffle_epi32::<0x4e>(sum.low)), folded);
         let folded = _mm256_clmulepi64_epi128::<0x01>(polynomial, mid);

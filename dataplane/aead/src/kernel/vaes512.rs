@@ -7,7 +7,7 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m128i, __m512i};
 
-use super::isa::{Isa, Part, Task, forward_all};
+use super::isa::{Isa, Task, forward_all};
 use crate::key::POWERS;
 
 /// Proof that the CPU has VAES, VPCLMULQDQ, BMI2 and AVX-512 with BW, DQ and VL.
@@ -41,10 +41,19 @@ pub(crate) struct Sum {
     high: __m512i,
 }
 
+/// Octets of a packet in a vector: one bit for each, which are `len` bits from bit `first` on.
+#[derive(Clone, Copy)]
+pub(crate) struct Part {
+    mask: u64,
+    first: usize,
+    len: usize,
+}
+
 impl Isa for Vaes512 {
     type V = __m512i;
     type Block = __m128i;
     type Sum = Sum;
+    type Part = Part;
 
     const LANES: usize = 4;
     const IN_FLIGHT: usize = 8;
@@ -61,12 +70,12 @@ impl Isa for Vaes512 {
 /// The operations, compiled for the instruction set.
 mod ops {
     use std::arch::x86_64::{
-        __m128i, __m512i, __mmask16, __mmask64, _bzhi_u64, _mm_loadu_si128, _mm_set_epi8, _mm_set_epi64x,
-        _mm_shuffle_epi8, _mm_storeu_si128, _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256,
-        _mm256_xor_si256, _mm512_add_epi32, _mm512_aesenc_epi128, _mm512_aesenclast_epi128,
-        _mm512_broadcast_i32x4, _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_extracti64x4_epi64,
-        _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
-        _mm512_maskz_mov_epi8, _mm512_set_epi32, _mm512_set4_epi32, _mm512_setzero_si512,
+        __m128i, __m512i, __mmask8, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
+        _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_storeu_si128,
+        _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256,
+        _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi512_si256,
+        _mm512_clmulepi64_epi128, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_mask_mov_epi8,
+        _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_setzero_si512,
         _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_xor_si512,
     };
 
@@ -125,23 +134,19 @@ mod ops {
         _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(reversal()))
     }
 
-    #[target_feature(enable = "sse2")]
+    #[target_feature(enable = "avx512f")]
     #[inline]
-    fn block(high: u64, low: u64) -> __m128i {
-        _mm_set_epi64x(high.cast_signed(), low.cast_signed())
+    pub(super) fn nonce(salt: u32, iv: u64) -> V {
+        let iv = _mm_bslli_si128::<4>(_mm_cvtsi64_si128(iv.cast_signed()));
+        _mm512_broadcast_i32x4(_mm_or_si128(iv, _mm_cvtsi32_si128(salt.cast_signed())))
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn counters(first_high: u64, first_low: u64) -> V {
-        let lanes = _mm512_set_epi32(0, 0, 0, 3, 0, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0);
-        _mm512_add_epi32(_mm512_broadcast_i32x4(block(first_high, first_low)), lanes)
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    pub(super) fn add_counter(counters: V, n: u32) -> V {
-        _mm512_add_epi32(counters, _mm512_set4_epi32(0, 0, 0, n.cast_signed()))
+    pub(super) fn counters(table: &[[u8; 16]], at: usize) -> V {
+        let blocks = &table[at..at + 4];
+        // SAFETY: the slice covers the 64 octets that are read, and the load needs no alignment.
+        unsafe { _mm512_loadu_si512(blocks.as_ptr().cast()) }
     }
 
     #[target_feature(enable = "avx512f")]
@@ -160,46 +165,63 @@ mod ops {
         unsafe { _mm512_storeu_si512(octets.as_mut_ptr().cast(), v) }
     }
 
-    /// One bit for each octet of the part; 64 is a position that `bzhi` knows.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn head(pad: usize) -> Part {
+        let first = 16 * (pad & 3) + 16;
+        // In two steps: with three pad lanes nothing is left, and a shift by 64 is none.
+        Part { mask: u64::MAX << (first - 1) << 1, first, len: 64 - first }
+    }
+
     #[target_feature(enable = "bmi2")]
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "both positions are at most 64")]
-    fn mask(part: Part) -> __mmask64 {
-        let first = 16 * part.lane;
-        _bzhi_u64(u64::MAX, (first + part.len) as u32) & !_bzhi_u64(u64::MAX, first as u32)
+    pub(super) fn tail(len: usize) -> Part {
+        let len = len.min(48);
+        Part { mask: _bzhi_u64(u64::MAX, len as u32), first: 0, len }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,bmi2")]
+    #[target_feature(enable = "bmi2")]
     #[inline]
-    pub(super) fn load_part(packet: &[u8], part: Part) -> V {
-        let octets = &packet[part.at..part.at + part.len];
-        let lane_0 = octets.as_ptr().wrapping_sub(16 * part.lane);
-        let mask = mask(part);
-        // SAFETY: the mask's set bits are the octets of the slice, counted from lane 0; others are not touched.
-        unsafe { _mm512_maskz_loadu_epi8(mask, lane_0.cast()) }
+    pub(super) fn only(pad: usize, len: usize) -> Part {
+        let first = 16 * (pad & 3) + 16;
+        let len = len.min(64 - first);
+        Part { mask: _bzhi_u64(u64::MAX, len as u32) << (first - 1) << 1, first, len }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,bmi2")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    pub(super) fn store_part(packet: &mut [u8], part: Part, v: V) {
-        let octets = &mut packet[part.at..part.at + part.len];
-        let lane_0 = octets.as_mut_ptr().wrapping_sub(16 * part.lane);
-        let mask = mask(part);
-        // SAFETY: the mask's set bits are the octets of the slice, counted from lane 0; others are not touched.
-        unsafe { _mm512_mask_storeu_epi8(lane_0.cast(), mask, v) }
+    pub(super) fn load_part(packet: &[u8], at: usize, part: Part) -> V {
+        let octets = &packet[at..at + part.len];
+        let lane_0 = octets.as_ptr().wrapping_sub(part.first);
+        // SAFETY: the mask's bits are the octets of the slice, counted from lane 0; others are not touched.
+        unsafe { _mm512_maskz_loadu_epi8(part.mask, lane_0.cast()) }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw,bmi2")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    pub(super) fn keep(v: V, part: Part) -> V {
-        _mm512_maskz_mov_epi8(mask(part), v)
+    pub(super) fn store_part(packet: &mut [u8], at: usize, part: Part, v: V) {
+        let octets = &mut packet[at..at + part.len];
+        let lane_0 = octets.as_mut_ptr().wrapping_sub(part.first);
+        // SAFETY: the mask's bits are the octets of the slice, counted from lane 0; others are not touched.
+        unsafe { _mm512_mask_storeu_epi8(lane_0.cast(), part.mask, v) }
     }
 
-    #[target_feature(enable = "avx512f,avx512dq")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    pub(super) fn insert(v: V, lane: usize, high: u64, low: u64) -> V {
-        let lane: __mmask16 = 0xf << (4 * lane);
-        _mm512_mask_broadcast_i32x4(v, lane, block(high, low))
+    pub(super) fn select(part: Part, inside: V, around: V) -> V {
+        _mm512_mask_mov_epi8(around, part.mask, inside)
+    }
+
+    /// Two broadcasts from general registers or memory cost less than a block built for one.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn insert(v: V, lane: usize, first: u64, second: u64) -> V {
+        let bit: __mmask8 = 1 << (2 * (lane & 3));
+        _mm512_mask_set1_epi64(
+            _mm512_mask_set1_epi64(v, bit, first.cast_signed()),
+            bit << 1,
+            second.cast_signed(),
+        )
     }
 
     /// By way of memory: a store of 64 octets forwards to a load within it, and no shuffle port is used.
@@ -245,7 +267,7 @@ mod ops {
     #[target_feature(enable = "avx512f,vpclmulqdq")]
     #[inline]
     pub(super) fn reduce(sum: Sum) -> V {
-        let polynomial = _mm512_broadcast_i32x4(block(POLYNOMIAL_HIGH, 1));
+        let polynomial = _mm512_broadcast_i32x4(_mm_set_epi64x(POLYNOMIAL_HIGH.cast_signed(), 1));
         let folded = _mm512_clmulepi64_epi128::<0x01>(polynomial, sum.low);
         let mid = xor(xor(sum.mid, _mm512_shuffle_epi32::<0x4e>(sum.low)), folded);
         let folded = _mm512_clmulepi64_epi128::<0x01>(polynomial, mid);

@@ -2,11 +2,11 @@
 
 use super::open::{OpenGroup, open_one};
 use super::seal::{SealGroup, seal_one};
-use super::{Item, One, Packets, vectors};
+use super::{Item, One, Packet, TEXT_MAX, vectors};
 use crate::burst::{BURST, OpenJob, SealJob};
 use crate::kernel::isa::{Isa, Task};
 use crate::key::{Key, Tables};
-use crate::packet::{HEADER_LEN, Text, header, implicit_iv};
+use crate::packet::{HEADER_LEN, Text};
 use crate::suite::Path;
 use crate::verdict::Verdict;
 
@@ -58,7 +58,7 @@ impl Task for SealBurst<'_, '_> {
         let mut order = Order::new();
         let mut all = true;
         for (index, job) in self.jobs.iter_mut().enumerate() {
-            if job.key.on_gcm_kernel() {
+            if job.key.on_gcm_kernel() && job.packet.len() <= TEXT_MAX {
                 let text = job.text();
                 // Early, so that no vector load of the packet has to wait for this store.
                 job.write_iv(text);
@@ -82,7 +82,7 @@ fn seal_class<I: Isa, const ROUNDS: usize>(isa: I, jobs: &mut [SealJob<'_>], ord
     if const { ROUNDS != 12 } {
         alone[0] = seal_groups::<I, ROUNDS, 4, 1>(isa, jobs, alone[0]);
         if const { I::IN_FLIGHT == 8 } {
-            alone[1] = seal_groups::<I, ROUNDS, 4, 2>(isa, jobs, alone[1]);
+            alone[1] = seal_groups::<I, ROUNDS, 2, 2>(isa, jobs, alone[1]);
             alone[2] = seal_groups::<I, ROUNDS, 2, 3>(isa, jobs, alone[2]);
             alone[3] = seal_groups::<I, ROUNDS, 2, 4>(isa, jobs, alone[3]);
         } else {
@@ -109,7 +109,8 @@ fn seal_groups<'o, I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
 ) -> &'o [u8] {
     let (groups, rest) = list.as_chunks::<N>();
     for indices in groups {
-        isa.enter(SealGroup::<_, ROUNDS, N, R> { packets: SealJobs { jobs, indices } });
+        let packets = jobs.get_disjoint_mut(indices.map(usize::from)).expect(DISJOINT);
+        isa.enter(SealGroup::<_, ROUNDS, N, R>::new(packets));
     }
     rest
 }
@@ -130,7 +131,7 @@ impl Task for OpenBurst<'_, '_> {
         let mut order = Order::new();
         let mut all = true;
         for (index, job) in jobs.iter().enumerate() {
-            if job.key.on_gcm_kernel() {
+            if job.key.on_gcm_kernel() && job.packet.len() <= TEXT_MAX {
                 match Text::locate(job.key.suite, job.packet.len()) {
                     Ok(text) => order.add::<I>(index, job.key.suite.layout().path, text),
                     Err(malformed) => verdicts[index] = malformed,
@@ -159,7 +160,7 @@ fn open_class<I: Isa, const ROUNDS: usize>(
     if const { ROUNDS != 12 } {
         alone[0] = open_groups::<I, ROUNDS, 4, 1>(isa, jobs, verdicts, alone[0]);
         if const { I::IN_FLIGHT == 8 } {
-            alone[1] = open_groups::<I, ROUNDS, 4, 2>(isa, jobs, verdicts, alone[1]);
+            alone[1] = open_groups::<I, ROUNDS, 2, 2>(isa, jobs, verdicts, alone[1]);
             alone[2] = open_groups::<I, ROUNDS, 2, 3>(isa, jobs, verdicts, alone[2]);
             alone[3] = open_groups::<I, ROUNDS, 2, 4>(isa, jobs, verdicts, alone[3]);
         } else {
@@ -188,56 +189,62 @@ fn open_groups<'o, I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
 ) -> &'o [u8] {
     let (groups, rest) = list.as_chunks::<N>();
     for indices in groups {
-        isa.enter(OpenGroup::<_, ROUNDS, N, R> { packets: OpenJobs { jobs, verdicts, indices } });
+        let packets = jobs.get_disjoint_mut(indices.map(usize::from)).expect(DISJOINT);
+        let outs = isa.enter(OpenGroup::<_, ROUNDS, N, R>::new(packets));
+        for (&index, verdict) in indices.iter().zip(outs) {
+            verdicts[usize::from(index)] = verdict;
+        }
     }
     rest
 }
 
-/// Some jobs of a burst, to be sealed.
-struct SealJobs<'j, 'a, 'o> {
-    jobs: &'j mut [SealJob<'a>],
-    indices: &'o [u8],
+const DISJOINT: &str = "an index is in one list, once";
+
+impl<'k> Packet<'k> for SealJob<'k> {
+    type Out = ();
+
+    #[inline(always)]
+    fn item(&mut self) -> Item<'_> {
+        Item::new(self.key, self.packet, self.seq_high)
+    }
+
+    #[inline(always)]
+    fn packet(&mut self) -> &mut [u8] {
+        self.packet
+    }
+
+    #[inline(always)]
+    fn tables(&self) -> &'k Tables {
+        &self.key.tables
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, tag: [u8; 16]) {
+        self.write_icv(tag);
+    }
 }
 
-impl<'a> Packets<'a> for SealJobs<'_, 'a, '_> {
+impl<'k> Packet<'k> for OpenJob<'k> {
+    type Out = Verdict;
+
     #[inline(always)]
-    fn tables(&self, n: usize) -> &'a Tables {
-        &self.jobs[usize::from(self.indices[n])].key.tables
+    fn item(&mut self) -> Item<'_> {
+        Item::new(self.key, self.packet, self.seq_high)
     }
 
     #[inline(always)]
-    fn item(&mut self, n: usize) -> Item<'_> {
-        self.jobs[usize::from(self.indices[n])].item()
+    fn packet(&mut self) -> &mut [u8] {
+        self.packet
     }
 
     #[inline(always)]
-    fn finish(&mut self, n: usize, tag: [u8; 16]) {
-        self.jobs[usize::from(self.indices[n])].write_icv(tag);
-    }
-}
-
-/// Some jobs of a burst, to be opened.
-struct OpenJobs<'j, 'a, 'o> {
-    jobs: &'j mut [OpenJob<'a>],
-    verdicts: &'j mut [Verdict],
-    indices: &'o [u8],
-}
-
-impl<'a> Packets<'a> for OpenJobs<'_, 'a, '_> {
-    #[inline(always)]
-    fn tables(&self, n: usize) -> &'a Tables {
-        &self.jobs[usize::from(self.indices[n])].key.tables
+    fn tables(&self) -> &'k Tables {
+        &self.key.tables
     }
 
     #[inline(always)]
-    fn item(&mut self, n: usize) -> Item<'_> {
-        self.jobs[usize::from(self.indices[n])].item()
-    }
-
-    #[inline(always)]
-    fn finish(&mut self, n: usize, tag: [u8; 16]) {
-        let index = usize::from(self.indices[n]);
-        self.verdicts[index] = self.jobs[index].check_icv(tag);
+    fn finish(&mut self, tag: [u8; 16]) -> Verdict {
+        self.check_icv(tag)
     }
 }
 
@@ -248,12 +255,6 @@ impl SealJob<'_> {
         if text.start != HEADER_LEN {
             self.packet[HEADER_LEN..HEADER_LEN + 8].copy_from_slice(&self.iv.to_be_bytes());
         }
-    }
-
-    /// The kernel's view of the packet; the IV is written already.
-    #[inline(always)]
-    pub(crate) fn item(&mut self) -> Item<'_> {
-        Item::new(self.key, self.packet, self.seq_high)
     }
 
     #[inline(always)]
@@ -270,12 +271,6 @@ impl SealJob<'_> {
 }
 
 impl OpenJob<'_> {
-    /// The kernel's view of a packet that [`Text::locate`] has accepted.
-    #[inline(always)]
-    pub(crate) fn item(&mut self) -> Item<'_> {
-        Item::new(self.key, self.packet, self.seq_high)
-    }
-
     /// Compares, and zeroes the text of a packet that is not authentic.
     #[inline(always)]
     pub(crate) fn check_icv(&mut self, tag: [u8; 16]) -> Verdict {
@@ -322,21 +317,18 @@ impl<'a> Item<'a> {
     fn new(key: &'a Key, packet: &'a mut [u8], seq_high: u32) -> Self {
         let layout = key.suite.layout();
         let text = Text { start: layout.text_start.into(), end: packet.len() - usize::from(layout.icv_len) };
+        let [header, sent_iv, ..] = *packet.as_chunks::<8>().0 else {
+            unreachable!("a text has at least 4 octets")
+        };
+        let header = u64::from_le_bytes(header);
+        let (spi, sequence, high) = (header & 0xffff_ffff, header >> 32, u64::from(seq_high.to_be()));
         let iv = if text.start == HEADER_LEN {
-            implicit_iv(header(packet), key.esn, seq_high)
+            let high = if key.esn { high } else { 0 };
+            high | (sequence << 32)
         } else {
-            let mut iv = [0; 8];
-            iv.copy_from_slice(&packet[HEADER_LEN..HEADER_LEN + 8]);
-            u64::from_be_bytes(iv)
+            u64::from_le_bytes(sent_iv)
         };
-        let header = u64::from_be_bytes(header(packet));
-        let (aad_high, aad_low, aad_bits) = if key.esn {
-            ((header >> 32 << 32) | u64::from(seq_high), header << 32, 96)
-        } else {
-            (header, 0, 64)
-        };
-        let salt = u64::from(u32::from_be_bytes(key.salt));
-        let (first_high, first_low) = ((salt << 32) | (iv >> 32), (iv << 32) | 1);
-        Item { first_high, aad_high, first_low, aad_low, aad_bits, tables: &key.tables, packet, text }
+        let (aad, aad_bits) = if key.esn { ([spi | (high << 32), sequence], 96) } else { ([header, 0], 64) };
+        Item { iv, aad, aad_bits, salt: u32::from_le_bytes(key.salt), tables: &key.tables, packet, text }
     }
 }

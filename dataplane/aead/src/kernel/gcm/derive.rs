@@ -45,7 +45,7 @@ impl Task for Derive<'_> {
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the low half")]
 fn vector<I: Isa>(isa: I, number: u128) -> I::V {
-    isa.insert(isa.zero(), 0, (number >> 64) as u64, number as u64)
+    isa.insert(isa.zero(), 0, number as u64, (number >> 64) as u64)
 }
 
 /// The key schedule (FIPS 197 §5.2). S-boxes come from the last round of AES: on four equal columns ShiftRows

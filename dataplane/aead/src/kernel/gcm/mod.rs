@@ -7,15 +7,17 @@
 
 mod burst;
 mod derive;
+mod huge;
 mod open;
 mod seal;
 
 pub(crate) use burst::{OpenBurst, SealBurst};
 pub(crate) use derive::{Absorb, Derive, aes_rounds};
+pub(crate) use huge::Huge;
 pub(crate) use open::OpenOne;
 pub(crate) use seal::SealOne;
 
-use super::isa::{Isa, Part};
+use super::isa::Isa;
 use crate::key::{POWERS, Tables};
 use crate::packet::Text;
 
@@ -23,36 +25,65 @@ use crate::packet::Text;
 /// is 1.
 pub(crate) const POLYNOMIAL_HIGH: u64 = 0xc200_0000_0000_0000;
 
-/// One packet, or any other text, on its way through a kernel.
+/// The longest text that the kernels take at once: as many blocks as [`COUNTERS`] has. It covers jumbo frames; what
+/// is longer is no packet and goes a slower way.
+pub(crate) const TEXT_MAX: usize = 16 * (TABLE - 8);
+
+/// Entries of [`COUNTERS`].
+const TABLE: usize = 640;
+
+/// Lanes before the first counter in use: pad lanes have entries too.
+const BEFORE: usize = 3;
+
+/// Counter blocks without a nonce: entry `i` has the counter `i - BEFORE`, big-endian.
 ///
-/// The halves of the two 128-bit numbers lie apart: side by side, the compiler would join two scalar stores into one
-/// vector load, which no store buffer can forward.
+/// One exclusive-or with such a vector makes the input of AES, since the nonce and the first round key are joined
+/// beforehand. Adding and byte-swapping instead costs three instructions a vector, on ports that are busy.
+static COUNTERS: Aligned = {
+    let mut blocks = [[0; 16]; TABLE];
+    let mut i = BEFORE;
+    while i < TABLE {
+        let counter = i - BEFORE;
+        blocks[i][14] = (counter >> 8) as u8;
+        blocks[i][15] = (counter & 0xff) as u8;
+        i += 1;
+    }
+    Aligned(blocks)
+};
+
+/// On cache lines of its own.
+#[repr(align(64))]
+struct Aligned([[u8; 16]; TABLE]);
+
+/// One packet, or any other text, on its way through a kernel. Numbers are as they lie in memory.
 #[repr(C)]
 pub(crate) struct Item<'a> {
-    /// The high half of the first counter block J0, reversed.
-    pub(crate) first_high: u64,
-    /// The high half of the AAD, see `aad_low`.
-    pub(crate) aad_high: u64,
-    /// The low half of J0.
-    pub(crate) first_low: u64,
-    /// The one block of AAD, reversed; where there was more, with the hash of all before added to it.
-    pub(crate) aad_low: u64,
+    pub(crate) iv: u64,
+    /// The one block of AAD, in halves; where there was more, with the hash of all before added to it.
+    pub(crate) aad: [u64; 2],
     pub(crate) aad_bits: u64,
+    pub(crate) salt: u32,
     pub(crate) tables: &'a Tables,
     pub(crate) packet: &'a mut [u8],
     pub(crate) text: Text,
 }
 
-/// Packets that are sealed or opened together.
-pub(crate) trait Packets<'k> {
-    /// The key of packet `n`.
-    fn tables(&self, n: usize) -> &'k Tables;
+/// A packet that is sealed or opened beside others.
+pub(crate) trait Packet<'k> {
+    /// What comes of it.
+    type Out: Copy + Default;
 
-    /// Packet `n`; asked for again wherever it is needed, since inlined it costs less than being kept.
-    fn item(&mut self, n: usize) -> Item<'_>;
+    /// The kernel's view of it.
+    fn item(&mut self) -> Item<'_>;
 
-    /// Takes the tag that packet `n` has or ought to have.
-    fn finish(&mut self, n: usize, tag: [u8; 16]);
+    /// Its octets.
+    fn packet(&mut self) -> &mut [u8];
+
+    /// Its key.
+    fn tables(&self) -> &'k Tables;
+
+    /// Takes the tag that it has or ought to have.
+    fn finish(&mut self, tag: [u8; 16]) -> Self::Out;
 }
 
 /// A single item, and its tag once it has one.
@@ -61,20 +92,27 @@ pub(crate) struct One<'a> {
     pub(crate) tag: [u8; 16],
 }
 
-impl<'k> Packets<'k> for &mut One<'k> {
-    #[inline(always)]
-    fn tables(&self, _: usize) -> &'k Tables {
-        self.item.tables
-    }
+impl<'k> Packet<'k> for One<'k> {
+    type Out = ();
 
     #[inline(always)]
-    fn item(&mut self, _: usize) -> Item<'_> {
+    fn item(&mut self) -> Item<'_> {
         let item = &mut self.item;
         Item { packet: &mut *item.packet, ..*item }
     }
 
     #[inline(always)]
-    fn finish(&mut self, _: usize, tag: [u8; 16]) {
+    fn packet(&mut self) -> &mut [u8] {
+        self.item.packet
+    }
+
+    #[inline(always)]
+    fn tables(&self) -> &'k Tables {
+        self.item.tables
+    }
+
+    #[inline(always)]
+    fn finish(&mut self, tag: [u8; 16]) {
         self.tag = tag;
     }
 }
@@ -84,15 +122,17 @@ const BATCH: usize = 4;
 
 /// How a text falls into vectors.
 #[derive(Clone, Copy)]
-struct Shape {
+struct Shape<I: Isa> {
     /// Vectors, of which the last has the length block.
     vectors: usize,
     /// Zero lanes before the AAD in the first.
     pad: usize,
     /// The text in the first vector, after the AAD.
-    head: Part,
+    head: I::Part,
+    head_at: usize,
     /// The text in the last vector, before the length block; with one vector, the same as `head`.
-    tail: Part,
+    tail: I::Part,
+    tail_at: usize,
     /// Where vector 1 begins in the packet.
     second: usize,
 }
@@ -103,51 +143,40 @@ pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
     (len.div_ceil(16) + 2).div_ceil(I::LANES)
 }
 
-impl Shape {
-    const NONE: Self = {
-        let none = Part { at: 0, len: 0, lane: 0 };
-        Self { vectors: 0, pad: 0, head: none, tail: none, second: 0 }
-    };
-
+impl<I: Isa> Shape<I> {
     #[inline(always)]
-    fn new<I: Isa>(text: Text) -> Self {
+    fn none(isa: I) -> Self {
+        let none = isa.tail(0);
+        Self { vectors: 1, pad: 0, head: none, head_at: 0, tail: none, tail_at: 0, second: 0 }
+    }
+
+    /// `vectors` is what the function of that name says for the text's length.
+    #[inline(always)]
+    fn new(isa: I, text: Text, vectors: usize) -> Self {
         let len = text.end - text.start;
-        let vectors = vectors::<I>(len);
         let pad = vectors * I::LANES - (len.div_ceil(16) + 2);
-        let head = Part { at: text.start, len: len.min(16 * (I::LANES - 1 - pad)), lane: pad + 1 };
-        let second = text.start + head.len;
-        let tail = if vectors == 1 {
-            head
-        } else {
-            let at = second + 16 * I::LANES * (vectors - 2);
-            Part { at, len: text.end - at, lane: 0 }
-        };
-        Self { vectors, pad, head, tail, second }
+        if vectors == 1 {
+            let part = isa.only(pad, len);
+            let at = text.start;
+            return Self { vectors, pad, head: part, head_at: at, tail: part, tail_at: at, second: at };
+        }
+        // Of two vectors and more, the first is full.
+        let second = text.start + 16 * (I::LANES - 1 - pad);
+        let tail_at = second + 16 * I::LANES * (vectors - 2);
+        let (head, tail) = (isa.head(pad), isa.tail(text.end - tail_at));
+        Self { vectors, pad, head, head_at: text.start, tail, tail_at, second }
     }
 
     /// Offset of vector `v`, which is neither the first nor the last.
     #[inline(always)]
-    fn middle<I: Isa>(&self, v: usize) -> usize {
+    fn middle(&self, v: usize) -> usize {
         self.second + 16 * I::LANES * (v - 1)
     }
-}
 
-impl Item<'_> {
-    /// The reversed counters of the first vector: the lane of the AAD has J0.
+    /// Where the counters of vector `v` are in [`COUNTERS`]: the lane of the AAD has 1, as J0 does.
     #[inline(always)]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the low half is the counter; there are at most 3 pad lanes"
-    )]
-    fn counters<I: Isa>(&self, isa: I, pad: usize) -> I::V {
-        let counter = (self.first_low as u32).wrapping_sub(pad as u32);
-        isa.counters(self.first_high, (self.first_low >> 32 << 32) | u64::from(counter))
-    }
-
-    /// The number of bits of text, the low half of the length block.
-    #[inline(always)]
-    fn text_bits(&self) -> u64 {
-        8 * (self.text.end - self.text.start) as u64
+    fn counters(&self, v: usize) -> usize {
+        BEFORE + 1 - self.pad + I::LANES * v
     }
 }
 
@@ -220,25 +249,38 @@ impl<I: Isa, S: Side<I>, const N: usize> Side<I> for [S; N] {
     }
 }
 
-/// `R` vectors each of `N` packets in counter mode, with `side` done between the rounds.
+/// What AES is to work on: `R` vectors each of `N` packets.
+struct Work<'k, 'd, I: Isa, const N: usize, const R: usize> {
+    tables: [&'k Tables; N],
+    /// Nonce and first round key, joined.
+    start: [I::V; N],
+    /// Where in [`COUNTERS`] each packet's counters begin.
+    counters: [usize; N],
+    data: &'d [[I::V; R]; N],
+}
+
+/// Nonce and first round key of a packet, joined: with a counter added, the input of AES's first full round.
 #[inline(always)]
-fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const N: usize, const R: usize>(
+fn start<I: Isa>(isa: I, item: &Item<'_>) -> I::V {
+    isa.xor(isa.nonce(item.salt, item.iv), isa.broadcast(&item.tables.round_keys[0]))
+}
+
+/// Counter mode, with `side` done between the rounds. `FIRST` says that the vectors are their packets' first: then
+/// the second result is the key stream of each packet's first vector, which has E(J0).
+#[inline(always)]
+fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const N: usize, const R: usize>(
     isa: I,
-    tables: [&Tables; N],
-    counters: [I::V; N],
-    data: &[[I::V; R]; N],
+    work: &Work<'_, '_, I, N, R>,
     side: &mut S,
-) -> [[I::V; R]; N] {
+) -> ([[I::V; R]; N], [I::V; N]) {
     let mut states = [[isa.zero(); R]; N];
     for n in 0..N {
-        let key = isa.broadcast(&tables[n].round_keys[0]);
-        let mut counter = counters[n];
-        for state in &mut states[n] {
-            *state = isa.xor(isa.reverse(counter), key);
-            counter = isa.add_counter(counter, LANES_U32[I::LANES]);
+        for (j, state) in states[n].iter_mut().enumerate() {
+            let counters = isa.counters(&COUNTERS.0, work.counters[n] + I::LANES * j);
+            *state = isa.xor(work.start[n], counters);
         }
     }
-    let mut batch = Batch { tables, states };
+    let mut batch = Batch { tables: work.tables, states };
     batch.round::<I, S, ROUNDS>(isa, 1, side);
     batch.round::<I, S, ROUNDS>(isa, 2, side);
     batch.round::<I, S, ROUNDS>(isa, 3, side);
@@ -256,17 +298,21 @@ fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const N: usize, const R: usi
         batch.round::<I, S, ROUNDS>(isa, 12, side);
         batch.round::<I, S, ROUNDS>(isa, 13, side);
     }
+    let mut streams = [isa.zero(); N];
     for n in 0..N {
-        let key = isa.broadcast(&tables[n].round_keys[ROUNDS]);
-        for (state, data) in batch.states[n].iter_mut().zip(&data[n]) {
-            *state = isa.aesenclast(*state, isa.xor(key, *data));
+        let key = isa.broadcast(&work.tables[n].round_keys[ROUNDS]);
+        for (j, (state, data)) in batch.states[n].iter_mut().zip(&work.data[n]).enumerate() {
+            if FIRST && j == 0 {
+                streams[n] = isa.aesenclast(*state, key);
+                *state = isa.xor(streams[n], *data);
+            } else {
+                // Joined with the key, the data is not on the path of the state.
+                *state = isa.aesenclast(*state, isa.xor(key, *data));
+            }
         }
     }
-    batch.states
+    (batch.states, streams)
 }
-
-/// `LANES` as the counter's type.
-const LANES_U32: [u32; 5] = [0, 1, 2, 3, 4];
 
 /// AES states on their way.
 struct Batch<'k, V, const N: usize, const R: usize> {
@@ -291,72 +337,82 @@ impl<V, const N: usize, const R: usize> Batch<'_, V, N, R> {
 }
 
 /// Loads the `R` vectors of a batch that starts at vector `v`; `FIRST` and `LAST` say whether it has the head and
-/// the tail of the text.
+/// the tail of the text. AAD and lengths are put in their lanes.
 #[inline(always)]
 fn load<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
     isa: I,
-    packet: &[u8],
-    shape: &Shape,
+    item: &Item<'_>,
+    shape: &Shape<I>,
     v: usize,
 ) -> [I::V; R] {
     let mut data = [isa.zero(); R];
     for (j, data) in data.iter_mut().enumerate() {
-        *data = if FIRST && j == 0 {
-            isa.load_part(packet, shape.head)
-        } else if LAST && j == R - 1 {
-            isa.load_part(packet, shape.tail)
+        let (first, last) = (FIRST && j == 0, LAST && j == R - 1);
+        *data = if first {
+            isa.load_part(item.packet, shape.head_at, shape.head)
+        } else if last {
+            isa.load_part(item.packet, shape.tail_at, shape.tail)
         } else {
-            isa.load(packet, shape.middle::<I>(v + j))
+            isa.load(item.packet, shape.middle(v + j))
         };
+        if first {
+            *data = isa.insert(*data, shape.pad, item.aad[0], item.aad[1]);
+        }
+        if last {
+            let text_bits = 8 * (item.text.end - item.text.start) as u64;
+            *data = isa.insert(*data, I::LANES - 1, item.aad_bits.to_be(), text_bits.to_be());
+        }
     }
     data
 }
 
-/// Writes what [`load`] has read.
+/// Writes the text of what [`load`] has read.
 #[inline(always)]
 fn store<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
     isa: I,
     packet: &mut [u8],
-    shape: &Shape,
+    shape: &Shape<I>,
     v: usize,
     data: &[I::V; R],
 ) {
     for (j, &data) in data.iter().enumerate() {
         if FIRST && j == 0 {
-            isa.store_part(packet, shape.head, data);
+            isa.store_part(packet, shape.head_at, shape.head, data);
         } else if LAST && j == R - 1 {
-            isa.store_part(packet, shape.tail, data);
+            isa.store_part(packet, shape.tail_at, shape.tail, data);
         } else {
-            isa.store(packet, shape.middle::<I>(v + j), data);
+            isa.store(packet, shape.middle(v + j), data);
         }
     }
 }
 
-/// What GHASH takes of a batch of ciphertext: reversed, nothing outside of the text, AAD and lengths in their lanes.
-/// `CLEAN` says that the vectors are zero outside of the text already.
+/// What GHASH takes of a batch: `text` is the ciphertext, `data` what [`load`] has read, with AAD, lengths and zeros
+/// around the text.
 #[inline(always)]
-fn hash_input<I: Isa, const FIRST: bool, const LAST: bool, const CLEAN: bool, const R: usize>(
+fn hash_input<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
     isa: I,
-    item: &Item<'_>,
-    shape: &Shape,
-    ciphertext: &[I::V; R],
+    shape: &Shape<I>,
+    text: &[I::V; R],
+    data: &[I::V; R],
 ) -> [I::V; R] {
-    let mut blocks = *ciphertext;
+    let mut blocks = *text;
     for (j, block) in blocks.iter_mut().enumerate() {
-        let first = FIRST && j == 0;
-        let last = LAST && j == R - 1;
-        if !CLEAN && first {
-            *block = isa.keep(*block, shape.head);
-        } else if !CLEAN && last {
-            *block = isa.keep(*block, shape.tail);
+        if FIRST && j == 0 {
+            *block = isa.select(shape.head, *block, data[j]);
+        } else if LAST && j == R - 1 {
+            *block = isa.select(shape.tail, *block, data[j]);
         }
         *block = isa.reverse(*block);
-        if first {
-            *block = isa.insert(*block, shape.pad, item.aad_high, item.aad_low);
-        }
-        if last {
-            *block = isa.insert(*block, I::LANES - 1, item.aad_bits, item.text_bits());
-        }
+    }
+    blocks
+}
+
+/// [`hash_input`] where the data is the ciphertext.
+#[inline(always)]
+fn reversed<I: Isa, const R: usize>(isa: I, data: &[I::V; R]) -> [I::V; R] {
+    let mut blocks = *data;
+    for block in &mut blocks {
+        *block = isa.reverse(*block);
     }
     blocks
 }

@@ -1,42 +1,59 @@
 //! Opening: the ciphertext is there from the start, so AES and GHASH of one batch run together.
 
-use super::seal::next;
-use super::{BATCH, Hash, Item, One, Packets, Shape, encrypt, hash_input, load, store, vectors};
+use std::marker::PhantomData;
+
+use super::{BATCH, Hash, Item, One, Packet, Shape, Work, encrypt, load, reversed, start, store, vectors};
 use crate::kernel::isa::{Isa, Task};
+use crate::key::Tables;
 
 /// Opens `N` packets of `R` vectors each, side by side.
-pub(crate) struct OpenGroup<P, const ROUNDS: usize, const N: usize, const R: usize> {
-    pub(crate) packets: P,
+pub(crate) struct OpenGroup<'p, 'k, P, const ROUNDS: usize, const N: usize, const R: usize> {
+    packets: [&'p mut P; N],
+    keys: PhantomData<&'k Tables>,
 }
 
-impl<'k, P: Packets<'k>, const ROUNDS: usize, const N: usize, const R: usize> Task
-    for OpenGroup<P, ROUNDS, N, R>
+impl<'p, 'k, P: Packet<'k>, const ROUNDS: usize, const N: usize, const R: usize>
+    OpenGroup<'p, 'k, P, ROUNDS, N, R>
 {
-    type Out = ();
+    /// Of these.
+    #[inline(always)]
+    pub(crate) fn new(packets: [&'p mut P; N]) -> Self {
+        Self { packets, keys: PhantomData }
+    }
+}
+
+impl<'k, P: Packet<'k>, const ROUNDS: usize, const N: usize, const R: usize> Task
+    for OpenGroup<'_, 'k, P, ROUNDS, N, R>
+{
+    type Out = [P::Out; N];
 
     #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
-        let mut tables = [self.packets.tables(0); N];
-        let mut shapes = [Shape::NONE; N];
+    fn run<I: Isa>(self, isa: I) -> [P::Out; N] {
+        let packets = self.packets;
+        let mut tables = [packets[0].tables(); N];
+        let mut shapes = [Shape::none(isa); N];
         let mut data = [[isa.zero(); R]; N];
-        let mut counters = [isa.zero(); N];
+        let mut starts = [isa.zero(); N];
+        let mut counters = [0; N];
         let mut hashes = [Hash::<I, R, true>::new(isa, &tables[0].powers, None, data[0]); N];
         for n in 0..N {
-            tables[n] = self.packets.tables(n);
-            let item = self.packets.item(n);
-            shapes[n] = Shape::new::<I>(item.text);
-            data[n] = load::<I, true, true, R>(isa, item.packet, &shapes[n], 0);
-            counters[n] = item.counters(isa, shapes[n].pad);
-            let blocks = hash_input::<I, true, true, true, R>(isa, &item, &shapes[n], &data[n]);
-            hashes[n] = Hash::new(isa, &tables[n].powers, None, blocks);
+            let item = packets[n].item();
+            let shape = Shape::new(isa, item.text, R);
+            data[n] = load::<I, true, true, R>(isa, &item, &shape, 0);
+            starts[n] = start(isa, &item);
+            counters[n] = shape.counters(0);
+            shapes[n] = shape;
+            tables[n] = packets[n].tables();
+            hashes[n] = Hash::new(isa, &tables[n].powers, None, reversed(isa, &data[n]));
         }
-        let out = encrypt::<I, _, ROUNDS, N, R>(isa, tables, counters, &data, &mut hashes);
+        let work = Work { tables, start: starts, counters, data: &data };
+        let (out, streams) = encrypt::<I, _, ROUNDS, true, N, R>(isa, &work, &mut hashes);
+        let mut outs = [P::Out::default(); N];
         for n in 0..N {
-            let item = self.packets.item(n);
-            store::<I, true, true, R>(isa, item.packet, &shapes[n], 0, &out[n]);
-            let tag = isa.tag(hashes[n].sum, isa.lane(out[n][0], shapes[n].pad));
-            self.packets.finish(n, tag);
+            store::<I, true, true, R>(isa, packets[n].packet(), &shapes[n], 0, &out[n]);
+            outs[n] = packets[n].finish(isa.tag(hashes[n].sum, isa.lane(streams[n], shapes[n].pad)));
         }
+        outs
     }
 }
 
@@ -44,10 +61,10 @@ impl<'k, P: Packets<'k>, const ROUNDS: usize, const N: usize, const R: usize> Ta
 #[inline(always)]
 pub(crate) fn open_one<I: Isa, const ROUNDS: usize>(isa: I, one: &mut One<'_>) {
     match vectors::<I>(one.item.text.end - one.item.text.start) {
-        1 => isa.enter(OpenGroup::<_, ROUNDS, 1, 1> { packets: one }),
-        2 => isa.enter(OpenGroup::<_, ROUNDS, 1, 2> { packets: one }),
-        3 => isa.enter(OpenGroup::<_, ROUNDS, 1, 3> { packets: one }),
-        4 => isa.enter(OpenGroup::<_, ROUNDS, 1, 4> { packets: one }),
+        1 => _ = isa.enter(OpenGroup::<_, ROUNDS, 1, 1>::new([one])),
+        2 => _ = isa.enter(OpenGroup::<_, ROUNDS, 1, 2>::new([one])),
+        3 => _ = isa.enter(OpenGroup::<_, ROUNDS, 1, 3>::new([one])),
+        4 => _ = isa.enter(OpenGroup::<_, ROUNDS, 1, 4>::new([one])),
         _ => isa.enter(OpenLong::<ROUNDS> { one }),
     }
 }
@@ -68,29 +85,27 @@ impl<const ROUNDS: usize> Task for OpenLong<'_, '_, ROUNDS> {
 
 #[inline(always)]
 fn open_long<I: Isa, const ROUNDS: usize>(isa: I, item: &mut Item<'_>) -> [u8; 16] {
-    let shape = Shape::new::<I>(item.text);
     let tables = item.tables;
-    let mut counters = item.counters(isa, shape.pad);
-    let data = load::<I, true, false, BATCH>(isa, item.packet, &shape, 0);
-    let blocks = hash_input::<I, true, false, true, BATCH>(isa, item, &shape, &data);
-    let mut hash = Hash::<I, BATCH, false>::new(isa, &tables.powers, None, blocks);
-    let [out] = encrypt::<I, _, ROUNDS, 1, BATCH>(isa, [tables], [counters], &[data], &mut hash);
+    let shape = Shape::new(isa, item.text, vectors::<I>(item.text.end - item.text.start));
+    let start = start(isa, item);
+    let data = load::<I, true, false, BATCH>(isa, item, &shape, 0);
+    let mut hash = Hash::<I, BATCH, false>::new(isa, &tables.powers, None, reversed(isa, &data));
+    let work = Work { tables: [tables], start: [start], counters: [shape.counters(0)], data: &[data] };
+    let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, BATCH>(isa, &work, &mut hash);
     store::<I, true, false, BATCH>(isa, item.packet, &shape, 0, &out);
-    let mask = isa.lane(out[0], shape.pad);
+    let mask = isa.lane(stream, shape.pad);
     let mut carry = isa.reduce(hash.sum);
     let mut v = BATCH;
     while shape.vectors - v > BATCH {
-        counters = next::<I>(isa, counters);
-        let data = load::<I, false, false, BATCH>(isa, item.packet, &shape, v);
-        let blocks = hash_input::<I, false, false, true, BATCH>(isa, item, &shape, &data);
-        let mut hash = Hash::<I, BATCH, false>::new(isa, &tables.powers, Some(carry), blocks);
-        let [out] = encrypt::<I, _, ROUNDS, 1, BATCH>(isa, [tables], [counters], &[data], &mut hash);
+        let data = load::<I, false, false, BATCH>(isa, item, &shape, v);
+        let mut hash = Hash::<I, BATCH, false>::new(isa, &tables.powers, Some(carry), reversed(isa, &data));
+        let work = Work { tables: [tables], start: [start], counters: [shape.counters(v)], data: &[data] };
+        let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, &work, &mut hash);
         carry = isa.reduce(hash.sum);
         store::<I, false, false, BATCH>(isa, item.packet, &shape, v, &out);
         v += BATCH;
     }
-    counters = next::<I>(isa, counters);
-    let end = End { shape, v, counters, carry, mask };
+    let end = End { shape, v, start, carry, mask };
     match shape.vectors - v {
         1 => last::<I, ROUNDS, 1>(isa, item, &end),
         2 => last::<I, ROUNDS, 2>(isa, item, &end),
@@ -101,9 +116,9 @@ fn open_long<I: Isa, const ROUNDS: usize>(isa: I, item: &mut Item<'_>) -> [u8; 1
 
 /// Where the last batch of a packet stands.
 struct End<I: Isa> {
-    shape: Shape,
+    shape: Shape<I>,
     v: usize,
-    counters: I::V,
+    start: I::V,
     /// The hash of all before.
     carry: I::V,
     /// E(J0).
@@ -113,11 +128,13 @@ struct End<I: Isa> {
 /// The last `R` vectors.
 #[inline(always)]
 fn last<I: Isa, const ROUNDS: usize, const R: usize>(isa: I, item: &mut Item<'_>, end: &End<I>) -> [u8; 16] {
-    let data = load::<I, false, true, R>(isa, item.packet, &end.shape, end.v);
-    let blocks = hash_input::<I, false, true, true, R>(isa, item, &end.shape, &data);
-    let mut hash = Hash::<I, R, true>::new(isa, &item.tables.powers, Some(end.carry), blocks);
-    let [out] = encrypt::<I, _, ROUNDS, 1, R>(isa, [item.tables], [end.counters], &[data], &mut hash);
-    store::<I, false, true, R>(isa, item.packet, &end.shape, end.v, &out);
+    let End { shape, v, .. } = end;
+    let data = load::<I, false, true, R>(isa, item, shape, *v);
+    let mut hash = Hash::<I, R, true>::new(isa, &item.tables.powers, Some(end.carry), reversed(isa, &data));
+    let work =
+        Work { tables: [item.tables], start: [end.start], counters: [shape.counters(*v)], data: &[data] };
+    let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, &work, &mut hash);
+    store::<I, false, true, R>(isa, item.packet, shape, *v, &out);
     isa.tag(hash.sum, end.mask)
 }
 

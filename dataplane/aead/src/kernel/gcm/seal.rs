@@ -1,40 +1,61 @@
 //! Sealing: GHASH runs one batch behind AES, since it needs the ciphertext.
 
-use super::{BATCH, Hash, Idle, Item, One, Packets, Shape, encrypt, hash_input, load, store, vectors};
+use std::marker::PhantomData;
+
+use super::{
+    BATCH, Hash, Idle, Item, One, Packet, Shape, Work, encrypt, hash_input, load, start, store, vectors,
+};
 use crate::kernel::isa::{Isa, Task};
+use crate::key::Tables;
 
 /// Seals `N` packets of `R` vectors each, side by side.
-pub(crate) struct SealGroup<P, const ROUNDS: usize, const N: usize, const R: usize> {
-    pub(crate) packets: P,
+pub(crate) struct SealGroup<'p, 'k, P, const ROUNDS: usize, const N: usize, const R: usize> {
+    packets: [&'p mut P; N],
+    keys: PhantomData<&'k Tables>,
 }
 
-impl<'k, P: Packets<'k>, const ROUNDS: usize, const N: usize, const R: usize> Task
-    for SealGroup<P, ROUNDS, N, R>
+impl<'p, 'k, P: Packet<'k>, const ROUNDS: usize, const N: usize, const R: usize>
+    SealGroup<'p, 'k, P, ROUNDS, N, R>
 {
-    type Out = ();
+    /// Of these.
+    #[inline(always)]
+    pub(crate) fn new(packets: [&'p mut P; N]) -> Self {
+        Self { packets, keys: PhantomData }
+    }
+}
+
+impl<'k, P: Packet<'k>, const ROUNDS: usize, const N: usize, const R: usize> Task
+    for SealGroup<'_, 'k, P, ROUNDS, N, R>
+{
+    type Out = [P::Out; N];
 
     #[inline(always)]
-    fn run<I: Isa>(mut self, isa: I) {
-        let mut tables = [self.packets.tables(0); N];
-        let mut shapes = [Shape::NONE; N];
+    fn run<I: Isa>(self, isa: I) -> [P::Out; N] {
+        let packets = self.packets;
+        let mut tables = [packets[0].tables(); N];
+        let mut shapes = [Shape::none(isa); N];
         let mut data = [[isa.zero(); R]; N];
-        let mut counters = [isa.zero(); N];
+        let mut starts = [isa.zero(); N];
+        let mut counters = [0; N];
         for n in 0..N {
-            tables[n] = self.packets.tables(n);
-            let item = self.packets.item(n);
-            shapes[n] = Shape::new::<I>(item.text);
-            data[n] = load::<I, true, true, R>(isa, item.packet, &shapes[n], 0);
-            counters[n] = item.counters(isa, shapes[n].pad);
+            let item = packets[n].item();
+            let shape = Shape::new(isa, item.text, R);
+            data[n] = load::<I, true, true, R>(isa, &item, &shape, 0);
+            starts[n] = start(isa, &item);
+            counters[n] = shape.counters(0);
+            shapes[n] = shape;
+            tables[n] = packets[n].tables();
         }
-        let out = encrypt::<I, Idle, ROUNDS, N, R>(isa, tables, counters, &data, &mut Idle);
+        let work = Work { tables, start: starts, counters, data: &data };
+        let (out, streams) = encrypt::<I, Idle, ROUNDS, true, N, R>(isa, &work, &mut Idle);
+        let mut outs = [P::Out::default(); N];
         for n in 0..N {
-            let item = self.packets.item(n);
-            store::<I, true, true, R>(isa, item.packet, &shapes[n], 0, &out[n]);
-            let blocks = hash_input::<I, true, true, false, R>(isa, &item, &shapes[n], &out[n]);
-            let sum = Hash::<I, R, true>::new(isa, &item.tables.powers, None, blocks).all(isa);
-            let tag = isa.tag(sum, isa.lane(out[n][0], shapes[n].pad));
-            self.packets.finish(n, tag);
+            store::<I, true, true, R>(isa, packets[n].packet(), &shapes[n], 0, &out[n]);
+            let blocks = hash_input::<I, true, true, R>(isa, &shapes[n], &out[n], &data[n]);
+            let sum = Hash::<I, R, true>::new(isa, &tables[n].powers, None, blocks).all(isa);
+            outs[n] = packets[n].finish(isa.tag(sum, isa.lane(streams[n], shapes[n].pad)));
         }
+        outs
     }
 }
 
@@ -42,10 +63,10 @@ impl<'k, P: Packets<'k>, const ROUNDS: usize, const N: usize, const R: usize> Ta
 #[inline(always)]
 pub(crate) fn seal_one<I: Isa, const ROUNDS: usize>(isa: I, one: &mut One<'_>) {
     match vectors::<I>(one.item.text.end - one.item.text.start) {
-        1 => isa.enter(SealGroup::<_, ROUNDS, 1, 1> { packets: one }),
-        2 => isa.enter(SealGroup::<_, ROUNDS, 1, 2> { packets: one }),
-        3 => isa.enter(SealGroup::<_, ROUNDS, 1, 3> { packets: one }),
-        4 => isa.enter(SealGroup::<_, ROUNDS, 1, 4> { packets: one }),
+        1 => _ = isa.enter(SealGroup::<_, ROUNDS, 1, 1>::new([one])),
+        2 => _ = isa.enter(SealGroup::<_, ROUNDS, 1, 2>::new([one])),
+        3 => _ = isa.enter(SealGroup::<_, ROUNDS, 1, 3>::new([one])),
+        4 => _ = isa.enter(SealGroup::<_, ROUNDS, 1, 4>::new([one])),
         _ => isa.enter(SealLong::<ROUNDS> { one }),
     }
 }
@@ -66,29 +87,29 @@ impl<const ROUNDS: usize> Task for SealLong<'_, '_, ROUNDS> {
 
 #[inline(always)]
 fn seal_long<I: Isa, const ROUNDS: usize>(isa: I, item: &mut Item<'_>) -> [u8; 16] {
-    let shape = Shape::new::<I>(item.text);
     let tables = item.tables;
-    let mut counters = item.counters(isa, shape.pad);
-    let data = load::<I, true, false, BATCH>(isa, item.packet, &shape, 0);
-    let [out] = encrypt::<I, Idle, ROUNDS, 1, BATCH>(isa, [tables], [counters], &[data], &mut Idle);
+    let shape = Shape::new(isa, item.text, vectors::<I>(item.text.end - item.text.start));
+    let start = start(isa, item);
+    let data = load::<I, true, false, BATCH>(isa, item, &shape, 0);
+    let work = Work { tables: [tables], start: [start], counters: [shape.counters(0)], data: &[data] };
+    let ([out], [stream]) = encrypt::<I, Idle, ROUNDS, true, 1, BATCH>(isa, &work, &mut Idle);
     store::<I, true, false, BATCH>(isa, item.packet, &shape, 0, &out);
-    let mask = isa.lane(out[0], shape.pad);
-    let mut pending = hash_input::<I, true, false, false, BATCH>(isa, item, &shape, &out);
+    let mask = isa.lane(stream, shape.pad);
+    let mut pending = hash_input::<I, true, false, BATCH>(isa, &shape, &out, &data);
     let mut carry = None;
     let mut v = BATCH;
     while shape.vectors - v > BATCH {
-        counters = next::<I>(isa, counters);
         let mut hash = Hash::<I, BATCH, false>::new(isa, &tables.powers, carry, pending);
-        let data = load::<I, false, false, BATCH>(isa, item.packet, &shape, v);
-        let [out] = encrypt::<I, _, ROUNDS, 1, BATCH>(isa, [tables], [counters], &[data], &mut hash);
+        let data = load::<I, false, false, BATCH>(isa, item, &shape, v);
+        let work = Work { tables: [tables], start: [start], counters: [shape.counters(v)], data: &[data] };
+        let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, &work, &mut hash);
         carry = Some(isa.reduce(hash.sum));
         store::<I, false, false, BATCH>(isa, item.packet, &shape, v, &out);
-        pending = hash_input::<I, false, false, false, BATCH>(isa, item, &shape, &out);
+        pending = hash_input::<I, false, false, BATCH>(isa, &shape, &out, &data);
         v += BATCH;
     }
-    counters = next::<I>(isa, counters);
     let hash = Hash::<I, BATCH, false>::new(isa, &tables.powers, carry, pending);
-    let end = End { shape, v, counters, mask };
+    let end = End { shape, v, start, mask };
     match shape.vectors - v {
         1 => last::<I, ROUNDS, 1>(isa, item, &end, hash),
         2 => last::<I, ROUNDS, 2>(isa, item, &end, hash),
@@ -97,18 +118,11 @@ fn seal_long<I: Isa, const ROUNDS: usize>(isa: I, item: &mut Item<'_>) -> [u8; 1
     }
 }
 
-/// The counters of the next batch.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "at most 16 blocks")]
-pub(super) fn next<I: Isa>(isa: I, counters: I::V) -> I::V {
-    isa.add_counter(counters, (BATCH * I::LANES) as u32)
-}
-
 /// Where the last batch of a packet stands.
 struct End<I: Isa> {
-    shape: Shape,
+    shape: Shape<I>,
     v: usize,
-    counters: I::V,
+    start: I::V,
     /// E(J0).
     mask: I::Block,
 }
@@ -121,11 +135,14 @@ fn last<I: Isa, const ROUNDS: usize, const R: usize>(
     end: &End<I>,
     mut hash: Hash<'_, I, BATCH, false>,
 ) -> [u8; 16] {
-    let data = load::<I, false, true, R>(isa, item.packet, &end.shape, end.v);
-    let [out] = encrypt::<I, _, ROUNDS, 1, R>(isa, [item.tables], [end.counters], &[data], &mut hash);
-    store::<I, false, true, R>(isa, item.packet, &end.shape, end.v, &out);
+    let End { shape, v, .. } = end;
+    let data = load::<I, false, true, R>(isa, item, shape, *v);
+    let work =
+        Work { tables: [item.tables], start: [end.start], counters: [shape.counters(*v)], data: &[data] };
+    let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, &work, &mut hash);
+    store::<I, false, true, R>(isa, item.packet, shape, *v, &out);
     let carry = isa.reduce(hash.sum);
-    let blocks = hash_input::<I, false, true, false, R>(isa, item, &end.shape, &out);
+    let blocks = hash_input::<I, false, true, R>(isa, shape, &out, &data);
     let sum = Hash::<I, R, true>::new(isa, &item.tables.powers, Some(carry), blocks).all(isa);
     isa.tag(sum, end.mask)
 }
