@@ -1,4 +1,28 @@
-//! Seeded simulation of IKE cores over a hostile network.
+//! A deterministic simulation of two IKE gateways over a network that drops, duplicates, reorders, delays
+//! and corrupts, with data planes that answer late, refuse, forget or die.
+//!
+//! ```text
+//!   seed ─► scenario ─► world ─ clock: the next of all deadlines and arrivals
+//!                         ├─ gateway A, B: pollux_ike::Endpoint + data_plane (tables, answers, ESP)
+//!                         ├─ network: what becomes of a datagram
+//!                         └─ invariants: what must hold at every moment, and when all is calm again
+//! ```
+//!
+//! One seed is one run, octet for octet: [`run`] with the same [`Scenario`] does the same again. Runs on
+//! [`null_crypto`] take milliseconds; [`Cryptography::Real`] takes the gateway's own provider.
+//!
+//! What it has not: sockets, threads, the machine's clock or its randomness.
 #![forbid(unsafe_code)]
 
+mod data_plane;
+mod gateway;
+mod invariants;
+mod network;
 pub mod null_crypto;
+mod random;
+mod scenario;
+mod world;
+
+pub use random::Seeded;
+pub use scenario::{Cryptography, Mood, Scenario};
+pub use world::{Outcome, run};

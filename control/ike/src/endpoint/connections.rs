@@ -141,4 +141,4 @@ impl Retries {
 /// The first retry comes soon, the later ones ever more slowly.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// A dead peer is asked once a minute.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const LONGEST_WAIT: Duration = Duration::from_mins(1);

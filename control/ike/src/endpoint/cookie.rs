@@ -91,4 +91,4 @@ fn mac(provider: &dyn Provider, secret: &Secret, claim: Claim<'_>) -> Result<[u8
 }
 
 /// A secret serves for two minutes and is accepted for two more: longer than any initiator waits.
-const ROTATE_EVERY: Duration = Duration::from_secs(120);
+const ROTATE_EVERY: Duration = Duration::from_mins(2);

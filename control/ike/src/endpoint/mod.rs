@@ -69,6 +69,7 @@ impl Endpoint {
                 owners: BTreeMap::new(),
                 effects: VecDeque::new(),
                 data_plane: false,
+                data_plane_lives: 0,
                 ike_ids: 0,
                 reqids: DYNAMIC_REQID,
                 contacts: BTreeMap::new(),
@@ -106,7 +107,7 @@ impl Endpoint {
             if at > now {
                 break;
             }
-            self.turn(now, id, rng, |sa, turn| sa.on_timeout(turn));
+            self.turn(now, id, rng, IkeSa::on_timeout);
             self.reindex(id);
             self.carry_out(now, rng);
             if self.deadlines.first() == Some(&(at, id)) {

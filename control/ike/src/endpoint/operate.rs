@@ -28,7 +28,7 @@ impl Endpoint {
             Command::Acquire { reqid, .. } => self.acquire(now, reqid, rng),
             Command::Reload(config) => self.reload(now, config, rng),
             Command::SaInstalled { sa } => {
-                self.on_owner(now, sa, rng, |ike, turn| ike.on_installed(turn, sa, Ok(())))
+                self.on_owner(now, sa, rng, |ike, turn| ike.on_installed(turn, sa, Ok(())));
             }
             Command::SaRefused { sa, error } => {
                 let error = match error {
@@ -90,10 +90,10 @@ impl Endpoint {
     ) {
         let connection = self.shared.config.connections.iter().find(|connection| connection.name == *name);
         let Some(connection) = connection.cloned() else { return self.unknown(name) };
-        if let Some(child) = &child {
-            if !connection.children.iter().any(|known| known.name == *child) {
-                return self.unknown(child);
-            }
+        if let Some(child) = &child
+            && !connection.children.iter().any(|known| known.name == *child)
+        {
+            return self.unknown(child);
         }
         let of_connection = |sa: &IkeSa| match &sa.state {
             State::Established(established) => {
@@ -120,13 +120,21 @@ impl Endpoint {
             });
             return self.reindex(up);
         }
-        let connecting = |sa: &IkeSa| match &sa.state {
-            State::ExpectInitReply(expect) => expect.wanted().0.name == *name,
-            State::ExpectAuthReply(expect) => expect.connection().name == *name,
-            _ => false,
+        // An attempt that is under way brings up what it was begun for; the rest waits for its end.
+        let begun_for = |sa: &IkeSa| match &sa.state {
+            State::ExpectInitReply(expect) => Some(expect.wanted()),
+            State::ExpectAuthReply(expect) => Some(expect.wanted()),
+            _ => None,
         };
-        if self.sas.values().any(connecting) {
-            if child.is_some() {
+        let attempts: Vec<Option<Arc<str>>> = self
+            .sas
+            .values()
+            .filter_map(begun_for)
+            .filter(|(known, _)| known.name == *name)
+            .map(|(_, begun_for)| begun_for)
+            .collect();
+        if !attempts.is_empty() {
+            if !attempts.iter().any(|begun_for| begun_for.is_none() || *begun_for == child) {
                 self.retries.plan((name.clone(), child), now + Duration::from_secs(1));
             }
             return;
@@ -256,6 +264,7 @@ impl Endpoint {
 
     fn data_plane_down(&mut self, now: Instant, rng: &mut dyn Rng) {
         self.shared.data_plane = false;
+        self.shared.data_plane_lives += 1;
         self.shared.orphans.died();
         for id in self.sas.keys().copied().collect::<Vec<_>>() {
             self.turn(now, id, rng, IkeSa::on_data_plane_down);
@@ -295,14 +304,22 @@ impl Endpoint {
                     self.turn(now, id, rng, IkeSa::after);
                     self.reindex(id);
                 }
-                Effect::Inherit { to, children, tasks, reqids } => {
+                Effect::Inherit { to, estate } => {
+                    let mut estate = Some(estate);
                     self.turn(now, to, rng, |heir, turn| {
-                        if let Some((line, established)) = heir.established_mut() {
-                            established.inherit(line, turn, children, tasks, reqids);
+                        if let Some((line, established)) = heir.established_mut()
+                            && let Some(estate) = estate.take()
+                        {
+                            established.inherit(line, turn, *estate);
                         }
                         heir.after(turn);
                     });
                     self.reindex(to);
+                    if let Some(estate) = estate {
+                        // The heir is gone before its time.
+                        let mut turn = Turn { now, rng, shared: &mut self.shared };
+                        estate.dissolve(&mut turn, to);
+                    }
                 }
                 Effect::Redundant(id) => {
                     self.turn(now, id, rng, |sa, turn| {
@@ -314,10 +331,10 @@ impl Endpoint {
                     self.reindex(id);
                 }
                 Effect::Established { ike, initial_contact } => {
-                    self.on_established(now, ike, initial_contact, rng)
+                    self.on_established(now, ike, initial_contact, rng);
                 }
                 Effect::Again { connection, child, failed } => {
-                    self.again(now, &connection, child, failed, rng)
+                    self.again(now, &connection, child, failed, rng);
                 }
                 Effect::Reached(connection) => self.retries.reached(&connection.name),
                 Effect::Superseded(reqid) => self.shared.orphans.superseded(reqid, &mut self.shared.out),
@@ -489,7 +506,7 @@ impl IkeSa {
 }
 
 /// SAs of an earlier life are given up after so long where the configuration names no lifetime.
-const ORPHANS_LIVE: Duration = Duration::from_secs(3600);
+const ORPHANS_LIVE: Duration = Duration::from_hours(1);
 /// Two IKE SAs that the two ends began within this time were begun at once.
 const CROSSED: Duration = Duration::from_secs(30);
 /// The replaced IKE SA stays until the new one's Child SAs surely carry the traffic.

@@ -13,7 +13,7 @@ use crate::config::{Connection, EndpointConfig};
 use crate::crypto::{Provider, Rng};
 use crate::error::IkeError;
 use crate::event::Event;
-use crate::sa::{Children, IkeSa, IkeSaId, Tasks};
+use crate::sa::{Estate, IkeSa, IkeSaId};
 use crate::time::Instant;
 
 /// What every IKE SA may use while it works.
@@ -27,6 +27,8 @@ pub(crate) struct Shared {
     pub(crate) effects: VecDeque<Effect>,
     /// Whether the data plane is there.
     pub(crate) data_plane: bool,
+    /// How often it has died: an SPI of an earlier life is worth nothing.
+    pub(crate) data_plane_lives: u64,
     pub(crate) ike_ids: u64,
     /// Reqids given to peers of a wildcard connection and not yet free again.
     pub(crate) reqids: u32,
@@ -64,7 +66,7 @@ pub(crate) enum Effect {
     /// A new IKE SA exists.
     Adopt(Box<IkeSa>),
     /// The Child SAs and tasks of one IKE SA go to its successor.
-    Inherit { to: IkeSaId, children: Children, tasks: Tasks, reqids: Vec<(Arc<str>, Reqid)> },
+    Inherit { to: IkeSaId, estate: Box<Estate> },
     /// An IKE SA that a collision made superfluous waits for the peer to delete it.
     Redundant(IkeSaId),
     /// An IKE SA is established: others with the same peer may have to go.

@@ -98,7 +98,7 @@ fn request(
     });
     if let Err(error) = sent {
         if let Some(offer) = &offer {
-            turn.shared.allocator.release(offer.spi);
+            offer.release(turn);
         }
         return Err(error);
     }
@@ -131,10 +131,15 @@ impl ExpectAuthReply {
         &self.introduced.connection
     }
 
+    /// Whom we want to reach.
+    pub(crate) fn wanted(&self) -> (Arc<Connection>, Option<Arc<str>>) {
+        (self.introduced.connection.clone(), self.introduced.child.clone())
+    }
+
     /// The reply will never come; whom we wanted to reach.
     pub(crate) fn abandon(&mut self, turn: &mut Turn<'_>) -> (Arc<Connection>, Option<Arc<str>>) {
         if let Some(offer) = self.offer.take() {
-            turn.shared.allocator.release(offer.spi);
+            offer.release(turn);
         }
         (self.introduced.connection.clone(), self.introduced.child.clone())
     }
@@ -248,7 +253,7 @@ fn first_child(
 ) {
     let task = Task::CreateChild(offer.config.clone());
     if let Some(notify) = incoming.payloads.error() {
-        turn.shared.allocator.release(offer.spi);
+        offer.release(turn);
         established.on_refused(line, turn, offer.refused(notify.kind), task);
         return;
     }
@@ -270,7 +275,7 @@ fn first_child(
         }
         Err(error) => {
             established.tasks.push(Task::Disown(offer.spi));
-            turn.shared.allocator.release(offer.spi);
+            offer.release(turn);
             established.on_refused(line, turn, error, task);
         }
     }

@@ -65,17 +65,17 @@ impl Answer {
                 });
                 continue;
             };
-            if let (Some(wanted), false) = (chosen.agreement.ke, in_auth) {
-                if sent != Some(wanted) {
-                    return Err(IkeError::InvalidKe {
-                        offered: payloads.ke.as_ref().map_or(0, |ke| ke.method),
-                        accepted: wanted.id(),
-                        key: format!(
-                            "connections.{}.children.{}.esp_proposals",
-                            peer.connection.name, config.name
-                        ),
-                    });
-                }
+            if let (Some(wanted), false) = (chosen.agreement.ke, in_auth)
+                && sent != Some(wanted)
+            {
+                return Err(IkeError::InvalidKe {
+                    offered: payloads.ke.as_ref().map_or(0, |ke| ke.method),
+                    accepted: wanted.id(),
+                    key: format!(
+                        "connections.{}.children.{}.esp_proposals",
+                        peer.connection.name, config.name
+                    ),
+                });
             }
             let reserved = IkeError::PeerMisbehaved { what: "its SPI is a reserved one" };
             let peer_spi = chosen.esp_spi().ok_or(reserved)?;

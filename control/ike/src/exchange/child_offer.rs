@@ -26,6 +26,8 @@ pub(crate) struct Offer {
     local_ts: Vec<TrafficSelector>,
     remote_ts: Vec<TrafficSelector>,
     in_auth: bool,
+    /// The life of the data plane that gave the SPI.
+    life: u64,
 }
 
 /// Which nonces and which shared secret a Child SA's keys grow from.
@@ -51,7 +53,24 @@ impl Offer {
         let proposals = proposals(&config, in_auth);
         let local_ts = selectors(&config.local_ts, path.local.ip());
         let remote_ts = selectors(&config.remote_ts, path.remote.ip());
-        Ok(Self { config, connection, proposals, spi, reqid, local_ts, remote_ts, in_auth })
+        Ok(Self {
+            config,
+            connection,
+            proposals,
+            spi,
+            reqid,
+            local_ts,
+            remote_ts,
+            in_auth,
+            life: turn.shared.data_plane_lives,
+        })
+    }
+
+    /// Gives back the SPI, unless it has died with its data plane.
+    pub(crate) fn release(&self, turn: &mut Turn<'_>) {
+        if self.life == turn.shared.data_plane_lives {
+            turn.shared.allocator.release(self.spi);
+        }
     }
 
     /// The key exchange method that a value is sent of: the configuration's first.
@@ -92,6 +111,9 @@ impl Offer {
         payloads: &Payloads<'_>,
         season: Seasoning<'_>,
     ) -> Result<ChildSa, IkeError> {
+        if self.life != turn.shared.data_plane_lives {
+            return Err(IkeError::DataPlane { what: "it died meanwhile".to_owned() });
+        }
         let (agreement, peer_spi) = self.agreement(payloads)?;
         let missing = IkeError::PeerMisbehaved { what: "a reply without traffic selectors" };
         let (Some(ts_i), Some(ts_r)) = (&payloads.ts_i, &payloads.ts_r) else { return Err(missing) };

@@ -13,7 +13,7 @@ use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{ExchangeType, Ke, Notify, NotifyType, Payloads};
-use crate::sa::{Established, Line, Lowest, Phase, Task, lowest_nonce};
+use crate::sa::{ChildSa, Established, Line, Lowest, Phase, Task, lowest_nonce};
 
 /// We asked for a Child SA.
 pub(crate) struct ExpectChildReply {
@@ -62,6 +62,13 @@ pub(crate) fn begin_rekey(
         return Ok(None);
     }
     let config = child.config.clone();
+    let being_replaced =
+        |(_, other): (SaId, &ChildSa)| other.replaces == Some(key) && other.phase == Phase::Opening;
+    if established.children.iter().any(being_replaced) {
+        // The peer's own rekey of it is in the data plane's hands: see then what became of it.
+        established.try_again(turn, Task::RekeyChild(key));
+        return Ok(None);
+    }
     ask(established, line, turn, config, Some(key), None)
 }
 
@@ -87,7 +94,7 @@ fn ask(
             Ok(Some(Ours::CreateChild(Box::new(expect))))
         }
         Err(error) => {
-            turn.shared.allocator.release(offer.spi);
+            offer.release(turn);
             Err(error)
         }
     }
@@ -126,6 +133,11 @@ fn send(
 }
 
 impl ExpectChildReply {
+    /// The child that is wanted.
+    pub(crate) const fn config(&self) -> &Arc<ChildConfig> {
+        &self.offer.config
+    }
+
     /// Whether it shall take the place of `key`.
     pub(crate) fn rekeys(&self, key: SaId) -> bool {
         self.rekeys == Some(key)
@@ -145,7 +157,7 @@ impl ExpectChildReply {
 
     /// The response will never come.
     pub(crate) fn abandon(self, turn: &mut Turn<'_>) {
-        turn.shared.allocator.release(self.offer.spi);
+        self.offer.release(turn);
     }
 
     /// The response came.
@@ -161,8 +173,7 @@ impl ExpectChildReply {
             None => Task::CreateChild(self.offer.config.clone()),
         };
         if let Some(notify) = payloads.error() {
-            let spi = self.offer.spi;
-            turn.shared.allocator.release(spi);
+            self.offer.release(turn);
             return self.on_error(established, line, turn, task, notify);
         }
         match self.accept(established, line, turn, payloads) {
@@ -170,7 +181,7 @@ impl ExpectChildReply {
             Err(error) => {
                 // The peer has made it: it must hear that we did not.
                 established.tasks.push(Task::Disown(self.offer.spi));
-                turn.shared.allocator.release(self.offer.spi);
+                self.offer.release(turn);
                 established.on_refused(line, turn, error, task);
             }
         }

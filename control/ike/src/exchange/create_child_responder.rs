@@ -76,10 +76,10 @@ impl Established {
         }
         child.install(turn, line.id, Direction::Inbound);
         let key = self.children.insert(child);
-        if let (Some(old), Some(Ours::CreateChild(ours))) = (old, &mut self.ours) {
-            if ours.rekeys(old) {
-                ours.collided(key, lowest_nonce(peer_nonce, &nonce));
-            }
+        if let (Some(old), Some(Ours::CreateChild(ours))) = (old, &mut self.ours)
+            && ours.rekeys(old)
+        {
+            ours.collided(key, lowest_nonce(peer_nonce, &nonce));
         }
         self.theirs = Some(ExpectInstalled { child: key, id: incoming.id, answer, nonce, ke });
         Ok(())
@@ -89,7 +89,11 @@ impl Established {
     fn to_be_rekeyed(&self, spi: u32) -> Result<SaId, IkeError> {
         let key = self.children.of_peer_spi(spi).ok_or(IkeError::ChildSaNotFound { spi })?;
         let child = self.children.get(key).ok_or(IkeError::ChildSaNotFound { spi })?;
-        if child.phase != Phase::Up || child.replaced_by.is_some() || child.redundant {
+        // Our own rekey has its answer already, and the data plane is at work on it.
+        let replaced = self.children.iter().any(|(_, other)| {
+            other.replaces == Some(key) && other.initiator && other.phase == Phase::Opening
+        });
+        if replaced || child.phase != Phase::Up || child.replaced_by.is_some() || child.redundant {
             return Err(IkeError::TemporaryFailure { what: "the Child SA is being closed" });
         }
         Ok(key)

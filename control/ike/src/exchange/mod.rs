@@ -15,6 +15,9 @@ pub(crate) mod psk;
 pub(crate) mod rekey_ike_initiator;
 pub(crate) mod rekey_ike_responder;
 
+use std::sync::Arc;
+
+use crate::config::ChildConfig;
 use crate::crypto::{KeMethod, Rng, draw};
 use crate::endpoint::Turn;
 use crate::error::IkeError;
@@ -53,6 +56,14 @@ impl Ours {
             Self::DeleteChild(expect) => expect.on_reply(established, line, turn),
             Self::DeleteIke(expect) => expect.on_reply(established),
             Self::Probe(ExpectProbeReply) => {}
+        }
+    }
+
+    /// The child that it is about, where it creates one.
+    pub(crate) fn creates(&self) -> Option<&Arc<ChildConfig>> {
+        match self {
+            Self::CreateChild(expect) => Some(expect.config()),
+            _ => None,
         }
     }
 

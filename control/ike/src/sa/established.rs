@@ -335,7 +335,7 @@ impl Established {
                 child.expire_at = None;
                 child.rekey_at = None;
                 child.down = DownReason::Lifetime;
-                let again = (child.replaced_by.is_none() && child.initiator).then(|| child.config.clone());
+                let again = child.replaced_by.is_none().then(|| child.config.clone());
                 self.tasks.push(Task::DeleteChild(key));
                 if let Some(config) = again.filter(|config| config.start_action == Action::Start) {
                     self.tasks.push(Task::CreateChild(config));
@@ -435,10 +435,15 @@ impl Established {
         self.tell_refused(line, turn, error);
         let Some(child) = self.children.get_mut(key) else { return };
         child.down = DownReason::DataPlane;
-        child.remove_both(turn);
+        // Where inbound works, the peer may be using it already: it stays until the peer has let go.
+        child.remove(turn, Direction::Outbound);
+        if !matches!(child.inbound.state, HalfState::Installed) {
+            child.remove(turn, Direction::Inbound);
+        }
         child.phase = Phase::Deleting;
         child.rekey_at = None;
         child.expire_at = None;
+        let was_up = child.told;
         child.tell_down(turn, line.id);
         let (replaces, config) = (child.replaces, child.config.clone());
         self.tasks.push(Task::DeleteChild(key));
@@ -447,6 +452,7 @@ impl Established {
                 old.replaced_by = None;
                 old.rekey_at = Some(turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER));
             }
+            None if was_up => self.tasks.push(Task::CreateChild(config)),
             None => self.try_again(turn, Task::CreateChild(config)),
         }
     }
@@ -455,8 +461,9 @@ impl Established {
     /// own inbound half decrypts what is still on the way.
     pub(crate) fn forget_child(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId) {
         let Some(child) = self.children.get_mut(key) else { return };
-        let successor = child.replaced_by;
+        let (successor, replaces) = (child.replaced_by, child.replaces);
         child.tell_down(turn, line.id);
+        let handed_back = self.takes_over_again(turn, key, replaces);
         if let Some(successor) = successor {
             // First the new outbound, then the old one goes: no packet finds none.
             self.promote(line, turn, successor);
@@ -464,12 +471,23 @@ impl Established {
         let Some(child) = self.children.get_mut(key) else { return };
         child.remove(turn, Direction::Outbound);
         let overlap = child.config.overlap;
-        if successor.is_some() && !overlap.is_zero() && matches!(child.inbound.state, HalfState::Installed) {
+        let followed = successor.is_some() || handed_back;
+        if followed && !overlap.is_zero() && matches!(child.inbound.state, HalfState::Installed) {
             child.phase = Phase::Lingering { until: turn.now + overlap };
         } else {
             child.remove_both(turn);
             self.children.remove(key);
         }
+    }
+
+    /// A Child SA goes before the one whose place it took: that one is again the one that counts.
+    fn takes_over_again(&mut self, turn: &mut Turn<'_>, key: SaId, replaces: Option<SaId>) -> bool {
+        let Some(old) = replaces.and_then(|old| self.children.get_mut(old)) else { return false };
+        if old.replaced_by == Some(key) {
+            old.replaced_by = None;
+            old.rekey_at = Some(turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER));
+        }
+        true
     }
 
     /// The first packet under an inbound SA: the peer has it, so outbound may follow.
@@ -559,13 +577,15 @@ impl Established {
         }
     }
 
-    /// Asks the endpoint to bring up children once more that `which` selects.
+    /// Asks the endpoint to bring up children once more that `which` selects, of those that are there or
+    /// wanted.
     pub(crate) fn bring_up_again(&self, turn: &mut Turn<'_>, which: impl Fn(&ChildConfig) -> bool) {
+        let there = self.children.iter().map(|(_, child)| &child.config);
+        let asked = self.ours.iter().filter_map(Ours::creates);
         let mut names: Vec<Arc<str>> = Vec::new();
-        for (_, child) in self.children.iter() {
-            let wanted = which(&child.config) && !names.contains(&child.config.name);
-            if wanted {
-                names.push(child.config.name.clone());
+        for config in there.chain(self.tasks.to_be_created()).chain(asked) {
+            if which(config) && !names.contains(&config.name) {
+                names.push(config.name.clone());
             }
         }
         for name in names {
@@ -576,14 +596,6 @@ impl Established {
 
     /// Ends it here: Child SAs leave the data plane.
     pub(crate) fn abandon(&mut self, line: &Line, turn: &mut Turn<'_>, reason: DownReason) {
-        if let Some(ours) = self.ours.take() {
-            if let Some(heir) = ours.abandon(turn) {
-                self.bequeath(turn, heir);
-            }
-        }
-        if let Some(theirs) = self.theirs.take() {
-            theirs.abandon(self, turn);
-        }
         match reason {
             DownReason::PeerDead if self.successor.is_none() => {
                 self.bring_up_again(turn, |child| child.dpd_action == Action::Start);
@@ -593,6 +605,14 @@ impl Established {
             }
             _ => {}
         }
+        if let Some(ours) = self.ours.take()
+            && let Some(heir) = ours.abandon(turn)
+        {
+            self.bequeath(turn, heir);
+        }
+        if let Some(theirs) = self.theirs.take() {
+            theirs.abandon(self, turn);
+        }
         for child in core::mem::take(&mut self.children).into_values() {
             self.drop_child(line, turn, child, reason);
         }
@@ -601,27 +621,21 @@ impl Established {
     /// Gives Child SAs and tasks to the IKE SA that takes our place.
     pub(crate) fn bequeath(&mut self, turn: &mut Turn<'_>, heir: IkeSaId) {
         self.successor = Some(heir);
-        turn.effect(Effect::Inherit {
-            to: heir,
+        let estate = Box::new(Estate {
+            connection: self.peer.connection.clone(),
             children: core::mem::take(&mut self.children),
             tasks: core::mem::take(&mut self.tasks),
             reqids: self.peer.reqids.clone(),
         });
+        turn.effect(Effect::Inherit { to: heir, estate });
     }
 
     /// Takes over what a predecessor bequeathed.
-    pub(crate) fn inherit(
-        &mut self,
-        line: &mut Line,
-        turn: &mut Turn<'_>,
-        children: Children,
-        tasks: Tasks,
-        reqids: Vec<(Arc<str>, Reqid)>,
-    ) {
+    pub(crate) fn inherit(&mut self, line: &mut Line, turn: &mut Turn<'_>, estate: Estate) {
         self.undecided = false;
-        self.peer.reqids = reqids;
-        self.children.inherit(turn, line.id, children);
-        self.tasks.inherit(tasks);
+        self.peer.reqids = estate.reqids;
+        self.children.inherit(turn, line.id, estate.children);
+        self.tasks.inherit(estate.tasks);
         for spi in core::mem::take(&mut self.late_deletes) {
             if let Some(key) = self.children.of_peer_spi(spi) {
                 self.deleted_by_peer(line, turn, key);
@@ -661,8 +675,37 @@ impl Established {
     }
 }
 
+/// What an IKE SA leaves to the one that takes its place.
+pub(crate) struct Estate {
+    connection: Arc<Connection>,
+    children: Children,
+    tasks: Tasks,
+    reqids: Vec<(Arc<str>, Reqid)>,
+}
+
+impl Estate {
+    /// There is no heir: Child SAs leave the data plane, and those that start by themselves start again.
+    pub(crate) fn dissolve(self, turn: &mut Turn<'_>, ike: IkeSaId) {
+        let mut wanted: Vec<Arc<ChildConfig>> = self.tasks.to_be_created().cloned().collect();
+        for mut child in self.children.into_values() {
+            child.down = DownReason::PeerDead;
+            child.tell_down(turn, ike);
+            child.remove_both(turn);
+            wanted.push(child.config);
+        }
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for config in wanted {
+            if config.dpd_action == Action::Start && !names.contains(&config.name) {
+                names.push(config.name.clone());
+                let (connection, child) = (self.connection.clone(), Some(config.name.clone()));
+                turn.effect(Effect::Again { connection, child, failed: false });
+            }
+        }
+    }
+}
+
 /// How long an IKE SA that is replaced or expired waits for the answer to its DELETE.
-pub(crate) const LAST_WORDS: Duration = Duration::from_secs(60);
+pub(crate) const LAST_WORDS: Duration = Duration::from_mins(1);
 
 /// How long a rekey waits that the peer refused by policy: the operator may change it meanwhile.
 const REFUSED_FOR_GOOD: Duration = Duration::from_secs(30);

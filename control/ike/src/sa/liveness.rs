@@ -66,7 +66,7 @@ impl Watch {
         let idle = Duration::from_nanos(stats.idle_ns);
         if idle < delay {
             self.asked.clear();
-            return Some(now + (delay - idle));
+            return Some(now + delay.saturating_sub(idle));
         }
         if self.asked.len() == 1 {
             // The last answer: none was fresh. The entry stays, so that the next look knows it has asked.

@@ -19,12 +19,12 @@ use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
 
-pub(crate) use children::{ChildSa, Children, Half, HalfState, Phase};
+pub(crate) use children::{ChildSa, Half, HalfState, Phase};
 pub(crate) use collision::{Lowest, lowest_nonce};
-pub(crate) use established::{Established, LAST_WORDS, Peer};
+pub(crate) use established::{Established, Estate, LAST_WORDS, Peer};
 pub(crate) use keys::Keys;
 pub(crate) use line::{Line, Path};
-pub(crate) use tasks::{Task, Tasks};
+pub(crate) use tasks::Task;
 pub(crate) use timer::Timer;
 pub(crate) use window::{Judged, Window};
 
@@ -164,7 +164,9 @@ impl IkeSa {
             Err(OpenError::Malformed(malformed)) => Err(malformed),
         };
         // From here on the message is authentic.
-        if !response {
+        if response {
+            self.line.responded();
+        } else {
             if let Judged::Repeated(answer) = self.line.window.judge(header.id) {
                 if let Some(answer) = answer.map(<[u8]>::to_vec) {
                     let transmit =
@@ -175,8 +177,6 @@ impl IkeSa {
             }
             self.line.window.accept(header.id);
             self.line.reply_to = (local, remote);
-        } else {
-            self.line.responded();
         }
         self.line.heard = turn.now;
         self.follow(turn, local, remote);

@@ -62,6 +62,15 @@ impl Tasks {
         self.now.pop_front()
     }
 
+    /// Children that are to be created, now or later.
+    pub(crate) fn to_be_created(&self) -> impl Iterator<Item = &Arc<ChildConfig>> {
+        let later = self.later.iter().map(|(_, task)| task);
+        self.now.iter().chain(later).filter_map(|task| match task {
+            Task::CreateChild(config) => Some(config),
+            _ => None,
+        })
+    }
+
     /// Moves tasks whose moment has come.
     pub(crate) fn ripen(&mut self, now: Instant) {
         let (due, later) = core::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
@@ -87,10 +96,6 @@ impl Tasks {
         for (at, task) in from.later {
             self.push_later(at, task);
         }
-    }
-
-    pub(crate) fn clear(&mut self) {
-        *self = Self::default();
     }
 }
 

@@ -75,19 +75,9 @@ impl Window {
         self.pending.as_ref().is_some_and(|pending| pending.id == id)
     }
 
-    /// Whether a request of ours is outstanding.
-    pub(crate) const fn is_waiting(&self) -> bool {
-        self.pending.is_some()
-    }
-
     /// Ends the wait; the response was accepted.
     pub(crate) fn responded(&mut self) {
         self.pending = None;
-    }
-
-    /// The outstanding request's id.
-    pub(crate) fn pending_id(&self) -> Option<MessageId> {
-        self.pending.as_ref().map(|pending| pending.id)
     }
 
     /// The outstanding request once more, and which repetition it is; `None` when the last was sent before.

@@ -1,0 +1,49 @@
+//! One gateway: an endpoint, its data plane, and the lives it has had.
+
+use std::sync::Arc;
+
+use pollux_ike::config::EndpointConfig;
+use pollux_ike::crypto::Provider;
+use pollux_ike::{Endpoint, Instant};
+
+use crate::data_plane::DataPlane;
+use crate::random::Seeded;
+
+/// One gateway.
+pub(crate) struct Gateway {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) data_plane: DataPlane,
+    pub(crate) rng: Seeded,
+    /// Lives of the control process: answers to an earlier one reach nobody.
+    pub(crate) life: u32,
+    config: Arc<EndpointConfig>,
+    provider: Arc<dyn Provider>,
+}
+
+impl Gateway {
+    pub(crate) fn new(config: EndpointConfig, provider: Arc<dyn Provider>, rng: &mut Seeded) -> Self {
+        let (config, data_plane) = (Arc::new(config), DataPlane::new(rng.part()));
+        let allocator = Box::new(data_plane.allocator.clone());
+        let endpoint = Endpoint::new(config.clone(), provider.clone(), allocator);
+        Self { endpoint, data_plane, rng: rng.part(), life: 0, config, provider }
+    }
+
+    /// The control process dies and comes back; the data plane does not notice.
+    pub(crate) fn restart_control(&mut self) {
+        self.data_plane.allocator.restart(self.data_plane.inbound_spis());
+        let allocator = Box::new(self.data_plane.allocator.clone());
+        self.endpoint = Endpoint::new(self.config.clone(), self.provider.clone(), allocator);
+        self.life += 1;
+    }
+
+    /// Reqids of the configured children.
+    pub(crate) fn reqids(&self) -> Vec<pollux_abi::Reqid> {
+        let children = self.config.connections.iter().flat_map(|connection| &connection.children);
+        children.filter_map(|child| child.reqid).collect()
+    }
+
+    /// When the endpoint wants a turn.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.endpoint.next_deadline()
+    }
+}

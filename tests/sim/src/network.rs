@@ -1,0 +1,129 @@
+//! What becomes of a datagram on its way.
+
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use crate::random::Seeded;
+
+/// How bad the network is. Chances are per mille of a datagram.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Weather {
+    pub(crate) drop: u64,
+    pub(crate) duplicate: u64,
+    pub(crate) corrupt: u64,
+    pub(crate) reflect: u64,
+    /// Longest delay beyond the usual one, which is how datagrams overtake each other.
+    pub(crate) straggle_ms: u64,
+    /// The wire is cut.
+    pub(crate) cut: bool,
+}
+
+/// A datagram that arrives.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    pub(crate) at: usize,
+    pub(crate) local: SocketAddr,
+    pub(crate) remote: SocketAddr,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// The network, with or without a NAT in front of gateway 0.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) weather: Weather,
+    pub(crate) nat: bool,
+    rng: Seeded,
+}
+
+/// Outer addresses of the gateways.
+pub(crate) const ADDRESSES: [IpAddr; 2] = [
+    IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 1)),
+    IpAddr::V4(core::net::Ipv4Addr::new(198, 51, 100, 2)),
+];
+/// What gateway 0 looks like behind its NAT.
+pub(crate) const NAT: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(203, 0, 113, 9));
+const NAT_PORTS: u16 = 20_000;
+
+impl Network {
+    pub(crate) const fn new(rng: Seeded, nat: bool) -> Self {
+        Self {
+            weather: Weather { drop: 0, duplicate: 0, corrupt: 0, reflect: 0, straggle_ms: 0, cut: false },
+            nat,
+            rng,
+        }
+    }
+
+    /// The usual way through, for ESP too.
+    pub(crate) fn delay(&mut self) -> Duration {
+        Duration::from_micros(self.rng.between(5_000, 25_000))
+    }
+
+    /// Copies of a datagram that arrive, and when.
+    pub(crate) fn carry(
+        &mut self,
+        from: usize,
+        local: SocketAddr,
+        remote: SocketAddr,
+        bytes: &[u8],
+    ) -> Vec<(Duration, Arrival)> {
+        let weather = self.weather;
+        let mut arrivals = Vec::new();
+        if weather.cut {
+            return arrivals;
+        }
+        let copies = 1 + u64::from(self.rng.per_mille(weather.duplicate));
+        for _ in 0..copies {
+            if self.rng.per_mille(weather.drop) {
+                continue;
+            }
+            let straggle = Duration::from_millis(self.rng.below(weather.straggle_ms));
+            let delay = self.delay() + straggle;
+            let mut bytes = bytes.to_vec();
+            if self.rng.per_mille(weather.corrupt) {
+                self.corrupt(&mut bytes);
+            }
+            if self.rng.per_mille(weather.reflect) {
+                let arrival = Arrival { at: from, local, remote, bytes: bytes.clone() };
+                arrivals.push((delay, arrival));
+            }
+            if let Some((to_local, seen)) = self.translate(from, local, remote) {
+                arrivals.push((delay, Arrival { at: 1 - from, local: to_local, remote: seen, bytes }));
+            }
+        }
+        arrivals
+    }
+
+    /// Destination and source as the other end sees them; `None` where nobody is there.
+    fn translate(
+        &self,
+        from: usize,
+        local: SocketAddr,
+        remote: SocketAddr,
+    ) -> Option<(SocketAddr, SocketAddr)> {
+        if from == 0 {
+            let seen = if self.nat { SocketAddr::new(NAT, local.port() + NAT_PORTS) } else { local };
+            return (remote.ip() == ADDRESSES[1]).then_some((remote, seen));
+        }
+        if self.nat {
+            let port = remote.port().checked_sub(NAT_PORTS)?;
+            return (remote.ip() == NAT).then_some((SocketAddr::new(ADDRESSES[0], port), local));
+        }
+        (remote.ip() == ADDRESSES[0]).then_some((remote, local))
+    }
+
+    fn corrupt(&mut self, bytes: &mut Vec<u8>) {
+        match self.rng.below(4) {
+            0 => {
+                let len = self.rng.below(bytes.len() as u64 + 1);
+                bytes.truncate(usize::try_from(len).unwrap_or(0));
+            }
+            1 => bytes.extend_from_slice(&self.rng.next().to_be_bytes()),
+            _ => {
+                let at = usize::try_from(self.rng.below(bytes.len() as u64)).unwrap_or(0);
+                if let Some(octet) = bytes.get_mut(at) {
+                    *octet ^= 1 << self.rng.below(8);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What a seed means: the mood of the world, its configuration, and what happens in it.
+
+use core::time::Duration;
+use std::sync::Arc;
+
+use pollux_abi::{Reqid, TrafficSelector};
+use pollux_ike::config::{
+    Action, AddressRange, ChildConfig, Connection, EndpointConfig, Limits, Ports, PreSharedKey, Retransmit,
+    SelectorConfig, Unique,
+};
+use pollux_ike::identity::{Identity, IdentityPattern};
+use pollux_ike::negotiate::Proposal;
+use zeroize::Zeroizing;
+
+use crate::network::{ADDRESSES, NAT};
+use crate::random::Seeded;
+
+/// Which provider the gateways have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cryptography {
+    /// [`crate::null_crypto`]: fast, and no security.
+    Null,
+    /// The gateway's own.
+    Real,
+}
+
+/// How much goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mood {
+    /// Nothing: rekeys at random times, and not one ESP packet may be lost.
+    Calm,
+    /// A lossy network and a lazy data plane; rekeys must still not lose a packet.
+    Lossy,
+    /// Everything: cuts, restarts, terminations, a data plane that dies.
+    Chaos,
+}
+
+/// One run.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    /// The only source of chance.
+    pub seed: u64,
+    /// Which provider.
+    pub cryptography: Cryptography,
+    /// Whether the run is told on standard error.
+    pub trace: bool,
+}
+
+/// What a seed draws before the world begins.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Draw {
+    pub(crate) mood: Mood,
+    pub(crate) nat: bool,
+    pub(crate) encap: bool,
+    /// Jitter of rekey times; without it both ends rekey at once.
+    rand_time: Duration,
+    children: u64,
+    pfs: bool,
+    unique: Unique,
+    cookies: bool,
+    other_group: bool,
+    /// Whether gateway 1 brings the connection up by itself too.
+    both_start: bool,
+    pub(crate) chaos: Duration,
+}
+
+impl Draw {
+    pub(crate) fn new(rng: &mut Seeded) -> Self {
+        let mood = match rng.below(4) {
+            0 => Mood::Calm,
+            1 => Mood::Lossy,
+            _ => Mood::Chaos,
+        };
+        let rand_time = Duration::from_secs([0, 0, 2, 15][usize::try_from(rng.below(4)).unwrap_or(0)]);
+        Self {
+            mood,
+            nat: rng.per_mille(250),
+            encap: rng.per_mille(150),
+            rand_time,
+            children: rng.between(1, 2),
+            pfs: rng.per_mille(500),
+            unique: if rng.per_mille(400) { Unique::Replace } else { Unique::No },
+            cookies: rng.per_mille(200),
+            other_group: rng.per_mille(200),
+            both_start: mood == Mood::Chaos && rng.per_mille(300),
+            chaos: Duration::from_secs(rng.between(60, 400)),
+        }
+    }
+
+    /// The configuration of one gateway.
+    pub(crate) fn config(&self, end: usize) -> EndpointConfig {
+        let names = ["a.example", "b.example"];
+        let tries = if self.mood == Mood::Lossy { 12 } else { 5 };
+        let remote = if end == 1 && self.nat { NAT } else { ADDRESSES[1 - end] };
+        // Behind a NAT only gateway 0 can begin.
+        let initiates = end == 0 || !self.nat;
+        let start = if end == 0 || self.both_start && initiates { Action::Start } else { Action::None };
+        let connection = Connection {
+            name: "peer".into(),
+            local_addrs: vec![AddressRange::host(ADDRESSES[end])],
+            remote_addrs: if initiates { vec![AddressRange::host(remote)] } else { Vec::new() },
+            local_id: Identity::parse(names[end]),
+            remote_id: Identity::parse(names[1 - end]).map_or(IdentityPattern::Any, IdentityPattern::Exactly),
+            proposals: self.ike_proposals(end),
+            encap: self.encap,
+            dpd_delay: Duration::from_secs(10),
+            rekey_time: Duration::from_secs(150),
+            over_time: Duration::from_secs(60),
+            rand_time: self.rand_time,
+            keyingtries: 0,
+            unique: self.unique,
+            children: (0..self.children).map(|nth| Arc::new(self.child(end, nth, start))).collect(),
+        };
+        EndpointConfig {
+            connections: vec![Arc::new(connection)],
+            secrets: vec![PreSharedKey {
+                owners: Vec::new(),
+                key: Arc::new(Zeroizing::new(b"a secret of the simulation".to_vec())),
+            }],
+            limits: Limits {
+                cookie_threshold: if self.cookies { 0 } else { 64 },
+                children_max: 16,
+                ..Limits::default()
+            },
+            retransmit: Retransmit {
+                first: Duration::from_millis(500),
+                cap: Duration::from_secs(4),
+                tries,
+                jitter_percent: 20,
+            },
+            nat_keepalive: Duration::from_secs(20),
+            ports: Ports::default(),
+            log_keys: false,
+        }
+    }
+
+    fn ike_proposals(&self, end: usize) -> Vec<Proposal> {
+        let text = match (self.other_group, end) {
+            (true, 0) => "aes128gcm16-prfsha256-ecp256-x25519",
+            (true, _) => "aes128gcm16-prfsha256-x25519",
+            (false, _) => "aes256gcm16-prfsha384-x25519",
+        };
+        Proposal::parse_ike(text).into_iter().collect()
+    }
+
+    fn child(&self, end: usize, nth: u64, start: Action) -> ChildConfig {
+        let net = |end: usize| {
+            let octet = |n: u64| u8::try_from(n).unwrap_or(u8::MAX);
+            let net = [10, octet(end as u64 + 1), octet(nth), 0];
+            TrafficSelector::prefix(net.into(), 24).map(SelectorConfig::Fixed).into_iter().collect()
+        };
+        let esp = if self.pfs { "aes128gcm16-x25519-esn-noesn" } else { "aes128gcm16-esn-noesn" };
+        ChildConfig {
+            name: ["net", "voice"][usize::try_from(nth).unwrap_or(0)].into(),
+            local_ts: net(end),
+            remote_ts: net(1 - end),
+            proposals: Proposal::parse_esp(esp).into_iter().collect(),
+            reqid: Some(Reqid(u32::try_from(nth).unwrap_or(0) + 1)),
+            rekey_time: Duration::from_secs(50),
+            life_time: Duration::from_secs(240),
+            rand_time: self.rand_time,
+            rekey_bytes: 0,
+            life_bytes: 0,
+            rand_bytes: 0,
+            rekey_packets: 0,
+            life_packets: 0,
+            rand_packets: 0,
+            overlap: Duration::from_secs(2),
+            start_action: start,
+            close_action: start,
+            dpd_action: start,
+        }
+    }
+}
