@@ -2,7 +2,7 @@
 
 use pollux_abi::command::{Direction, SaRoute, SaSpec};
 use pollux_abi::dscp::EcnMode;
-use pollux_abi::{Command, CommandError, EspSuite, KeyMaterial, SaCounters, SaId, SaIndex};
+use pollux_abi::{Checkpoint, Command, CommandError, EspSuite, KeyMaterial, SaCounters, SaId, SaIndex};
 use pollux_aead::{Key, Suite};
 use pollux_packet::{Flow, IpVersion, esp};
 
@@ -38,7 +38,7 @@ fn add(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32, Co
             let order = WindowArena::order_for(spec.window_packets);
             let start = engine.windows.take(order).ok_or(CommandError::Full)?;
             record.window_order = Some(order);
-            let seen = engine.checkpoint(spec).map_or(0, pollux_abi::Checkpoint::authenticated);
+            let seen = engine.checkpoint(spec).map_or(0, Checkpoint::authenticated);
             let words = engine.windows.words(start, 1 << order);
             let window = Window::new(start, words, spec.window_packets, spec.seq_start.max(seen));
             engine.sas.inbound.hot[at] = InboundSa { window, ..inbound(spec) };
@@ -46,7 +46,7 @@ fn add(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32, Co
             engine.sas.inbound.selectors[at] = SelectorSet::new(&spec.local_ts, &spec.remote_ts);
         }
         Direction::Outbound => {
-            let reserved = engine.checkpoint(spec).map_or(0, pollux_abi::Checkpoint::reserved);
+            let reserved = engine.checkpoint(spec).map_or(0, Checkpoint::reserved);
             let mut sa = outbound(spec, mtu::DEFAULT);
             sa.next_seq = spec.seq_start.max(reserved).max(1);
             // Negotiated keys: the IV is the sequence number. Manual keys: it counts from where control drew.
@@ -76,13 +76,20 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
     }
     let key = check_spec(engine, spec, keys)?;
     let selectors = SelectorSet::new(&spec.local_ts, &spec.remote_ts);
+    let checkpoint = engine.checkpoint(spec);
     let at = place(index);
     match direction {
         Direction::Inbound => {
             let (record, sa) = engine.sas.inbound.owned_mut(index).ok_or(CommandError::Unknown)?;
             same_sa(record, spec, sa.esn)?;
             let (old, order) = (sa.window, record.window_order);
-            let window = resized(&mut engine.windows, old, order, spec.window_packets)?;
+            let mut window = resized(&mut engine.windows, old, order, spec.window_packets)?;
+            // Other keys have another slot: what an earlier life authenticated under them is a replay now.
+            let seen = checkpoint.map_or(0, Checkpoint::authenticated);
+            if seen > window.top() {
+                let (start, count) = window.place();
+                window = Window::new(start, engine.windows.words(start, count), spec.window_packets, seen);
+            }
             let flags = sa.flags & flag::FIRST_TOLD;
             *sa = InboundSa { window, flags, ..inbound(spec) };
             record.window_order = Some(WindowArena::order_for(spec.window_packets));
@@ -93,12 +100,17 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
             let (record, sa) = engine.sas.outbound.owned_mut(index).ok_or(CommandError::Unknown)?;
             same_sa(record, spec, sa.esn)?;
             let old = std::mem::replace(sa, outbound(spec, sa.mtu));
-            // Numbers and IVs go on, whatever the keys: no pair of key and IV can come back.
+            // Numbers and IVs go on, whatever the keys: no pair of key and IV can come back. Other keys have
+            // another slot of the counter file: it may remember an earlier life with higher numbers, and it
+            // knows of no reservation of this one.
             sa.next_seq = old.next_seq;
             sa.next_iv = old.next_iv;
-            // Other keys have another slot of the counter file, which knows of no reservation yet.
-            sa.reserved = if sa.checkpoint == old.checkpoint { old.reserved } else { sa.next_seq };
-            sa.flags = old.flags & flag::EXHAUSTED;
+            sa.reserved = old.reserved;
+            if sa.checkpoint != old.checkpoint {
+                sa.next_seq = old.next_seq.max(checkpoint.map_or(0, Checkpoint::reserved));
+                sa.reserved = sa.next_seq;
+            }
+            sa.flags = if sa.next_seq > sa.last_seq() { flag::EXHAUSTED } else { 0 };
             engine.sas.outbound.keys[at] = Some(key);
             engine.sas.outbound.selectors[at] = selectors;
         }

@@ -19,6 +19,12 @@ use crate::replay::WindowArena;
 use crate::sa::{Reached, SaTable, flag, place};
 use crate::{apply, icmp_error, inbound, outbound};
 
+/// Unknown SPIs that control hears of in a second: outsiders make them up.
+const UNKNOWN_SPIS: usize = 16;
+/// Policies whose missing SA control hears of in a second: after a restart there are many, and half of the
+/// event queue has room for them.
+const WANTED_POLICIES: usize = 128;
+
 /// What an engine is made of.
 #[derive(Debug)]
 pub struct EngineConfig {
@@ -77,8 +83,8 @@ pub struct Engine {
     pub(crate) sa_counters: Arc<SaCounterTable>,
     pub(crate) counters: Arc<EngineCounters>,
     pub(crate) checkpoints: &'static [Checkpoint],
-    pub(crate) unknown_spis: EventLimit<(u32, u128)>,
-    pub(crate) wanted: EventLimit<PolicyId>,
+    pub(crate) unknown_spis: EventLimit<(u32, u128), UNKNOWN_SPIS>,
+    pub(crate) wanted: EventLimit<PolicyId, WANTED_POLICIES>,
     pub(crate) errors: ErrorLimit,
     pub(crate) error_source_v4: Option<u128>,
     pub(crate) error_source_v6: Option<u128>,

@@ -7,7 +7,7 @@ use pollux_packet::Flow;
 use crate::engine::Engine;
 use crate::inbound;
 use crate::policy::{Entry, Match};
-use crate::sa::{Choice, place};
+use crate::sa::{Choice, OutboundSa, place};
 
 /// What would become of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ fn leaving(engine: &Engine, flow: &Flow) -> Explanation {
             Choice::None => dropped(policy, DropReason::NoSa),
             Choice::Own(index) | Choice::Other(index, _) => {
                 let sa = outbound_sa(engine, index);
-                let refusal = engine.sas.outbound.hot.get(place(index)).and_then(|sa| sa.refusal());
+                let refusal = engine.sas.outbound.hot.get(place(index)).and_then(OutboundSa::refusal);
                 let outcome = refusal.map_or(Outcome::Protected, Outcome::Dropped);
                 Explanation { policy, sa, outcome }
             }

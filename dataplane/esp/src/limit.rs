@@ -1,8 +1,5 @@
 //! Rate limits with bounded state: for events about things that outsiders can make up, and for ICMP errors.
 
-/// Different things that events are sent about within a second, at most.
-const KEYS: usize = 16;
-
 /// Nanoseconds between two events about one thing, at the least.
 const QUIET_NS: u64 = 1_000_000_000;
 
@@ -13,13 +10,14 @@ struct Seen<K> {
     count: u32,
 }
 
-/// Lets an event about each of a few keys pass once per second, and counts in between.
+/// Lets an event about each of a few keys pass once per second, and counts in between: of more than `KEYS`
+/// different ones within a second, the others go untold.
 #[derive(Debug)]
-pub(crate) struct EventLimit<K> {
+pub(crate) struct EventLimit<K, const KEYS: usize> {
     seen: [Option<Seen<K>>; KEYS],
 }
 
-impl<K: Copy + PartialEq> EventLimit<K> {
+impl<K: Copy + PartialEq, const KEYS: usize> EventLimit<K, KEYS> {
     pub(crate) const fn new() -> Self {
         Self { seen: [None; KEYS] }
     }
@@ -81,7 +79,7 @@ mod tests {
 
     #[test]
     fn each_key_is_told_once_per_second_with_its_count() {
-        let mut limit = EventLimit::new();
+        let mut limit = EventLimit::<_, 16>::new();
         assert_eq!(limit.hit(5, 'a'), Some(1));
         assert_eq!(limit.hit(6, 'a'), None);
         assert_eq!(limit.hit(7, 'b'), Some(1));
@@ -90,9 +88,9 @@ mod tests {
 
     #[test]
     fn a_flood_of_keys_is_told_of_few() {
-        let mut limit = EventLimit::new();
+        let mut limit = EventLimit::<_, 16>::new();
         let told = (0..1_000_000u64).filter(|key| limit.hit(5 + key / 1_000, *key).is_some()).count();
-        assert_eq!(told, KEYS);
+        assert_eq!(told, 16);
         assert_eq!(limit.hit(2 * QUIET_NS, 7_777_777), Some(1), "a quiet second frees the slots");
     }
 

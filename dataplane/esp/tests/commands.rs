@@ -231,6 +231,29 @@ fn manual_sa_goes_on_after_delete_and_after_a_crash_and_accepts_no_replay() {
 }
 
 #[test]
+fn keys_swapped_for_earlier_ones_go_on_where_those_were() {
+    let file = checkpoints();
+    file[1].reserve(9_000);
+    file[3].authenticate(7_000);
+    let (mut out, mut into) = (outbound(1, 3), inbound(2, 3));
+    (out.checkpoint, into.checkpoint) = (Some(0), Some(2));
+    let mut gateway = gateway_of(0, file);
+    gateway.policies(&protect_all());
+    assert_eq!((gateway.add(out.clone()), gateway.add(into.clone())), (Ok(0), Ok(2)));
+    let early = gateway.encrypt(&v4(b""));
+    (out.checkpoint, into.checkpoint) = (Some(1), Some(3));
+    assert_eq!((gateway.replace(out), gateway.replace(into.clone())), (Ok(1), Ok(3)));
+    assert_eq!(gateway.verdict_in(&early), dropped(DropReason::TooOld));
+    assert_eq!(
+        gateway.verdict_in(&sealed(&into, 7_000, &plaintext(&v4(b""), 4))),
+        dropped(DropReason::Replayed)
+    );
+    assert_eq!(gateway.verdict_in(&sealed(&into, 7_001, &plaintext(&v4(b""), 4))), Verdict::Forward);
+    assert_eq!(wire(&gateway.encrypt(&v4(b""))).1, 9_000);
+    assert_eq!(file[1].reserved(), 9_000 + Checkpoint::STEP);
+}
+
+#[test]
 fn reservation_moves_before_the_next_step_begins() {
     let file = checkpoints();
     let mut out = outbound(1, 3);
@@ -238,7 +261,7 @@ fn reservation_moves_before_the_next_step_begins() {
     let mut gateway = gateway_of(0, file);
     gateway.policies(&protect_all());
     assert_eq!(gateway.add(out), Ok(0));
-    for _ in 0..2 * Checkpoint::STEP / 64 + 1 {
+    for _ in 0..=2 * Checkpoint::STEP / 64 {
         let burst = gateway.send(Role::Host, &vec![v4(b""); 64]);
         let last = burst.metas().iter().map(|meta| meta.sequence).max().expect("a burst");
         assert!(file[0].reserved() > last, "{last} was used before it was reserved");

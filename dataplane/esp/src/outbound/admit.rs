@@ -84,6 +84,8 @@ fn too_big(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Met
         && inner_mtu >= crate::fragment::MTU_LEAST
         && engine.sas.outbound.selectors[place(meta.sa)].accepts_leaving(&meta.flow.without_ports());
     if fragmentable {
+        // Of the pieces, none could be completed any more.
+        complete_checksum(engine, packet, meta);
         meta.verdict = Verdict::Fragment(inner_mtu);
         engine.counters.fragmented.add(1);
         return;

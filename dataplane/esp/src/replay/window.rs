@@ -108,7 +108,6 @@ impl Window {
 
 /// The word of a number, before it is cut to the ring.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the ring's mask cuts it further")]
 const fn word(sequence: u64) -> usize {
     (sequence / 64) as usize
 }

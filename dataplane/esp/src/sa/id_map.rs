@@ -88,7 +88,6 @@ impl IdMap {
     /// Fibonacci hashing. SPIs on the wire can be chosen by an attacker, who can thereby make a probe
     /// longer only if he knows or installs the manual SPIs.
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "a hash is what is left after cutting")]
     const fn home(&self, key: u64) -> usize {
         (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize & (self.slots.len() - 1)
     }
