@@ -47,7 +47,9 @@ fn outer_header_and_link_header_are_the_peers() {
     assert_eq!(frame.data()[14 + 16..14 + 20], [192, 0, 2, 2]);
     let inside = sent.windows(40).next_back().expect("long enough");
     assert!(!frame.data().windows(40).any(|window| window == inside), "nothing in clear");
-    frames.into_iter().for_each(|packet| lab.pool.put(packet));
+    for packet in frames {
+        lab.pool.put(packet);
+    }
     lab.assert_ledger();
 }
 
@@ -195,7 +197,9 @@ fn packets_wait_for_their_neighbour_and_follow_in_order() {
     assert_eq!(sent.len(), 8);
     assert!(sent.is_sorted_by_key(pollux_packet::Packet::len), "in the order they came");
     assert_eq!(sent[0].data()[..6], [7; 6]);
-    sent.into_iter().for_each(|packet| lab.pool.put(packet));
+    for packet in sent {
+        lab.pool.put(packet);
+    }
     lab.assert_ledger();
 }
 

@@ -149,7 +149,9 @@ impl Lab {
     pub(crate) fn receive_octets(&mut self, rig: usize, slot: PortSlot) -> Vec<Vec<u8>> {
         let packets = self.receive(rig, slot);
         let octets = packets.iter().map(|packet| packet.data()[ethernet::HEADER_LEN..].to_vec()).collect();
-        packets.into_iter().for_each(|packet| self.pool.put(packet));
+        for packet in packets {
+            self.pool.put(packet);
+        }
         octets
     }
 
