@@ -1,1 +1,77 @@
-//! The control-plane process.
+//! The control-plane process: a tokio shell around the IKEv2 core, and the client of the data plane's rings.
+//!
+//! ```text
+//!   operator ── control.sock ──► api ──┐
+//!   peers ───── UDP 500, 4500 ─► udp ──┤                                ┌─► install ─► rings ══► data plane
+//!   data plane ══ rings ═══════════════┼─► drive ─► shell (one task) ───┤
+//!   signals, timers ───────────────────┘              │                 └─► journal ─► events, log
+//!                                                     └─ change, manual, policies (what is wanted)
+//!                                                     └─ negotiated ◄─► pollux-ike
+//! ```
+//!
+//! One task owns all state, so there are no locks but the one around table places, which the core shares.
+//! What is wanted comes from the files; what is there is read back at each attachment; only the difference
+//! is sent. Control may die at any moment: the data plane goes on with what it has.
+#![forbid(unsafe_code)]
+
+mod api;
+mod change;
+mod drive;
+mod ike;
+mod index;
+mod install;
+mod journal;
+mod keylog;
+mod manual;
+mod negotiated;
+mod operate;
+mod policies;
+mod query;
+mod report;
+mod rings;
+mod shell;
+mod table;
+mod udp;
+mod waiter;
+
+use std::path::Path;
+
+use anyhow::Context;
+use nix::sched::{CloneFlags, setns};
+use pollux_config::{Config, Secrets};
+
+/// Runs control until it is told to stop.
+///
+/// # Errors
+/// If a namespace, socket or port cannot be had. What the configuration asks of the data plane is no error
+/// here: it is told by `status`, and tried again.
+pub fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
+    if let Some(netns) = &config.dataplane.netns {
+        enter(netns)?;
+    }
+    std::fs::create_dir_all(&config.paths.run_dir)
+        .with_context(|| format!("{}: can't be made", config.paths.run_dir.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
+    runtime.block_on(async move {
+        let path = config.paths.control_socket();
+        let listener = api::listen(&path)?;
+        let opened = config.clone();
+        let mut shell = shell::Shell::new(config, secrets)?;
+        shell.open_sockets(&opened).map_err(anyhow::Error::msg)?;
+        tracing::info!(event = "ready", socket = %path.display(), "pollux-control is ready");
+        let result = drive::drive(shell, listener).await.context("the loop ended");
+        // Left behind, it would only look as if somebody answered.
+        let _ = std::fs::remove_file(&path);
+        result
+    })
+}
+
+/// Enters a network namespace, before there is any thread but this one.
+fn enter(netns: &str) -> anyhow::Result<()> {
+    let path = if netns.contains('/') { netns.into() } else { Path::new("/run/netns").join(netns) };
+    let file = std::fs::File::open(&path).with_context(|| {
+        format!("{}: no such network namespace; make it with `ip netns add`", path.display())
+    })?;
+    setns(file, CloneFlags::CLONE_NEWNET)
+        .with_context(|| format!("{}: can't enter the network namespace; run as root", path.display()))
+}

@@ -194,7 +194,7 @@ pub struct IkeSaRow {
     pub id: u64,
     /// Connection.
     pub connection: String,
-    /// `connecting`, `established`, `rekeying`, `deleting` …
+    /// `CONNECTING`, `ESTABLISHED`, `REKEYED` or `DELETING`.
     pub state: String,
     /// `initiator` or `responder` of this IKE SA.
     pub role: String,
@@ -212,8 +212,6 @@ pub struct IkeSaRow {
     pub spi_r: String,
     /// Chosen transforms.
     pub proposal: String,
-    /// Whether a NAT was found: `none`, `local`, `remote`, `both`.
-    pub nat: String,
     /// Seconds since it was established.
     pub age_s: u64,
     /// Seconds until it is rekeyed.
@@ -227,9 +225,11 @@ pub struct IkeSaRow {
 pub struct ChildRow {
     /// Child.
     pub name: String,
-    /// Our number for it.
+    /// The data plane's number for its inbound SA.
     pub id: u64,
-    /// `installing`, `installed`, `rekeying`, `rekeyed`, `deleting`.
+    /// The same for its outbound SA.
+    pub out_id: u64,
+    /// `INSTALLING`, `INSTALLED`, `REKEYED` or `DELETING`.
     pub state: String,
     /// Reqid.
     pub reqid: u32,

@@ -1,0 +1,301 @@
+//! Making the data plane what the configuration says: only the difference, in an order that keeps closed.
+//!
+//! ```text
+//!   data plane with state:  SAs added and replaced ─► policies ─► old outbound SAs go, old inbound ones linger
+//!   fresh data plane:       policies first, so that nothing leaves in clear while ten thousand SAs come
+//! ```
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use pollux_abi::command::Direction;
+use pollux_abi::{SaId, WorkerId};
+use pollux_config::ManualSa;
+use pollux_config::api::{ReloadReport, fingerprint};
+use tokio::sync::oneshot;
+
+use crate::install::{Kind, Refusal};
+use crate::journal::{Level, fields};
+use crate::manual::{self, Wanted, direction_of};
+use crate::policies;
+use crate::shell::{BULK_PATIENCE, Shell, Timer};
+use crate::table::{Known, State};
+
+/// Who waits for a change, and what is told.
+pub(crate) type Reply = oneshot::Sender<Result<ReloadReport, String>>;
+
+/// A change on its way.
+#[derive(Debug)]
+pub(crate) struct Change {
+    report: ReloadReport,
+    /// SAs whose outcome is waited for.
+    waiting: HashSet<SaId>,
+    /// What takes the place of an SA once that is gone.
+    recreate: HashMap<SaId, Wanted>,
+    policies: Step,
+    then_remove: Vec<SaId>,
+    reply: Option<Reply>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// To be sent when the SAs are there.
+    Later,
+    /// On its way.
+    Sent,
+    /// In force, or refused.
+    Done,
+}
+
+impl Change {
+    /// Ends the wait of whoever asked for it.
+    pub(crate) fn answer(mut self, result: Result<(), String>) {
+        if let Some(reply) = self.reply.take() {
+            // Whoever asked may be gone.
+            let _ = reply.send(result.map(|()| self.report));
+        }
+    }
+}
+
+impl Shell {
+    /// Applies the configuration that is in force to the data plane that is attached.
+    pub(crate) fn begin(&mut self, now: Instant, is_fresh: bool, reply: Option<(Reply, ReloadReport)>) {
+        let Some(rings) = &self.rings else { return };
+        let welcome = rings.welcome.clone();
+        let (reply, mut report) =
+            reply.map_or((None, ReloadReport::default()), |(reply, report)| (Some(reply), report));
+        let wanted = manual::wanted(&self.config, &self.secrets, &welcome, &mut self.rng);
+        let plan = manual::plan(wanted, &self.table);
+        self.refused.clear();
+        for (name, id) in plan.kept {
+            report.sas_untouched += 1;
+            self.adopt(now, id, name);
+        }
+        let mut change = Change {
+            report,
+            waiting: HashSet::new(),
+            recreate: HashMap::new(),
+            policies: Step::Later,
+            then_remove: plan.removed,
+            reply,
+        };
+        if is_fresh {
+            self.send_policies();
+            change.policies = Step::Sent;
+        }
+        for (wanted, id) in plan.replaced {
+            change.report.sas_replaced.push(wanted.name.clone());
+            change.waiting.insert(id);
+            self.replace(wanted, &welcome.fingerprint_key);
+        }
+        for (wanted, id) in plan.recreated {
+            change.waiting.insert(id);
+            self.remove(id, BULK_PATIENCE);
+            change.recreate.insert(id, wanted);
+        }
+        for wanted in plan.added {
+            self.add(now, wanted, &mut change);
+        }
+        self.change = Some(change);
+        self.advance(now);
+    }
+
+    /// An SA that stays, perhaps under another name or with other limits by time.
+    fn adopt(&mut self, now: Instant, id: SaId, name: String) {
+        let Some(known) = self.table.get_mut(&id) else { return };
+        known.row.name = Some(name);
+        known.state = State::Installed;
+        let since = known.since;
+        self.timers.retain(|_, timer| *timer != Timer::SoftTime(id) && *timer != Timer::HardTime(id));
+        self.time_limits(now, since, id);
+    }
+
+    fn configured(&self, id: SaId) -> Option<&ManualSa> {
+        let name = self.table.get(&id)?.row.name.as_deref()?;
+        self.config.sas.iter().find(|sa| sa.name == name)
+    }
+
+    fn time_limits(&mut self, now: Instant, since: Instant, id: SaId) {
+        let Some(sa) = self.configured(id) else { return };
+        let (soft, hard) = (sa.soft_time, sa.hard_time);
+        if let Some(soft) = soft.filter(|&soft| since + soft > now) {
+            self.at(since + soft, Timer::SoftTime(id));
+        }
+        if let Some(hard) = hard {
+            self.at(since + hard, Timer::HardTime(id));
+        }
+    }
+
+    fn add(&mut self, now: Instant, wanted: Wanted, change: &mut Change) {
+        let Some(key) = self.rings.as_ref().map(|rings| rings.welcome.fingerprint_key) else { return };
+        let Wanted { name, mut spec, key: material, .. } = wanted;
+        let Some(index) = self.allocator.place(spec.direction, spec.spi, now) else {
+            let line = match spec.direction {
+                Direction::Inbound if self.allocator.index_of(spec.spi).is_some() => format!(
+                    "sa {name}: SPI {} begins with the bits 11 and so names a table index, which is taken; write one below 0xc0000000",
+                    spec.spi
+                ),
+                _ => format!(
+                    "sa {name}: no free {} place in the data plane's table; write a larger sa_capacity",
+                    direction_of(&spec)
+                ),
+            };
+            change.report.refused.push(line.clone());
+            self.refuse(&name, line);
+            return;
+        };
+        spec.id = self.allocator.id();
+        spec.index = index;
+        let print = fingerprint(&key, spec.suite, &material);
+        self.table.insert(spec.id, Known::new(&spec, print, Some(name.clone()), now));
+        change.waiting.insert(spec.id);
+        change.report.sas_added.push(name);
+        self.installer.add(spec, material, BULK_PATIENCE);
+    }
+
+    fn replace(&mut self, wanted: Wanted, fingerprint_key: &[u8; 32]) {
+        let Wanted { name, mut spec, key, .. } = wanted;
+        let Some(known) = self.table.get_mut(&spec.id) else { return };
+        spec.checkpoint = known.row.checkpoint;
+        let print = fingerprint(fingerprint_key, spec.suite, &key);
+        let since = known.since;
+        *known = Known::new(&spec, print, Some(name), since);
+        self.installer.replace(spec, key, BULK_PATIENCE);
+    }
+
+    /// Puts the list in force, unless the data plane has it.
+    pub(crate) fn send_policies(&mut self) {
+        self.entries = policies::list(&self.config, &self.reqids, &self.dynamic);
+        let list = self.entries.iter().map(|entry| entry.spec).collect();
+        self.installer.policies(list, BULK_PATIENCE);
+    }
+
+    /// A manual SA's turn is over.
+    pub(crate) fn change_sa_done(
+        &mut self,
+        now: Instant,
+        id: SaId,
+        name: Option<String>,
+        (kind, result): (Kind, Result<(), Refusal>),
+    ) {
+        if kind == Kind::Add && result.is_ok() {
+            self.time_limits(now, now, id);
+        }
+        let Some(mut change) = self.change.take() else { return };
+        if change.waiting.remove(&id) {
+            if let Some(wanted) = change.recreate.remove(&id) {
+                self.add(now, wanted, &mut change);
+            } else if let Err(refusal) = result {
+                let name = name.unwrap_or_else(|| format!("{id}"));
+                let line = format!("sa {name}: {refusal}");
+                change.report.refused.push(line.clone());
+                self.refuse(&name, line);
+            }
+        }
+        self.change = Some(change);
+        self.advance(now);
+    }
+
+    /// The policy list's turn is over.
+    pub(crate) fn change_policies_done(&mut self, now: Instant) {
+        if let Some(change) = &mut self.change {
+            change.policies = Step::Done;
+            if let Some(line) = self.refused.get("policies") {
+                change.report.refused.push(line.clone());
+            }
+        }
+        self.advance(now);
+    }
+
+    /// Takes the next step of the change, if the last one is over.
+    fn advance(&mut self, now: Instant) {
+        let Some(change) = &mut self.change else { return };
+        if change.policies == Step::Later && change.waiting.is_empty() {
+            let wanted: Vec<_> = self.entries.iter().map(|entry| entry.spec).collect();
+            let list = policies::list(&self.config, &self.reqids, &self.dynamic);
+            let same = wanted.len() == list.len()
+                && self
+                    .in_force
+                    .as_ref()
+                    .is_some_and(|have| have.iter().eq(list.iter().map(|entry| &entry.spec)));
+            change.policies = if same { Step::Done } else { Step::Sent };
+            change.report.policies_changed = !same;
+            if same {
+                self.entries = list;
+            } else {
+                self.send_policies();
+            }
+        }
+        let Some(change) =
+            self.change.take_if(|change| change.policies == Step::Done && change.waiting.is_empty())
+        else {
+            return;
+        };
+        self.finish(now, change);
+    }
+
+    fn finish(&mut self, now: Instant, mut change: Change) {
+        for id in std::mem::take(&mut change.then_remove) {
+            let Some(known) = self.table.get_mut(&id).filter(|known| known.state == State::Installed) else {
+                continue;
+            };
+            change
+                .report
+                .sas_removed
+                .push(known.row.name.take().unwrap_or_else(|| format!("{:#010x}", known.row.spi)));
+            if known.is_inbound() && !self.config.control.overlap.is_zero() {
+                known.state = State::Lingering;
+                let when = now + self.config.control.overlap;
+                self.at(when, Timer::Remove(id));
+            } else {
+                self.remove(id, BULK_PATIENCE);
+            }
+        }
+        let report = &change.report;
+        self.journal.note(
+            if report.refused.is_empty() { Level::Info } else { Level::Warn },
+            "applied",
+            format!(
+                "configuration applied: {} SAs added, {} replaced, {} removed, {} untouched{}; {} refused",
+                report.sas_added.len(),
+                report.sas_replaced.len(),
+                report.sas_removed.len(),
+                report.sas_untouched,
+                if report.policies_changed { "; other policies" } else { "" },
+                report.refused.len()
+            ),
+            fields(),
+        );
+        change.answer(Ok(()));
+    }
+
+    /// Something that was put off is due.
+    pub(crate) fn timer(&mut self, timer: &Timer) {
+        let name = |shell: &Self, id| {
+            shell.table.get(&id).and_then(|known| known.row.name.clone()).unwrap_or_else(|| format!("{id}"))
+        };
+        match *timer {
+            Timer::Remove(id) => {
+                // A later reload may have wanted it back.
+                if self.table.get(&id).is_some_and(|known| known.state == State::Lingering) {
+                    self.remove(id, BULK_PATIENCE);
+                }
+            }
+            Timer::SoftTime(id) => {
+                let text = format!("sa {} has reached its soft limit by time", name(self, id));
+                self.journal.note(Level::Warn, "lifetime", text, fields().with("hard", false));
+            }
+            Timer::HardTime(id) => {
+                let text = format!("sa {} has reached its hard limit by time and is removed", name(self, id));
+                self.journal.note(Level::Error, "lifetime", text, fields().with("hard", true));
+                self.remove(id, BULK_PATIENCE);
+            }
+        }
+    }
+
+    /// The worker for the SAs of a reqid.
+    pub(crate) fn owner(&self, reqid: pollux_abi::Reqid) -> WorkerId {
+        let workers = self.rings.as_ref().map_or(1, |rings| rings.welcome.workers.max(1));
+        WorkerId(u16::try_from(reqid.0 % u32::from(workers)).unwrap_or_default())
+    }
+}

@@ -1,0 +1,220 @@
+//! From the configuration file to what the IKE core wants to know.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use pollux_abi::Reqid;
+use pollux_config::{
+    Child, ChildSelector, Config, Connection, DpdAction, Problem, Problems, Secrets, StartAction,
+    UniquePolicy,
+};
+use pollux_ike::config::{
+    Action, AddressRange, ChildConfig, EndpointConfig, Limits, Ports, PreSharedKey, Retransmit,
+    SelectorConfig, Unique,
+};
+use pollux_ike::negotiate::Proposal;
+use pollux_ike::{Identity, IdentityPattern};
+
+use crate::policies::{ChildName, is_for_many};
+
+/// The core's configuration. What the file's own check cannot see is a mistake of the file, too.
+pub(crate) fn config(
+    config: &Config,
+    secrets: &Secrets,
+    reqids: &BTreeMap<ChildName, Reqid>,
+) -> Result<EndpointConfig, Problems> {
+    let mut problems = Vec::new();
+    let connections = config
+        .connections
+        .iter()
+        .map(|one| Arc::new(connection(config, one, reqids, &mut problems)))
+        .collect();
+    let control = &config.control;
+    let endpoint = EndpointConfig {
+        connections,
+        secrets: shared_keys(config, secrets),
+        limits: Limits {
+            cookie_threshold: control.cookie_threshold,
+            half_open_max: control.half_open_max,
+            half_open_per_source: control.half_open_per_source,
+            ike_sas_max: control.ike_sa_max,
+            ..Limits::default()
+        },
+        retransmit: Retransmit {
+            first: control.retransmit_timeout,
+            tries: control.retransmit_tries,
+            ..Retransmit::default()
+        },
+        nat_keepalive: control.keepalive,
+        ports: Ports { ike: control.ike_port, nat_t: control.natt_port },
+        log_keys: control.key_log.is_some(),
+    };
+    if problems.is_empty() { Ok(endpoint) } else { Err(Problems(problems)) }
+}
+
+fn connection(
+    config: &Config,
+    connection: &Connection,
+    reqids: &BTreeMap<ChildName, Reqid>,
+    problems: &mut Vec<Problem>,
+) -> pollux_ike::config::Connection {
+    let name: Arc<str> = connection.name.as_str().into();
+    let mut wrong = |key: &str, reason: String, mend: &str| {
+        problems.push(Problem {
+            file: config.file.clone(),
+            line: connection.line,
+            key: format!("connection.{}.{key}", connection.name),
+            reason,
+            mend: mend.to_owned(),
+        });
+    };
+    let local_id = connection.local.id.as_deref().and_then(|id| {
+        let parsed = Identity::parse(id);
+        if parsed.is_none() {
+            wrong("local.id", format!("`{id}` is no identity"), "write a name, an address or user@name");
+        }
+        parsed
+    });
+    let remote = connection.remote.id.as_deref().unwrap_or("%any");
+    let remote_id = IdentityPattern::parse(remote).unwrap_or_else(|| {
+        wrong(
+            "remote.id",
+            format!("`{remote}` is no identity"),
+            "write a name, an address, user@name or %any",
+        );
+        IdentityPattern::Any
+    });
+    let proposals = proposals(
+        &connection.proposals,
+        Proposal::default_ike,
+        |text| Proposal::parse_ike(text).map_err(|error| error.to_string()),
+        |reason| wrong("proposals", reason, "write for example \"aes256gcm16-prfsha384-ecp384\""),
+    );
+    let many = is_for_many(connection);
+    let children = connection
+        .children
+        .iter()
+        .map(|one| {
+            let key = (Arc::clone(&name), one.name.as_str().into());
+            let reqid = reqids.get(&key).copied().filter(|_| !many);
+            let proposals = self::proposals(
+                &one.esp_proposals,
+                Proposal::default_esp,
+                |text| Proposal::parse_esp(text).map_err(|error| error.to_string()),
+                |reason| {
+                    let key = format!("children.{}.esp_proposals", one.name);
+                    wrong(&key, reason, "write for example \"aes256gcm16-ecp384\"");
+                },
+            );
+            Arc::new(child(one, reqid, proposals, config.control.overlap))
+        })
+        .collect();
+    pollux_ike::config::Connection {
+        name: Arc::clone(&name),
+        local_addrs: connection.local_addrs.iter().copied().map(AddressRange::host).collect(),
+        remote_addrs: connection.remote_addrs.iter().map(range).collect(),
+        local_id,
+        remote_id,
+        proposals,
+        encap: connection.encap,
+        dpd_delay: connection.dpd_delay,
+        rekey_time: connection.rekey_time,
+        over_time: connection.over_time,
+        rand_time: connection.rand_time,
+        keyingtries: connection.keyingtries,
+        unique: match connection.unique {
+            UniquePolicy::No => Unique::No,
+            UniquePolicy::Never => Unique::Never,
+            UniquePolicy::Replace => Unique::Replace,
+        },
+        children,
+    }
+}
+
+fn proposals(
+    written: &[String],
+    default: impl Fn() -> Vec<Proposal>,
+    parse: impl Fn(&str) -> Result<Proposal, String>,
+    mut wrong: impl FnMut(String),
+) -> Vec<Proposal> {
+    if written.is_empty() {
+        return default();
+    }
+    let mut list = Vec::new();
+    for text in written {
+        match text.as_str() {
+            "default" => list.extend(default()),
+            text => match parse(text) {
+                Ok(proposal) => list.push(proposal),
+                Err(reason) => wrong(reason),
+            },
+        }
+    }
+    list
+}
+
+fn child(child: &Child, reqid: Option<Reqid>, proposals: Vec<Proposal>, overlap: Duration) -> ChildConfig {
+    let limits = &child.lifetimes;
+    ChildConfig {
+        name: child.name.as_str().into(),
+        local_ts: child.local_ts.iter().map(selector).collect(),
+        remote_ts: child.remote_ts.iter().map(selector).collect(),
+        proposals,
+        reqid,
+        rekey_time: child.rekey_time,
+        life_time: child.life_time,
+        rand_time: child.rand_time,
+        rekey_bytes: limits.soft_bytes,
+        life_bytes: limits.hard_bytes,
+        rand_bytes: limits.hard_bytes.saturating_sub(limits.soft_bytes),
+        rekey_packets: limits.soft_packets,
+        life_packets: limits.hard_packets,
+        rand_packets: limits.hard_packets.saturating_sub(limits.soft_packets),
+        overlap,
+        start_action: action(child.start_action),
+        close_action: action(child.close_action),
+        dpd_action: match child.dpd_action {
+            DpdAction::Clear => Action::None,
+            DpdAction::Trap => Action::Trap,
+            DpdAction::Restart => Action::Start,
+        },
+    }
+}
+
+fn action(action: StartAction) -> Action {
+    match action {
+        StartAction::None => Action::None,
+        StartAction::Trap => Action::Trap,
+        StartAction::Start => Action::Start,
+    }
+}
+
+fn selector(selector: &ChildSelector) -> SelectorConfig {
+    match selector {
+        ChildSelector::Fixed(selector) => SelectorConfig::Fixed(*selector),
+        ChildSelector::Dynamic => SelectorConfig::Dynamic,
+    }
+}
+
+fn range(net: &IpNet) -> AddressRange {
+    // `broadcast` is the last address, also in IPv6.
+    AddressRange { first: net.network(), last: net.broadcast() }
+}
+
+/// A connection's named key belongs to both its identities; keys with `ids` to those.
+fn shared_keys(config: &Config, secrets: &Secrets) -> Vec<PreSharedKey> {
+    let mut list = Vec::new();
+    for connection in &config.connections {
+        let Some(psk) = connection.psk.as_deref().and_then(|name| secrets.psk(name)) else { continue };
+        let remote = connection.remote.id.as_deref().unwrap_or("%any");
+        let owners = IdentityPattern::parse(remote).into_iter().collect();
+        list.push(PreSharedKey { owners, key: Arc::new(psk.secret.clone()) });
+    }
+    for (_, psk) in secrets.psks().filter(|(_, psk)| !psk.ids.is_empty()) {
+        let owners = psk.ids.iter().filter_map(|id| IdentityPattern::parse(id)).collect();
+        list.push(PreSharedKey { owners, key: Arc::new(psk.secret.clone()) });
+    }
+    list
+}

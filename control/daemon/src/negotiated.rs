@@ -1,0 +1,364 @@
+//! What the IKE core wants done, and what the data plane tells it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use pollux_abi::command::{Direction, EncapPorts, SaSpec};
+use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
+use pollux_abi::{Event, Reqid, SaId, SaIndex, Selectors, Spi};
+use pollux_config::Child;
+use pollux_config::api::fingerprint;
+use pollux_ike::endpoint::{Command, Output, SaCommand, SaInstall};
+use pollux_ike::event::{ChildUp, DownReason, IkeUp};
+
+use crate::install::{Refusal, copy};
+use crate::journal::{Fields, Level, fields};
+use crate::keylog;
+use crate::policies::Dynamic;
+use crate::shell::Shell;
+use crate::table::Known;
+
+/// A child's default replay window, where its configuration has gone in the meantime.
+const WINDOW_DEFAULT: u32 = 1_024;
+
+impl Shell {
+    /// Carries out one output of the core.
+    pub(crate) fn output(&mut self, now: Instant, output: Output) {
+        match output {
+            Output::Transmit(transmit) => {
+                let Some(sockets) = &self.sockets else { return };
+                if let Err(error) = sockets.send(&transmit) {
+                    tracing::debug!(remote = %transmit.remote, "datagram not sent: {error}");
+                }
+            }
+            Output::Sa(command) => self.sa_command(now, command),
+            Output::Event(event) => self.ike_event(event),
+        }
+    }
+
+    fn sa_command(&mut self, now: Instant, command: SaCommand) {
+        match command {
+            SaCommand::Install(install) => self.install(now, *install),
+            SaCommand::Remove { id, spi, direction } => {
+                if self.table.contains_key(&id) {
+                    self.remove(id, self.config.control.ack_deadline);
+                } else if let Some(index) = self
+                    .allocator
+                    .index_of(spi)
+                    .filter(|_| direction == Direction::Inbound && self.rings.is_some())
+                {
+                    self.allocator.free(direction, index);
+                }
+            }
+            SaCommand::Query { id } => {
+                let broken = self.rings.as_mut().map(|rings| self.installer.query(rings, id));
+                if let Some(Err(_)) = broken {
+                    self.detached(now, "its rings are broken");
+                }
+            }
+            SaCommand::Move { id, local, remote, encap } => self.move_sa(id, local, remote, encap),
+        }
+    }
+
+    fn install(&mut self, now: Instant, install: SaInstall) {
+        let id = install.id;
+        let refuse = |shell: &mut Self, refusal: Refusal| {
+            shell.command(now, Command::SaRefused { sa: id, error: refusal.command_error() });
+        };
+        let Some(rings) = &self.rings else { return refuse(self, Refusal::Detached) };
+        let key = rings.welcome.fingerprint_key;
+        let index = match install.direction {
+            // Its place was taken when the SPI was drawn.
+            Direction::Inbound => self.allocator.index_of(install.spi),
+            Direction::Outbound => self.allocator.place(Direction::Outbound, install.spi, now),
+        };
+        let Some(index) = index else {
+            return refuse(self, Refusal::Command(pollux_abi::CommandError::Full));
+        };
+        let name = format!("{}/{}", install.connection, install.child);
+        let Some(spec) = self.spec(&install, index) else {
+            return refuse(self, Refusal::Command(pollux_abi::CommandError::Field));
+        };
+        let print = fingerprint(&key, install.suite, &install.keys);
+        self.table.insert(id, Known::new(&spec, print, Some(name), now));
+        self.negotiated.insert(id, (Box::new(spec.clone()), copy(&install.keys)));
+        self.installer.add(spec, install.keys, self.config.control.ack_deadline);
+    }
+
+    fn spec(&self, install: &SaInstall, index: SaIndex) -> Option<SaSpec> {
+        let child = self.child(&install.connection, &install.child);
+        Some(SaSpec {
+            id: install.id,
+            direction: install.direction,
+            index,
+            spi: install.spi,
+            suite: install.suite,
+            esn: install.esn,
+            window_packets: child.map_or(WINDOW_DEFAULT, |child| child.window_packets),
+            local: install.local,
+            remote: install.remote,
+            encap: install.encap,
+            reqid: install.reqid,
+            owner: self.owner(install.reqid),
+            dscp: child.map_or(DscpMark::Copy, |child| child.dscp),
+            ecn: child.map_or(EcnMode::Normal, |child| child.ecn),
+            df: child.map_or(DfMark::Copy, |child| child.df),
+            lifetimes: install.lifetimes,
+            seq_start: u64::from(install.direction == Direction::Outbound),
+            iv_start: 1,
+            checkpoint: None,
+            local_ts: Selectors::new(&install.local_ts)?,
+            remote_ts: Selectors::new(&install.remote_ts)?,
+        })
+    }
+
+    fn child(&self, connection: &str, child: &str) -> Option<&Child> {
+        let connection = self.config.connections.iter().find(|one| one.name == connection)?;
+        connection.children.iter().find(|one| one.name == child)
+    }
+
+    /// A replacement carries the keys again; its sequence numbers, and with them its IVs, go on.
+    fn move_sa(&mut self, id: SaId, local: IpAddr, remote: IpAddr, encap: Option<EncapPorts>) {
+        let Some((spec, keys)) = self.negotiated.get_mut(&id) else { return };
+        (spec.local, spec.remote, spec.encap) = (local, remote, encap);
+        self.installer.replace((**spec).clone(), copy(keys), self.config.control.ack_deadline);
+        if let Some(known) = self.table.get_mut(&id) {
+            (known.row.local, known.row.remote) = (Some(local), Some(remote));
+            known.row.encap = encap.map(|ports| (ports.local, ports.remote));
+        }
+    }
+
+    /// An event of the data plane that is no answer.
+    pub(crate) fn event(&mut self, now: Instant, event: Event) {
+        let name = |shell: &Self, sa: SaId| {
+            shell.table.get(&sa).and_then(|known| known.row.name.clone()).unwrap_or_else(|| format!("{sa}"))
+        };
+        let is_manual = |shell: &Self, sa: SaId| shell.table.get(&sa).is_some_and(Known::is_manual);
+        match event {
+            Event::Lifetime { sa, hard, limit } => {
+                if !is_manual(self, sa) {
+                    return self.command(now, Command::Lifetime { sa, hard });
+                }
+                let (level, what) = if hard {
+                    (Level::Error, "hard limit: it has stopped")
+                } else {
+                    (Level::Warn, "soft limit")
+                };
+                let text = format!("sa {} has reached its {what} ({limit:?})", name(self, sa).to_lowercase());
+                self.journal.note(
+                    level,
+                    "lifetime",
+                    text,
+                    fields().with("sa", name(self, sa)).with("hard", hard),
+                );
+            }
+            Event::FirstPacket { sa } if !is_manual(self, sa) => {
+                self.command(now, Command::FirstPacket { sa });
+            }
+            Event::PeerMoved { sa, source, port } => {
+                let remote = SocketAddr::new(source, port);
+                let text = format!("sa {}: authenticated packets come from {remote}", name(self, sa));
+                self.journal.note(Level::Info, "peer-moved", text, fields().with("sa", name(self, sa)));
+                if !is_manual(self, sa) {
+                    self.command(now, Command::PeerMoved { sa, remote });
+                }
+            }
+            Event::ReplayBurst { sa, count } => {
+                let text = format!("sa {}: {count} packets were replayed or too old", name(self, sa));
+                self.journal.note(Level::Warn, "replay-burst", text, fields().with("count", count));
+            }
+            Event::UnknownSpi { spi, source, count } => {
+                if Spi::new(spi).is_some_and(|spi| self.gone.contains(&spi)) {
+                    self.counters.lost_to_rekey += u64::from(count);
+                }
+                let text =
+                    format!("{count} ESP packets from {source} with SPI {spi:#010x}, which nobody here has");
+                self.journal.note(
+                    Level::Warn,
+                    "unknown-spi",
+                    text,
+                    fields().with("count", count).with("source", source),
+                );
+            }
+            Event::WantedSa { policy, source, destination, .. } => {
+                self.wanted(now, policy, source, destination);
+            }
+            Event::FirstPacket { .. } | Event::Ack { .. } | Event::SaStats { .. } => {}
+        }
+    }
+
+    fn wanted(&mut self, now: Instant, policy: pollux_abi::PolicyId, source: IpAddr, destination: IpAddr) {
+        let entry = usize::try_from(policy.0).ok().and_then(|id| self.entries.get(id.checked_sub(1)?));
+        let Some(entry) = entry.cloned() else { return };
+        if let (true, pollux_abi::command::PolicyAction::Protect(reqid)) = (entry.is_trap, entry.spec.action)
+        {
+            return self.command(now, Command::Acquire { reqid, source, destination });
+        }
+        let text = format!(
+            "{source} to {destination} is protected by policy {}, and there is no SA for it",
+            entry.name
+        );
+        self.journal.note(Level::Warn, "wanted-sa", text, fields().with("policy", entry.name));
+    }
+
+    fn ike_event(&mut self, event: pollux_ike::Event) {
+        use pollux_ike::Event as E;
+        match event {
+            E::IkeUp(up) => {
+                let text = format!(
+                    "{}: IKE SA {} with {} ({}), {}",
+                    up.connection, up.ike, up.remote_id, up.remote, up.proposal
+                );
+                self.journal.note(Level::Info, "ike-up", text, ike_fields(&up));
+            }
+            E::IkeRekeyed { old, new } => {
+                self.counters.ike_rekeys += 1;
+                let text = format!("{}: IKE SA {old} rekeyed as {}", new.connection, new.ike);
+                self.journal.note(Level::Info, "ike-rekeyed", text, ike_fields(&new).with("old", old));
+            }
+            E::IkeDown { ike, connection, remote, reason } => {
+                let name = connection.as_deref().unwrap_or("-").to_owned();
+                let text = format!("{name}: IKE SA {ike} with {remote} is gone: {}", down(reason));
+                let level = if reason == DownReason::PeerDead || reason == DownReason::Failed {
+                    Level::Warn
+                } else {
+                    Level::Info
+                };
+                let why = connection.as_ref().and_then(|name| self.last_refusal.remove(name));
+                self.waiters.failed(&name, why.as_deref().unwrap_or(&text));
+                self.journal.note(
+                    level,
+                    "ike-down",
+                    text,
+                    fields().with("connection", name).with("ike", ike),
+                );
+            }
+            E::ChildUp(up) => self.child_up(&up, "child-up", "is up"),
+            E::ChildRekeyed { new, initiator, .. } => {
+                self.counters.child_rekeys += 1;
+                let by = if initiator { "is rekeyed, by us" } else { "is rekeyed, by the peer" };
+                self.child_up(&new, "child-rekeyed", by);
+            }
+            E::ChildDown { connection, child, reqid, reason, replaced, .. } => {
+                if !replaced && self.dynamic.remove(&reqid).is_some() {
+                    self.send_policies();
+                }
+                let text = format!("{connection}/{child}: Child SA is gone: {}", down(reason));
+                self.journal.note(
+                    Level::Info,
+                    "child-down",
+                    text,
+                    fields().with("connection", connection).with("child", child).with("replaced", replaced),
+                );
+            }
+            E::Keys(keys) => {
+                let Some(file) = &self.config.control.key_log else { return };
+                if let Err(error) = keylog::append(file, &keys) {
+                    tracing::warn!(file = %file.display(), "keys not logged: {error}");
+                }
+            }
+            other => self.ike_notice(other),
+        }
+    }
+
+    fn child_up(&mut self, up: &ChildUp, event: &'static str, what: &str) {
+        let list = |list: &[pollux_abi::TrafficSelector]| {
+            list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+        };
+        let name = format!("{}/{}", up.connection, up.child);
+        let text = format!(
+            "{name}: Child SA {what}: in {} out {}, {}{}{}, {} === {}",
+            up.spi_in,
+            up.spi_out,
+            up.suite,
+            if up.esn { ", ESN" } else { "" },
+            if up.encap { ", in UDP" } else { "" },
+            list(&up.local_ts),
+            list(&up.remote_ts)
+        );
+        if !self.reqids.values().any(|reqid| *reqid == up.reqid) {
+            self.protect(
+                up.reqid,
+                Dynamic { name, local_ts: up.local_ts.clone(), remote_ts: up.remote_ts.clone() },
+            );
+        }
+        self.waiters.up(&up.connection, &up.child, &text);
+        let facts = fields()
+            .with("connection", &up.connection)
+            .with("child", &up.child)
+            .with("spi_in", up.spi_in)
+            .with("spi_out", up.spi_out)
+            .with("reqid", up.reqid);
+        self.journal.note(Level::Info, event, text, facts);
+    }
+
+    /// Policies for one of many peers.
+    fn protect(&mut self, reqid: Reqid, dynamic: Dynamic) {
+        if self.dynamic.get(&reqid) != Some(&dynamic) {
+            self.dynamic.insert(reqid, dynamic);
+            self.send_policies();
+        }
+    }
+
+    fn ike_notice(&mut self, event: pollux_ike::Event) {
+        use pollux_ike::Event as E;
+        let (level, name, text) = match event {
+            E::Refused { connection, remote, error, authenticated, .. } => {
+                let note = if authenticated { "" } else { " (not authenticated, and so without effect)" };
+                let who = connection.as_deref().unwrap_or("-");
+                let text = format!("{who}: {remote}: {error}{note}");
+                if let Some(connection) = connection {
+                    self.last_refusal.insert(connection, text.clone());
+                }
+                (Level::Warn, "ike-refused", text)
+            }
+            E::Retransmit { ike, remote, message_id, attempt } => (
+                Level::Info,
+                "ike-retransmit",
+                format!("IKE SA {ike}: message {message_id} sent again to {remote}, attempt {attempt}"),
+            ),
+            E::LivenessProbe { ike, idle } => (
+                Level::Info,
+                "ike-liveness",
+                format!("IKE SA {ike}: asking the peer whether it lives, after {idle:.1?} of silence"),
+            ),
+            E::PeerMoved { ike, old, new } => {
+                (Level::Info, "ike-peer-moved", format!("IKE SA {ike}: the peer moved from {old} to {new}"))
+            }
+            E::Retry { connection, wait } => {
+                (Level::Info, "ike-retry", format!("{connection}: will be tried again in {wait:.1?}"))
+            }
+            E::Overload { half_open, dropped } => (
+                Level::Warn,
+                "ike-overload",
+                format!("{half_open} handshakes are half open; {dropped} requests were dropped"),
+            ),
+            other => (Level::Info, "ike", format!("{other:?}")),
+        };
+        self.journal.note(level, name, text, fields());
+    }
+}
+
+fn ike_fields(up: &IkeUp) -> Fields {
+    fields()
+        .with("connection", &up.connection)
+        .with("ike", up.ike)
+        .with("remote", up.remote)
+        .with("remote_id", &up.remote_id)
+        .with("proposal", &up.proposal)
+        .with("role", if up.initiator { "initiator" } else { "responder" })
+}
+
+/// Why something is gone, in words.
+fn down(reason: DownReason) -> &'static str {
+    match reason {
+        DownReason::Operator => "as the operator or the configuration wants it",
+        DownReason::Peer => "the peer deleted it",
+        DownReason::PeerDead => "the peer does not answer",
+        DownReason::Failed => "the handshake failed",
+        DownReason::Lifetime => "its lifetime is over",
+        DownReason::Replaced => "a newer one took its place",
+        DownReason::InitialContact => "the peer began anew",
+        DownReason::DataPlane => "the data plane did not install it",
+    }
+}

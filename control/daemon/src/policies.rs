@@ -1,0 +1,154 @@
+//! The policy list: manual policies, then those of peers that are up, then those of the children.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use pollux_abi::command::{Direction, PolicyAction, PolicySpec};
+use pollux_abi::{PolicyId, Reqid, SelectorPair, TrafficSelector};
+use pollux_config::{Action, Child, ChildSelector, Config, Connection, StartAction};
+
+/// Children's reqids without one in the file begin here; the core's own, for peers of wildcard
+/// connections, lie above them.
+const CHILD_REQIDS: u32 = 0x4000_0000;
+const CHILD_REQID_MASK: u32 = 0x3fff_ffff;
+
+/// A child by its two names.
+pub(crate) type ChildName = (Arc<str>, Arc<str>);
+
+/// Each child's reqid. The same names have the same one in every life of control, so that what was
+/// installed before a restart is recognised after it.
+pub(crate) fn child_reqids(config: &Config) -> BTreeMap<ChildName, Reqid> {
+    let mut taken: BTreeSet<u32> = config.sas.iter().map(|sa| sa.reqid.0).collect();
+    let children = || {
+        config
+            .connections
+            .iter()
+            .flat_map(|connection| connection.children.iter().map(move |child| (connection, child)))
+    };
+    taken.extend(children().filter_map(|(_, child)| child.reqid).map(|reqid| reqid.0));
+    children()
+        .map(|(connection, child)| {
+            let reqid = child.reqid.unwrap_or_else(|| {
+                let mut reqid = CHILD_REQIDS | hash(&connection.name, &child.name) & CHILD_REQID_MASK;
+                while !taken.insert(reqid) {
+                    reqid = CHILD_REQIDS | reqid.wrapping_add(1) & CHILD_REQID_MASK;
+                }
+                Reqid(reqid)
+            });
+            ((connection.name.as_str().into(), child.name.as_str().into()), reqid)
+        })
+        .collect()
+}
+
+/// FNV-1a: small, and the same in every build.
+fn hash(connection: &str, child: &str) -> u32 {
+    let octets = connection.bytes().chain([0]).chain(child.bytes());
+    octets.fold(0x811c_9dc5, |hash: u32, octet| (hash ^ u32::from(octet)).wrapping_mul(0x0100_0193))
+}
+
+/// Whether several peers may use a connection at once: each then needs policies and SAs of its own.
+pub(crate) fn is_for_many(connection: &Connection) -> bool {
+    let any_address = !connection.remote_addrs.iter().any(|net| net.prefix_len() == net.max_prefix_len());
+    let any_name = connection.remote.id.as_deref().is_none_or(|id| id == "%any" || id.contains('*'));
+    any_address && any_name
+}
+
+/// One entry, with what the operator calls it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Entry {
+    /// Its name: of the policy, or `CONNECTION/CHILD`.
+    pub(crate) name: String,
+    /// Whether an [`pollux_abi::Event::WantedSa`] about it sets the child up.
+    pub(crate) is_trap: bool,
+    /// What the data plane is told.
+    pub(crate) spec: PolicySpec,
+}
+
+/// What a Child SA that is up protects, of a connection for many.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Dynamic {
+    /// `CONNECTION/CHILD`.
+    pub(crate) name: String,
+    /// Our side, narrowed.
+    pub(crate) local_ts: Vec<TrafficSelector>,
+    /// The peer's side.
+    pub(crate) remote_ts: Vec<TrafficSelector>,
+}
+
+/// The whole list, in the order in which it is searched.
+pub(crate) fn list(
+    config: &Config,
+    reqids: &BTreeMap<ChildName, Reqid>,
+    dynamic: &BTreeMap<Reqid, Dynamic>,
+) -> Vec<Entry> {
+    let mut list = Builder::default();
+    for policy in &config.policies {
+        let action = match policy.action {
+            Action::Protect(reqid) => PolicyAction::Protect(reqid),
+            Action::Bypass => PolicyAction::Bypass,
+            Action::Discard => PolicyAction::Discard,
+        };
+        list.pairs(&policy.name, false, &policy.directions, action, &policy.local_ts, &policy.remote_ts);
+    }
+    let both = [Direction::Outbound, Direction::Inbound];
+    for (reqid, up) in dynamic {
+        list.pairs(&up.name, false, &both, PolicyAction::Protect(*reqid), &up.local_ts, &up.remote_ts);
+    }
+    for connection in &config.connections {
+        for child in &connection.children {
+            let key = (connection.name.as_str().into(), child.name.as_str().into());
+            let Some(&reqid) = reqids.get(&key) else { continue };
+            let (local_ts, remote_ts) = selectors(connection, child);
+            let name = format!("{}/{}", connection.name, child.name);
+            let is_trap = child.start_action != StartAction::None;
+            list.pairs(&name, is_trap, &both, PolicyAction::Protect(reqid), &local_ts, &remote_ts);
+        }
+    }
+    list.0
+}
+
+/// A child's selectors with the outer addresses put in, as far as the file knows them.
+fn selectors(connection: &Connection, child: &Child) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let ours = connection.local_addrs.first().copied();
+    let theirs = connection
+        .remote_addrs
+        .iter()
+        .find(|net| net.prefix_len() == net.max_prefix_len())
+        .map(ipnet::IpNet::addr);
+    let fill = |list: &[ChildSelector], address: Option<std::net::IpAddr>| {
+        list.iter()
+            .filter_map(|selector| match selector {
+                ChildSelector::Fixed(selector) => Some(*selector),
+                ChildSelector::Dynamic => address.map(TrafficSelector::host),
+            })
+            .collect()
+    };
+    (fill(&child.local_ts, ours), fill(&child.remote_ts, theirs))
+}
+
+#[derive(Default)]
+struct Builder(Vec<Entry>);
+
+impl Builder {
+    /// An entry for each direction and pair of selectors of one family.
+    fn pairs(
+        &mut self,
+        name: &str,
+        is_trap: bool,
+        directions: &[Direction],
+        action: PolicyAction,
+        local_ts: &[TrafficSelector],
+        remote_ts: &[TrafficSelector],
+    ) {
+        for &direction in directions {
+            for local in local_ts {
+                for remote in remote_ts.iter().filter(|remote| remote.is_ipv4() == local.is_ipv4()) {
+                    let id = PolicyId(u32::try_from(self.0.len() + 1).unwrap_or(u32::MAX));
+                    let selectors = SelectorPair { local: *local, remote: *remote };
+                    let spec = PolicySpec { id, direction, selectors, action };
+                    self.0.push(Entry { name: name.to_owned(), is_trap, spec });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,399 @@
+//! The gateway's control state, and how it answers what comes in. No sockets are read here: `drive` does
+//! that, and calls one verb for each thing that happens.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pollux_abi::command::{PolicySpec, SaSpec};
+use pollux_abi::{Event, KeyMaterial, Reqid, SaId, Spi};
+use pollux_config::api::{PolicyRow, SaRow};
+use pollux_config::{Config, Secrets};
+use pollux_crypto::{AwsLc, OsRng};
+use pollux_ike::Endpoint;
+use pollux_ike::crypto::draw;
+use pollux_ike::endpoint::{Command, LiveSa};
+use pollux_shm::RingBroken;
+use tokio::sync::mpsc;
+
+use crate::change::Change;
+use crate::ike;
+use crate::install::{Installer, Kind, Outcome};
+use crate::journal::{Journal, Level, fields};
+use crate::policies::{self, ChildName, Dynamic, Entry};
+use crate::rings::Rings;
+use crate::table::{Allocator, Known, State, Table};
+use crate::udp::{Datagram, Sockets};
+use crate::waiter::Waiters;
+
+/// How long one step of a manual SA or a policy list may take: bulk installs queue behind each other.
+pub(crate) const BULK_PATIENCE: Duration = Duration::from_secs(10);
+/// SPIs of removed SAs that are remembered, to tell packets lost to a rekey from strangers'.
+const GONE_MAX: usize = 4_096;
+
+/// What a data plane told of itself while control attached to it.
+#[derive(Debug)]
+pub(crate) struct Attached {
+    pub(crate) rings: Rings,
+    pub(crate) sas: Vec<SaRow>,
+    pub(crate) policies: Vec<PolicyRow>,
+}
+
+/// Something that is due later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// A removed or expired SA has lingered long enough.
+    Remove(SaId),
+    /// A manual SA reaches its soft limit by time.
+    SoftTime(SaId),
+    /// A manual SA reaches its hard limit by time.
+    HardTime(SaId),
+}
+
+/// Counters of this process's life.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) attachments: u64,
+    pub(crate) child_rekeys: u64,
+    pub(crate) ike_rekeys: u64,
+    pub(crate) lost_to_rekey: u64,
+    pub(crate) unreadable_events: u64,
+}
+
+/// All that control knows.
+pub(crate) struct Shell {
+    pub(crate) file: PathBuf,
+    pub(crate) config: Config,
+    pub(crate) secrets: Secrets,
+    pub(crate) journal: Journal,
+    pub(crate) started: Instant,
+    pub(crate) counters: Counters,
+    pub(crate) detached_reason: Option<String>,
+    pub(crate) refused: BTreeMap<String, String>,
+    pub(crate) rings: Option<Rings>,
+    pub(crate) installer: Installer,
+    pub(crate) table: Table,
+    pub(crate) allocator: Allocator,
+    pub(crate) timers: BTreeMap<(Instant, u64), Timer>,
+    pub(crate) timer_number: u64,
+    pub(crate) change: Option<Change>,
+    pub(crate) entries: Vec<Entry>,
+    /// The list that the data plane has in force; `None` while that is unknown.
+    pub(crate) in_force: Option<Vec<PolicySpec>>,
+    pub(crate) reqids: BTreeMap<ChildName, Reqid>,
+    pub(crate) dynamic: BTreeMap<Reqid, Dynamic>,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) sockets: Option<Sockets>,
+    /// What the sockets receive, for the loop to take.
+    pub(crate) datagrams: Option<mpsc::Receiver<Datagram>>,
+    pub(crate) waiters: Waiters,
+    pub(crate) rng: OsRng,
+    /// What negotiated SAs were installed with: a peer that moves needs it once more. Wiped with the SA.
+    pub(crate) negotiated: HashMap<SaId, (Box<SaSpec>, KeyMaterial)>,
+    pub(crate) gone: VecDeque<Spi>,
+    /// SA events that are told, by name, for the last refusal of each connection.
+    pub(crate) last_refusal: HashMap<Arc<str>, String>,
+}
+
+impl Shell {
+    /// A shell that is not attached.
+    pub(crate) fn new(config: Config, secrets: Secrets) -> Result<Self, pollux_config::Problems> {
+        let mut rng = OsRng::new();
+        let allocator = Allocator::new(u32::from_le_bytes(draw(&mut rng)));
+        let reqids = policies::child_reqids(&config);
+        let dynamic = BTreeMap::new();
+        let endpoint = Endpoint::new(
+            Arc::new(ike::config(&config, &secrets, &reqids)?),
+            Arc::new(AwsLc),
+            Box::new(allocator.clone()),
+        );
+        Ok(Self {
+            file: config.file.clone(),
+            entries: policies::list(&config, &reqids, &dynamic),
+            config,
+            secrets,
+            journal: Journal::new(),
+            started: Instant::now(),
+            counters: Counters::default(),
+            detached_reason: Some("not tried yet".to_owned()),
+            refused: BTreeMap::new(),
+            rings: None,
+            installer: Installer::default(),
+            table: Table::new(),
+            allocator,
+            timers: BTreeMap::new(),
+            timer_number: 0,
+            change: None,
+            in_force: None,
+            reqids,
+            dynamic,
+            endpoint,
+            sockets: None,
+            datagrams: None,
+            waiters: Waiters::default(),
+            rng,
+            negotiated: HashMap::new(),
+            gone: VecDeque::new(),
+            last_refusal: HashMap::new(),
+        })
+    }
+
+    /// The core's clock.
+    pub(crate) fn ike_now(&self, now: Instant) -> pollux_ike::Instant {
+        let since = now.saturating_duration_since(self.started).as_nanos();
+        // Zero is the core's "never", and a life is never 584 years.
+        pollux_ike::Instant::from_nanos(u64::try_from(since).unwrap_or(u64::MAX).saturating_add(1))
+    }
+
+    /// The rings are attached, and what the data plane has is known.
+    pub(crate) fn attached(&mut self, now: Instant, attached: Attached) {
+        let Attached { rings, sas, policies } = attached;
+        let welcome = rings.welcome.clone();
+        self.allocator.reset(welcome.sa_capacity, welcome.spi_index_width);
+        self.counters.attachments += 1;
+        self.detached_reason = None;
+        self.rings = Some(rings);
+        self.table.clear();
+        for row in sas {
+            let known = Known { row, state: State::Installed, since: now };
+            let index = pollux_abi::SaIndex(known.row.index);
+            self.allocator.claim(known.direction(), index);
+            self.table.insert(SaId(known.row.id), known);
+        }
+        self.journal.note(
+            Level::Info,
+            "attached",
+            format!(
+                "attached to the data plane: {} workers, room for {} SAs of each direction, {} SAs and {} policies there",
+                welcome.workers,
+                welcome.sa_capacity,
+                self.table.len(),
+                policies.len()
+            ),
+            fields().with("workers", welcome.workers).with("sas", self.table.len()).with("policies", policies.len()),
+        );
+        let is_fresh = self.table.is_empty() && policies.is_empty();
+        let same = policies.len() == self.entries.len()
+            && policies.iter().zip(&self.entries).all(|(row, entry)| *row == PolicyRow::from(&entry.spec));
+        self.in_force = if same { Some(self.entries.iter().map(|entry| entry.spec).collect()) } else { None };
+        self.begin(now, is_fresh, None);
+        let live = self.live();
+        let ike_now = self.ike_now(now);
+        self.endpoint.handle_command(ike_now, Command::DataPlaneUp { live }, &mut self.rng);
+    }
+
+    /// SAs of an earlier life, the newest traffic first.
+    fn live(&self) -> Vec<LiveSa> {
+        let mut live: Vec<LiveSa> = self
+            .table
+            .iter()
+            .filter(|(_, known)| !known.is_manual())
+            .filter_map(|(&id, known)| {
+                let row = &known.row;
+                Some(LiveSa {
+                    id,
+                    direction: known.direction(),
+                    spi: Spi::new(row.spi)?,
+                    reqid: Reqid(row.reqid),
+                    local: row.local?,
+                    remote: row.remote?,
+                    encap: row.encap.map(|(local, remote)| pollux_abi::command::EncapPorts { local, remote }),
+                    idle_ns: row.idle_s.map_or(u64::MAX, |idle| {
+                        let idle = Duration::try_from_secs_f64(idle).unwrap_or(Duration::MAX);
+                        u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX)
+                    }),
+                })
+            })
+            .collect();
+        live.sort_by_key(|sa| sa.idle_ns);
+        live
+    }
+
+    /// The data plane went away, or its rings can't be trusted any more.
+    pub(crate) fn detached(&mut self, now: Instant, reason: &str) {
+        if self.rings.take().is_none() {
+            return;
+        }
+        self.detached_reason = Some(reason.to_owned());
+        self.journal.note(Level::Error, "detached", format!("lost the data plane: {reason}"), fields());
+        let ike_now = self.ike_now(now);
+        self.endpoint.handle_command(ike_now, Command::DataPlaneDown, &mut self.rng);
+        self.installer.detached();
+        self.timers.clear();
+        self.settle(now);
+        self.table.clear();
+        self.negotiated.clear();
+        self.in_force = None;
+        if let Some(change) = self.change.take() {
+            change.answer(Err(
+                "the data plane went away during the reload; it is applied when it is back".to_owned()
+            ));
+        }
+    }
+
+    /// One datagram for the core.
+    pub(crate) fn datagram(&mut self, now: Instant, datagram: &Datagram) {
+        let ike_now = self.ike_now(now);
+        self.endpoint.handle_datagram(
+            ike_now,
+            datagram.local,
+            datagram.remote,
+            &datagram.bytes,
+            &mut self.rng,
+        );
+    }
+
+    /// Reads the rings; then does all that is due, until nothing is left to do at this moment.
+    pub(crate) fn turn(&mut self, now: Instant) {
+        if let Err(RingBroken) = self.read_events(now) {
+            self.detached(now, "its rings are broken");
+        }
+        if self.endpoint.next_deadline().is_some_and(|at| at <= self.ike_now(now)) {
+            let ike_now = self.ike_now(now);
+            self.endpoint.handle_timeout(ike_now, &mut self.rng);
+        }
+        while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
+            let timer = entry.remove();
+            self.timer(&timer);
+        }
+        if let Some(rings) = &mut self.rings
+            && let Err(RingBroken) = self.installer.expire(rings, now)
+        {
+            self.detached(now, "its rings are broken");
+        }
+        self.settle(now);
+        self.waiters.expire(now);
+    }
+
+    /// Carries outcomes to where they are waited for, and outputs of the core to where they go.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            let mut quiet = true;
+            if let Some(rings) = &mut self.rings
+                && let Err(RingBroken) = self.installer.pump(rings, now)
+            {
+                self.detached(now, "its rings are broken");
+            }
+            while let Some(outcome) = self.installer.outcome() {
+                quiet = false;
+                self.outcome(now, outcome);
+            }
+            while let Some(output) = self.endpoint.poll_output() {
+                quiet = false;
+                self.output(now, output);
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn read_events(&mut self, now: Instant) -> Result<(), RingBroken> {
+        let mut events = Vec::new();
+        let Some(rings) = &mut self.rings else { return Ok(()) };
+        self.counters.unreadable_events += u64::from(rings.events(&mut events)?);
+        for event in events {
+            match event {
+                Event::Ack { ticket, result } => {
+                    let Some(rings) = &mut self.rings else { return Ok(()) };
+                    self.installer.acknowledged(rings, now, ticket, result)?;
+                }
+                Event::SaStats { ticket, stats } => self.installer.answered(ticket, stats),
+                other => self.event(now, other),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the end of one SA's or list's way.
+    fn outcome(&mut self, now: Instant, outcome: Outcome) {
+        match outcome {
+            Outcome::Policies { result } => {
+                match result {
+                    Ok(()) => self.refused.retain(|name, _| name != "policies"),
+                    Err(refusal) => {
+                        self.refuse("policies", format!("the policy list was not put in force: {refusal}"));
+                    }
+                }
+                self.in_force = result.is_ok().then(|| self.entries.iter().map(|entry| entry.spec).collect());
+                self.change_policies_done(now);
+            }
+            Outcome::Stats { id, stats } => {
+                if let Some(stats) = stats {
+                    self.command(now, Command::SaStats { sa: id, stats });
+                }
+            }
+            Outcome::Sa { id, kind, result } => {
+                let Some(known) = self.table.get_mut(&id) else { return };
+                let is_manual = known.is_manual();
+                let name = known.row.name.clone();
+                let failed_add = kind == Kind::Add && result.is_err();
+                if kind == Kind::Remove || failed_add {
+                    let (direction, index) = (known.direction(), pollux_abi::SaIndex(known.row.index));
+                    let known = self.table.remove(&id);
+                    self.negotiated.remove(&id);
+                    self.allocator.free(direction, index);
+                    if let Some(spi) =
+                        known.filter(Known::is_inbound).and_then(|known| Spi::new(known.row.spi))
+                    {
+                        if self.gone.len() == GONE_MAX {
+                            self.gone.pop_front();
+                        }
+                        self.gone.push_back(spi);
+                    }
+                } else {
+                    known.state = State::Installed;
+                    if kind == Kind::Add {
+                        known.since = now;
+                    }
+                }
+                if is_manual {
+                    self.change_sa_done(now, id, name, (kind, result));
+                } else if kind == Kind::Add {
+                    let command = match result {
+                        Ok(()) => Command::SaInstalled { sa: id },
+                        Err(refusal) => Command::SaRefused { sa: id, error: refusal.command_error() },
+                    };
+                    self.command(now, command);
+                }
+            }
+        }
+    }
+
+    /// Tells the core something.
+    pub(crate) fn command(&mut self, now: Instant, command: Command) {
+        let ike_now = self.ike_now(now);
+        self.endpoint.handle_command(ike_now, command, &mut self.rng);
+    }
+
+    /// Remembers and tells what the data plane refused.
+    pub(crate) fn refuse(&mut self, name: &str, line: String) {
+        self.journal.note(Level::Error, "refused", line.clone(), fields().with("name", name));
+        self.refused.insert(name.to_owned(), line);
+    }
+
+    /// Asks to be called at a moment.
+    pub(crate) fn at(&mut self, when: Instant, timer: Timer) {
+        self.timer_number += 1;
+        self.timers.insert((when, self.timer_number), timer);
+    }
+
+    /// Asks for an SA to be removed.
+    pub(crate) fn remove(&mut self, id: SaId, patience: Duration) {
+        if let Some(known) = self.table.get_mut(&id)
+            && known.state != State::Removing
+        {
+            known.state = State::Removing;
+            let owner = pollux_abi::WorkerId(known.row.worker);
+            self.installer.remove(id, owner, patience);
+        }
+    }
+
+    /// When [`Self::turn`] is to be called, if nothing happens before.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let ike = self.endpoint.next_deadline().map(|at| self.started + Duration::from_nanos(at.as_nanos()));
+        let timer = self.timers.keys().next().map(|&(at, _)| at);
+        [ike, timer, self.installer.deadline(), self.waiters.deadline()].into_iter().flatten().min()
+    }
+}
