@@ -1,3 +1,4 @@
+#![allow(dead_code, reason = "each test program uses its share")]
 //! An independent ESP sealer on whole-message calls of the RustCrypto AEAD crates, and packets to feed it.
 
 use aes_gcm::AesGcm;
@@ -85,9 +86,15 @@ impl Material {
         if self.suite.iv_len() == 16 {
             self.cbc(&sent_iv, &mut packet[start..end]);
         }
+        self.authenticate(packet, seq_high);
+    }
+
+    /// Writes the ICV of an HMAC suite.
+    pub(crate) fn authenticate(&self, packet: &mut [u8], seq_high: u32) {
+        let end = packet.len() - self.suite.icv_len();
         let mut message = packet[..end].to_vec();
         if self.esn {
-            message.extend(high);
+            message.extend(seq_high.to_be_bytes());
         }
         let icv = match self.auth.len() {
             32 => mac::<Hmac<Sha256>>(&self.auth, &message),
