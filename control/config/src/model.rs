@@ -152,6 +152,8 @@ pub struct Dataplane {
     pub control_uid: Option<u32>,
     /// Whether `pollux0` is made, through which the gateway itself speaks to protected networks.
     pub host_port: bool,
+    /// Whether the data plane gives up, once it is up, what rights it no longer needs.
+    pub sandbox: bool,
     /// Log level: `error`, `warn`, `info`, `debug`, `trace`, or a `tracing` filter.
     pub log: String,
 }
@@ -183,6 +185,8 @@ pub struct Control {
     pub ike_sa_max: u32,
     /// File that negotiated keys are written to, for tshark. `None` (the default): never.
     pub key_log: Option<PathBuf>,
+    /// Whether control gives up, once it is up, all rights but that to bind ports 500 and 4500.
+    pub sandbox: bool,
     /// Log level, as in [`Dataplane::log`].
     pub log: String,
 }

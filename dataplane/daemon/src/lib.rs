@@ -12,7 +12,8 @@
 //!                      ├ locks       kernel routes that keep protected traffic in
 //!                      ├ host_port   pollux0
 //!                      ├ registry    what control has installed; keys as fingerprints
-//!                      └ query       the statistics socket
+//!                      ├ query       the statistics socket
+//!                      └ sandbox     what is given up once everything is up
 //! ```
 //!
 //! Promises: the housekeeper may block for a system call, a worker never waits for it. Whatever ends the
@@ -30,4 +31,5 @@ pub mod netlink;
 pub mod pairs;
 pub mod query;
 pub mod registry;
+pub mod sandbox;
 pub mod setup;

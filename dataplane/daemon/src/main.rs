@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use pollux_dataplane::sandbox::privileges;
 use pollux_dataplane::{down, setup};
 use tracing_subscriber::EnvFilter;
 
@@ -76,7 +77,14 @@ fn serve(config: pollux_config::Config) -> Result<()> {
     mask.thread_block().context("blocking signals")?;
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .context("opening the signal descriptor")?;
+    let sandboxed = config.dataplane.sandbox;
     let house = setup::bring_up(config)?;
+    if sandboxed {
+        privileges::close_memory().context("closing this process's memory to others")?;
+        let kept = privileges::keep_only(privileges::HOUSEKEEPER).context("giving up privileges")?;
+        let asked = privileges::names(privileges::HOUSEKEEPER);
+        println!("capabilities: asked {asked}, got {}", privileges::names(kept));
+    }
     for got in house.got() {
         println!(
             "{}: asked {}, got {}",

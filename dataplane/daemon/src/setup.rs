@@ -19,6 +19,7 @@ use pollux_worker::housekeeping::{BoxedPort, Sleeper, Waker, channel, waker};
 use pollux_worker::stats::{PORTS_MAX, WorkerCounters};
 use pollux_worker::{Idle, PortEntry, Worker, WorkerParts};
 use rustix::io::Errno;
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
 use crate::affinity;
@@ -30,6 +31,7 @@ use crate::namespace::{self, NamespaceError};
 use crate::netlink::mirror::Mirror;
 use crate::netlink::{NetlinkError, Rtnl};
 use crate::query::{QueryError, QuerySocket};
+use crate::sandbox::privileges;
 
 /// Why the data plane did not come up. Each says what, where and what mends it.
 #[derive(Debug, Error)]
@@ -334,7 +336,7 @@ fn start_workers(
             sa_capacity: dataplane.sa_capacity,
         });
         report_core(id, making.core, &dataplane.cores, got);
-        let thread = spawn(worker, id, making.core, idle(config))?;
+        let thread = spawn(worker, id, making.core, config)?;
         links.push(WorkerLink::new(house, waker, counters, engine_counters, making.core, thread));
     }
     Ok(Started { workers: links, sleeper: house_sleeper, sa_counters, aead: aead.name() })
@@ -348,13 +350,17 @@ fn spawn(
     mut worker: Worker,
     id: u16,
     core: Option<CoreId>,
-    idle: Idle,
+    config: &Config,
 ) -> Result<std::thread::JoinHandle<()>, SetupError> {
+    let (idle, sandboxed) = (idle(config), config.dataplane.sandbox);
     let body = move || {
         if let Some(core) = core
             && let Err(error) = affinity::pin(core)
         {
             tracing::warn!(worker = id, core = core.0, %error, "worker-not-pinned");
+        }
+        if sandboxed && let Err(error) = privileges::keep_only(CapabilitySet::empty()) {
+            tracing::warn!(worker = id, %error, "worker-keeps-its-privileges");
         }
         worker.run(idle);
     };

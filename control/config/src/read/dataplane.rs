@@ -64,6 +64,7 @@ pub(super) fn dataplane(root: &Section<'_, '_>) -> Option<Dataplane> {
         stale: s.or("stale", Duration::from_millis(500), milliseconds(10, 60_000)),
         control_uid: s.optional("control_uid", number(0..=u32::MAX)),
         host_port: s.or("host_port", true, boolean),
+        sandbox: s.or("sandbox", true, boolean),
         log: s.or("log", "info".to_owned(), values::text),
     };
     across(s, &dataplane, wan.as_deref().unwrap_or_default(), lan.as_deref().unwrap_or_default());
@@ -126,6 +127,7 @@ pub(super) fn control(root: &Section<'_, '_>) -> Control {
         half_open_max: 4_096,
         ike_sa_max: 65_536,
         key_log: None,
+        sandbox: true,
         log: "info".to_owned(),
     };
     let Some(section) = root.section("control") else { return control };
@@ -144,6 +146,7 @@ pub(super) fn control(root: &Section<'_, '_>) -> Control {
     control.half_open_max = s.or("half_open_max", control.half_open_max, number(1..=1 << 20));
     control.ike_sa_max = s.or("ike_sa_max", control.ike_sa_max, number(1..=1 << 20));
     control.key_log = s.optional("key_log", values::absolute);
+    control.sandbox = s.or("sandbox", control.sandbox, boolean);
     control.log = s.or("log", control.log, values::text);
     if control.ike_port == control.natt_port {
         s.wrong("natt_port", "is the same as ike_port", "use 4500, the port of RFC 3948");

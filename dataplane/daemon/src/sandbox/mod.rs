@@ -1,0 +1,3 @@
+//! What the process gives up once it is set up, so that whoever takes it over finds little to use.
+
+pub mod privileges;
