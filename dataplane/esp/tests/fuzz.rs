@@ -198,7 +198,7 @@ fn command(random: &mut Random) -> Command {
 fn fuzz_commands_between_bursts() {
     let (seeds, mut burst) = (seeds(), frames());
     let drops = DropCounters::default();
-    fuzz(ROUNDS / 16, |random| {
+    fuzz(ROUNDS / 64, |random| {
         let mut gateway = gateway();
         gateway.policies(&protect_all());
         for _ in 0..12 {

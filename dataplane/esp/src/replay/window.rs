@@ -95,8 +95,8 @@ impl Window {
     /// Moves what is known to a window of another size, in `words` that are its own from now on.
     pub(crate) fn resize(&self, old: &[u64], start: u32, words: &mut [u64], size: u32) -> Self {
         let mut window = Self::new(start, words, size, self.top);
-        let kept = u64::from(size.min(self.size)).min(self.top + 1);
-        for sequence in self.top + 1 - kept..=self.top {
+        let kept = u64::from(size.min(self.size).max(1));
+        for sequence in self.top.saturating_sub(kept - 1)..=self.top {
             if self.check(old, sequence).is_ok() {
                 words[word(sequence) & window.mask as usize] &= !(1 << (sequence % 64));
             }
@@ -179,6 +179,17 @@ mod tests {
             assert_eq!(fixture.commit(start + 1), Ok(0), "start {start}");
             assert_eq!(fixture.commit(start + 1), Err(DropReason::Replayed));
         }
+    }
+
+    #[test]
+    fn last_number_of_all_ends_the_window() {
+        let mut fixture = Fixture::new(64, u64::MAX - 1);
+        assert_eq!(fixture.commit(u64::MAX), Ok(0));
+        assert_eq!(fixture.commit(u64::MAX), Err(DropReason::Replayed));
+        let mut words = vec![0; 1 << WindowArena::order_for(1_024)];
+        let resized = fixture.window.resize(&fixture.words, 0, &mut words, 1_024);
+        assert_eq!(resized.check(&words, u64::MAX), Err(DropReason::Replayed));
+        assert_eq!(resized.check(&words, u64::MAX - 5_000), Err(DropReason::TooOld));
     }
 
     #[test]
