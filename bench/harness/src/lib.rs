@@ -11,6 +11,7 @@
 pub mod ike;
 pub mod interleave;
 pub mod peer;
+pub mod pipeline;
 pub mod report;
 pub mod run;
 pub mod stats;
