@@ -48,7 +48,11 @@ impl Caller {
         // The built-in scenario opens its media relative to the working directory.
         let media = folder.join("pcap");
         std::fs::create_dir_all(&media)?;
-        std::fs::copy(recording()?, media.join("g711a.pcap"))?;
+        // The built-in scenario also plays a DTMF digit from the same place.
+        let recording = recording()?;
+        for name in ["g711a.pcap", "dtmf_2833_1.pcap"] {
+            std::fs::copy(recording.with_file_name(name), media.join(name))?;
+        }
         let (ip, count) = (from.to_string(), calls.to_string());
         let target = if to.is_ipv6() { format!("[{to}]") } else { to.to_string() };
         let mut command = netns.command("sipp");
