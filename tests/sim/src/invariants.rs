@@ -154,7 +154,7 @@ fn tables(gateway: &Gateway, list: &[IkeStatus]) -> Result<(), String> {
     }
     let given = gateway.data_plane.allocator.given();
     let used = gateway.data_plane.inbound_spis();
-    if given != used { Err(format!("SPIs given: {given:?}, in use: {used:?}")) } else { Ok(()) }
+    if given == used { Ok(()) } else { Err(format!("SPIs given: {given:?}, in use: {used:?}")) }
 }
 
 /// 7: what one end seals, the other opens.

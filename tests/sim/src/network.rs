@@ -117,7 +117,7 @@ impl Network {
                 let len = self.rng.below(bytes.len() as u64 + 1);
                 bytes.truncate(usize::try_from(len).unwrap_or(0));
             }
-            1 => bytes.extend_from_slice(&self.rng.next().to_be_bytes()),
+            1 => bytes.extend_from_slice(&self.rng.draw().to_be_bytes()),
             _ => {
                 let at = usize::try_from(self.rng.below(bytes.len() as u64)).unwrap_or(0);
                 if let Some(octet) = bytes.get_mut(at) {

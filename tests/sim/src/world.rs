@@ -43,7 +43,7 @@ pub fn run(scenario: Scenario) -> Result<Outcome, String> {
         Cryptography::Null => null.clone(),
         Cryptography::Real => Arc::new(AwsLc),
     };
-    let mut world = World::new(scenario, provider);
+    let mut world = World::new(scenario, &provider);
     let result = world.play();
     if null.repeated_an_iv() {
         return Err(world.when("a (key, IV) pair has sealed two messages"));
@@ -104,10 +104,10 @@ struct World {
 const STEPS_AT_ONCE_MAX: u32 = 20_000;
 /// How long all is calm before both ends are compared: longer than a dead IKE SA takes to be found out, and
 /// than an SA of an earlier life may stay.
-const CALM: Duration = Duration::from_secs(420);
+const CALM: Duration = Duration::from_mins(7);
 
 impl World {
-    fn new(scenario: Scenario, provider: Arc<dyn Provider>) -> Self {
+    fn new(scenario: Scenario, provider: &Arc<dyn Provider>) -> Self {
         let mut rng = Seeded::new(scenario.seed);
         let draw = Draw::new(&mut rng);
         let gateways = [0, 1].map(|end| Gateway::new(draw.config(end), provider.clone(), &mut rng));

@@ -136,6 +136,19 @@ impl Endpoint {
         [first, self.retries.deadline(), self.shared.orphans.deadline()].into_iter().flatten().min()
     }
 
+    /// IKE SAs; every index has as many entries, and none that leads nowhere.
+    #[cfg(test)]
+    fn state_len(&self) -> usize {
+        let sas = self.sas.len();
+        let half_open = self.sas.values().filter(|sa| sa.line.half_open.is_some()).count();
+        assert_eq!(self.demux.len(), sas + half_open);
+        assert_eq!(self.admission.half_open() as usize, half_open);
+        assert_eq!(self.shared.contacts.values().sum::<u32>() as usize, sas);
+        assert!(self.deadlines.iter().all(|(_, id)| self.sas.contains_key(id)));
+        assert!(self.shared.owners.values().all(|id| self.sas.contains_key(id)));
+        sas
+    }
+
     /// Gives one IKE SA a turn; its id, SPIs and deadline are settled afterwards.
     fn turn<R>(
         &mut self,

@@ -52,9 +52,9 @@ impl Endpoint {
                     established.on_first_packet(line, turn, sa);
                 }
             }),
-            Command::Lifetime { sa, hard } => self.on_owner(now, sa, rng, |ike, turn| {
+            Command::Lifetime { sa, .. } => self.on_owner(now, sa, rng, |ike, turn| {
                 if let Some((_, established)) = ike.established_mut() {
-                    established.on_lifetime(sa, hard);
+                    established.on_lifetime(sa);
                 }
                 ike.after(turn);
             }),
@@ -97,10 +97,7 @@ impl Endpoint {
         }
         let of_connection = |sa: &IkeSa| match &sa.state {
             State::Established(established) => {
-                established.peer.connection.name == *name
-                    && established.closing.is_none()
-                    && established.successor.is_none()
-                    && !established.redundant
+                established.peer.connection.name == *name && established.stays()
             }
             _ => false,
         };
@@ -139,13 +136,13 @@ impl Endpoint {
             }
             return;
         }
-        self.connect(now, connection, child, rng);
+        self.connect(now, &connection, child, rng);
     }
 
     fn connect(
         &mut self,
         now: Instant,
-        connection: Arc<Connection>,
+        connection: &Arc<Connection>,
         child: Option<Arc<str>>,
         rng: &mut dyn Rng,
     ) {
@@ -204,7 +201,8 @@ impl Endpoint {
     }
 
     fn reload(&mut self, now: Instant, config: Arc<EndpointConfig>, rng: &mut dyn Rng) {
-        let old = core::mem::replace(&mut self.shared.config, config.clone());
+        let old = core::mem::replace(&mut self.shared.config, config);
+        let config = self.shared.config.clone();
         let unchanged = |connection: &Connection| config.connections.iter().any(|new| **new == *connection);
         let changed: Vec<Arc<str>> = old
             .connections
@@ -372,8 +370,7 @@ impl Endpoint {
                 other.line.id != ike
                     && known.peer.remote_id == state.peer.remote_id
                     && known.peer.local_id == state.peer.local_id
-                    && known.closing.is_none()
-                    && known.successor.is_none()
+                    && known.stays()
             }
             None => false,
         };

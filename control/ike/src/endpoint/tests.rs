@@ -1,10 +1,24 @@
 //! Two endpoints that talk to each other over a perfect network and a data plane that never hesitates.
 
+mod hostile;
 mod pair;
+mod refusals;
+mod rekeys;
 
-use pair::{Pair, config};
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+use std::sync::Arc;
 
-use crate::event::Event;
+use pair::{Pair, child, config, config_of, connection};
+use pollux_abi::SaId;
+use pollux_abi::command::Direction;
+use pollux_abi::event::SaStats;
+
+use super::{Command, Transmit};
+use crate::config::{Action, AddressRange, Limits, SelectorConfig, Unique};
+use crate::event::{DownReason, Event, KeyLog};
+use crate::identity::IdentityPattern;
+use crate::message::{ExchangeType, Header};
 
 #[test]
 fn both_ends_reach_one_child_sa_with_mirrored_spis() {
@@ -17,4 +31,298 @@ fn both_ends_reach_one_child_sa_with_mirrored_spis() {
     assert_eq!(a[0].local_ts, b[0].remote_ts);
     assert!(pair.keys_match(), "what one end seals the other opens");
     assert!(pair.events.iter().any(|(end, event)| *end == 0 && matches!(event, Event::ChildUp(_))));
+}
+
+#[test]
+fn every_child_of_the_connection_comes_up() {
+    let with_two = |end: &str| {
+        let mut connection = connection(end);
+        let mut voice = child(end);
+        voice.name = "voice".into();
+        voice.reqid = None;
+        connection.children.push(Arc::new(voice));
+        config_of(connection)
+    };
+    let mut pair = Pair::new(with_two("a"), with_two("b"));
+    pair.initiate(0);
+    pair.run(5_000);
+    assert_eq!((pair.children(0).len(), pair.children(1).len()), (2, 2), "{:#?}", pair.events);
+    assert!(pair.keys_match());
+    let reqids: Vec<_> = pair.children(0).iter().map(|child| child.reqid).collect();
+    assert_ne!(reqids[0], reqids[1], "a child without reqid gets one of its own");
+}
+
+#[test]
+fn a_wildcard_responder_serves_a_client_it_has_never_heard_of() {
+    let mut server = connection("b");
+    server.remote_addrs = Vec::new();
+    server.remote_id = IdentityPattern::Any;
+    server.children = vec![Arc::new(crate::config::ChildConfig { reqid: None, ..child("b") })];
+    let mut pair = Pair::new(config("a"), config_of(server));
+    pair.initiate(0);
+    pair.run(5_000);
+    assert_eq!((pair.children(0).len(), pair.children(1).len()), (1, 1), "{:#?}", pair.events);
+    assert!(pair.children(1)[0].reqid.0 >= super::DYNAMIC_REQID);
+}
+
+#[test]
+fn responder_narrows_and_dynamic_selectors_are_the_outer_addresses() {
+    let mut client = connection("a");
+    client.children =
+        vec![Arc::new(crate::config::ChildConfig { local_ts: vec![SelectorConfig::Dynamic], ..child("a") })];
+    let mut server = connection("b");
+    let any = pollux_abi::TrafficSelector::any_v4();
+    server.children = vec![Arc::new(crate::config::ChildConfig {
+        remote_ts: vec![SelectorConfig::Fixed(any)],
+        ..child("b")
+    })];
+    let mut pair = Pair::new(config_of(client), config_of(server));
+    pair.initiate(0);
+    pair.run(5_000);
+    let server = pair.children(1);
+    assert_eq!(server[0].remote_ts[0].to_string(), "192.0.2.1/32");
+    assert_eq!(pair.children(0)[0].local_ts, server[0].remote_ts);
+}
+
+#[test]
+fn lost_datagrams_are_repeated_and_cost_nothing_but_time() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    // Every third datagram is lost.
+    pair.network = |pair, _, transmit| (pair.sent.len() % 3 != 1).then_some(transmit);
+    pair.initiate(0);
+    pair.run(60_000);
+    assert_eq!((pair.children(0).len(), pair.children(1).len()), (1, 1), "{:#?}", pair.events);
+    assert_eq!(pair.tables[1].len(), 2, "a repeated request made nothing twice");
+}
+
+#[test]
+fn a_dead_peer_is_given_up_and_its_sas_leave_the_data_plane() {
+    let mut start = connection("a");
+    start.children = vec![Arc::new(crate::config::ChildConfig { dpd_action: Action::Start, ..child("a") })];
+    let mut pair = Pair::new(config_of(start), config("b"));
+    pair.initiate(0);
+    pair.run(5_000);
+    pair.network = |_, _, _| None;
+    pair.run(200_000);
+    assert!(pair.tables[0].is_empty() && pair.tables[1].is_empty(), "{:#?}", pair.tables[0].keys());
+    let dead =
+        |(_, event): &(usize, Event)| matches!(event, Event::IkeDown { reason: DownReason::PeerDead, .. });
+    assert!(pair.events.iter().filter(|event| dead(event)).count() >= 2);
+    assert!(pair.events.iter().any(|(end, event)| *end == 0 && matches!(event, Event::Retry { .. })));
+    assert_eq!(pair.ends[1].state_len(), 0, "nothing is left of the peer");
+}
+
+#[test]
+fn no_probe_while_esp_arrives() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.initiate(0);
+    pair.run(1_000);
+    pair.idle = Some(Duration::from_secs(3));
+    let before = pair.sent.len();
+    pair.run(300_000);
+    assert_eq!(pair.sent.len(), before, "the counters say that the peer lives");
+    pair.idle = Some(Duration::from_mins(1));
+    pair.run(60_000);
+    let probes = pair.events.iter().filter(|(_, event)| matches!(event, Event::LivenessProbe { .. })).count();
+    assert!(probes > 0 && pair.sent.len() > before);
+    assert_eq!(pair.children(0).len(), 1, "and it answers");
+}
+
+#[test]
+fn a_nat_moves_both_ends_to_port_4500() {
+    let mut server = connection("b");
+    server.remote_addrs = Vec::new();
+    let mut pair = Pair::new(config("a"), config_of(server));
+    pair.network = |_, end, transmit| Some(masquerade(end, transmit));
+    pair.initiate(0);
+    pair.run(5_000);
+    assert_eq!((pair.children(0).len(), pair.children(1).len()), (1, 1), "{:#?}", pair.events);
+    assert!(pair.children(0)[0].encap && pair.children(1)[0].encap);
+    let outbound = pair.tables[1].values().find(|sa| sa.direction == Direction::Outbound).expect("an SA");
+    let ports = outbound.encap.expect("in UDP");
+    assert_eq!((ports.local, ports.remote, outbound.remote), (4500, 34_500, NAT.into()));
+    let keepalives = |pair: &Pair| pair.sent.iter().filter(|(end, sent)| *end == 0 && sent.keepalive).count();
+    pair.run(61_000);
+    assert_eq!(keepalives(&pair), 3, "one each 20 seconds, from behind the NAT alone");
+    assert!(pair.sent.iter().all(|(end, sent)| *end == 0 || !sent.keepalive));
+}
+
+const NAT: [u8; 4] = [203, 0, 113, 9];
+
+/// A NAT in front of end 0 that adds 30,000 to the ports.
+fn masquerade(end: usize, mut transmit: Transmit) -> Transmit {
+    if end == 0 {
+        transmit.local = SocketAddr::new(NAT.into(), transmit.local.port() + 30_000);
+    } else if transmit.remote.ip() == IpAddr::from(NAT) {
+        transmit.remote = SocketAddr::new([192, 0, 2, 1].into(), transmit.remote.port() - 30_000);
+    }
+    transmit
+}
+
+#[test]
+fn forced_encapsulation_puts_esp_in_udp_without_a_nat() {
+    let mut forced = connection("a");
+    forced.encap = true;
+    let mut pair = Pair::new(config_of(forced), config("b"));
+    pair.initiate(0);
+    pair.run(5_000);
+    assert!(pair.children(0)[0].encap && pair.children(1)[0].encap, "{:#?}", pair.events);
+    let auth = pair.sent.iter().find(|(_, sent)| exchange(sent) == ExchangeType::IkeAuth).expect("sent");
+    assert_eq!((auth.1.local.port(), auth.1.remote.port()), (4500, 4500));
+}
+
+fn exchange(transmit: &Transmit) -> ExchangeType {
+    Header::parse(&transmit.bytes).expect("a header").exchange
+}
+
+#[test]
+fn a_cookie_is_demanded_under_load_and_brought() {
+    let mut busy = config("b");
+    busy.limits = Limits { cookie_threshold: 0, ..Limits::default() };
+    let mut pair = Pair::new(config("a"), busy);
+    pair.initiate(0);
+    pair.run(5_000);
+    assert_eq!(pair.children(1).len(), 1, "{:#?}", pair.events);
+    let init = pair.sent.iter().filter(|(_, sent)| exchange(sent) == ExchangeType::IkeSaInit).count();
+    assert_eq!(init, 4, "request, cookie, request with it, answer");
+}
+
+#[test]
+fn another_group_is_taken_when_the_responder_asks_for_it() {
+    let propose = |end: &str, text: &str| {
+        let mut connection = connection(end);
+        connection.proposals = vec![crate::negotiate::Proposal::parse_ike(text).expect("a proposal")];
+        config_of(connection)
+    };
+    let mut pair = Pair::new(
+        propose("a", "aes128gcm16-prfsha256-ecp256-x25519"),
+        propose("b", "aes128gcm16-prfsha256-x25519"),
+    );
+    pair.initiate(0);
+    pair.run(5_000);
+    assert_eq!((pair.children(0).len(), pair.children(1).len()), (1, 1), "{:#?}", pair.events);
+}
+
+#[test]
+fn initial_contact_clears_what_the_peer_has_forgotten() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.initiate(0);
+    pair.run(5_000);
+    pair.restart(0, Vec::new());
+    pair.initiate(0);
+    pair.run(5_000);
+    assert_eq!(pair.children(1).len(), 1);
+    assert!(pair.has_down(1, DownReason::InitialContact), "{:#?}", pair.events);
+    assert_eq!(pair.tables[1].len(), 2, "the old SAs have left the data plane");
+}
+
+#[test]
+fn no_initial_contact_while_the_data_plane_holds_sas_of_the_peer() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.initiate(0);
+    pair.run(5_000);
+    let live = pair.live(0);
+    pair.restart(0, live);
+    pair.initiate(0);
+    pair.run(2_000);
+    assert!(!pair.has_down(1, DownReason::InitialContact), "{:#?}", pair.events);
+    let inbound =
+        |pair: &Pair| pair.tables[0].values().filter(|sa| sa.direction == Direction::Inbound).count();
+    assert_eq!(inbound(&pair), 2, "the old inbound SA still decrypts");
+    pair.idle = Some(Duration::from_secs(40));
+    pair.run(15_000);
+    assert_eq!(inbound(&pair), 1, "until it is silent");
+}
+
+#[test]
+fn a_replaced_ike_sa_goes_where_only_one_may_be() {
+    let unique = |end: &str| {
+        let mut connection = connection(end);
+        connection.unique = Unique::Replace;
+        config_of(connection)
+    };
+    let mut pair = Pair::new(unique("a"), unique("b"));
+    // Both begin at once.
+    pair.initiate(0);
+    pair.initiate(1);
+    pair.run(10_000);
+    for end in 0..2 {
+        assert_eq!(pair.ends[end].status(pair.now).len(), 1, "{:#?}", pair.events);
+        assert_eq!(pair.children(end).len(), 1);
+    }
+    assert!(pair.keys_match());
+}
+
+#[test]
+fn termination_and_a_changed_configuration_close_both_ends() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.initiate(0);
+    pair.run(2_000);
+    let mut changed = connection("a");
+    changed.dpd_delay = Duration::from_secs(7);
+    pair.command(0, Command::Reload(Arc::new(config("a"))));
+    pair.run(2_000);
+    assert_eq!(pair.children(0).len(), 1, "the same configuration touches nothing");
+    pair.command(0, Command::Reload(Arc::new(config_of(changed))));
+    pair.run(20_000);
+    assert!(pair.tables.iter().all(std::collections::BTreeMap::is_empty), "{:#?}", pair.events);
+    assert!(pair.has_down(0, DownReason::Operator) && pair.has_down(1, DownReason::Peer));
+    assert_eq!(pair.ends.each_ref().map(super::Endpoint::state_len), [0, 0]);
+}
+
+#[test]
+fn keys_are_told_only_where_the_configuration_asks() {
+    for (log_keys, told) in [(false, 0), (true, 3)] {
+        let mut logging = config("a");
+        logging.log_keys = log_keys;
+        let mut pair = Pair::new(logging, config("b"));
+        pair.initiate(0);
+        pair.run(2_000);
+        let keys = pair.events.iter().filter(|(_, event)| matches!(event, Event::Keys(_)));
+        assert_eq!(keys.count(), told);
+        let printed = format!("{:?}", pair.events);
+        let material = pair.events.iter().find_map(|(_, event)| match event {
+            Event::Keys(KeyLog::Esp { material, .. }) => Some(format!("{material:?}")),
+            _ => None,
+        });
+        assert!(material.is_none_or(|material| !printed.contains(&material)), "keys are never printed");
+    }
+}
+
+#[test]
+fn addresses_decide_between_connections_and_the_file_between_equals() {
+    let at = |name: &str, remote: Vec<AddressRange>| {
+        let mut connection = connection("b");
+        connection.name = name.into();
+        connection.remote_addrs = remote;
+        Arc::new(connection)
+    };
+    let range = AddressRange { first: [192, 0, 2, 0].into(), last: [192, 0, 2, 255].into() };
+    let mut config = config("b");
+    config.connections = vec![
+        at("any", vec![]),
+        at("net", vec![range]),
+        at("host", vec![AddressRange::host([192, 0, 2, 1].into())]),
+    ];
+    let names = |remote: [u8; 4]| -> Vec<String> {
+        let found = super::candidates(&config, [192, 0, 2, 2].into(), remote.into());
+        found.iter().map(|connection| connection.name.to_string()).collect()
+    };
+    assert_eq!(names([192, 0, 2, 1]), ["host", "net", "any"]);
+    assert_eq!(names([192, 0, 2, 7]), ["net", "any"]);
+    assert_eq!(names([10, 0, 0, 1]), ["any"]);
+}
+
+#[test]
+fn an_answer_for_an_sa_that_nobody_has_changes_nothing() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    pair.initiate(0);
+    pair.run(2_000);
+    let (events, sent) = (pair.events.len(), pair.sent.len());
+    let sa = SaId(9_999);
+    pair.command(0, Command::SaInstalled { sa });
+    pair.command(0, Command::FirstPacket { sa });
+    pair.command(0, Command::Lifetime { sa, hard: true });
+    pair.command(0, Command::SaStats { sa, stats: SaStats::default() });
+    assert_eq!((pair.events.len(), pair.sent.len()), (events, sent));
 }

@@ -202,7 +202,7 @@ impl ExpectAuthInstalled {
             answer.write_sa(writer);
             answer.write_ts(writer);
         });
-        established.check(sent);
+        established.check(&sent);
         up(&mut established, line, turn, initial_contact);
         if let Some(child) = established.children.get_mut(child) {
             child.inbound.state = crate::sa::HalfState::Installed;
@@ -236,7 +236,7 @@ fn without_child(
             write_refusal(writer, error);
         }
     });
-    established.check(sent);
+    established.check(&sent);
     up(&mut established, line, turn, initial_contact);
     if let Some(error) = error {
         established.tell_refused(line, turn, error);

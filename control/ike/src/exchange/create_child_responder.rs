@@ -164,7 +164,7 @@ impl ExpectInstalled {
                 sent
             }
         };
-        established.check(sent);
+        established.check(&sent);
     }
 
     /// It will not be answered.

@@ -25,7 +25,7 @@ impl Established {
                 writer.delete_esp(&ours);
             }
         });
-        self.check(sent);
+        self.check(&sent);
         if deletes_ike {
             self.on_ike_deleted(turn);
         } else if let Some(notify) = incoming.payloads.error() {

@@ -52,7 +52,7 @@ impl Ours {
     ) {
         match self {
             Self::CreateChild(expect) => expect.on_reply(established, line, turn, payloads),
-            Self::RekeyIke(expect) => expect.on_reply(established, line, turn, payloads),
+            Self::RekeyIke(expect) => (*expect).on_reply(established, line, turn, payloads),
             Self::DeleteChild(expect) => expect.on_reply(established, line, turn),
             Self::DeleteIke(expect) => expect.on_reply(established),
             Self::Probe(ExpectProbeReply) => {}

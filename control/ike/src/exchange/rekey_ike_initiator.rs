@@ -80,7 +80,7 @@ impl ExpectIkeReply {
 
     /// The response came.
     pub(crate) fn on_reply(
-        self: Box<Self>,
+        self,
         established: &mut Established,
         line: &mut Line,
         turn: &mut Turn<'_>,
@@ -123,13 +123,13 @@ impl ExpectIkeReply {
     }
 
     fn accept(
-        self: Box<Self>,
+        self,
         established: &mut Established,
         line: &mut Line,
         turn: &mut Turn<'_>,
         payloads: &Payloads<'_>,
     ) -> Result<(), IkeError> {
-        let Self { spi, nonce, ke, collision, .. } = *self;
+        let Self { spi, nonce, ke, collision, .. } = self;
         let sa = required(payloads.sa.as_ref(), "a reply without SA")?;
         let peer_nonce = required(payloads.nonce, "a reply without nonce")?;
         let theirs = required(payloads.ke, "a reply without key exchange")?;

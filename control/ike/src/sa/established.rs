@@ -3,18 +3,17 @@
 use core::time::Duration;
 use std::sync::Arc;
 
-use pollux_abi::command::Direction;
 use pollux_abi::event::SaStats;
 use pollux_abi::{Reqid, SaId};
 
-use super::children::{ChildSa, Children, HalfState, Phase};
+use super::children::{Children, HalfState};
 use super::line::Line;
 use super::liveness::{Verdict, Watch};
 use super::tasks::{AGAIN_AFTER, Task, Tasks};
 use super::timer::Timer;
 use super::{IkeSaId, Incoming, Keys};
 use crate::config::{Action, ChildConfig, Connection};
-use crate::endpoint::{Effect, SaCommand, Turn};
+use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::{DownReason, Event, IkeUp};
 use crate::exchange::{Ours, create_child_responder::ExpectInstalled};
@@ -143,6 +142,15 @@ impl Established {
         [self.children.deadline(), self.tasks.deadline()].into_iter().flatten().min()
     }
 
+    /// Whether new Child SAs have a future here: it is not closed, replaced or about to be.
+    pub(crate) fn stays(&self) -> bool {
+        self.closing.is_none()
+            && self.successor.is_none()
+            && !self.redundant
+            && self.finished.is_none()
+            && !self.tasks.delete_ike()
+    }
+
     /// Whether a new Child SA or a rekey may be begun by the peer (RFC 7296 §2.25).
     pub(crate) fn busy(&self) -> Option<IkeError> {
         let what = if self.closing.is_some() || self.successor.is_some() {
@@ -181,7 +189,7 @@ impl Established {
             crate::exchange::write_refusal(writer, &error);
         });
         self.tell_refused(line, turn, error);
-        self.check(sent);
+        self.check(&sent);
     }
 
     pub(crate) fn tell_refused(&self, line: &Line, turn: &mut Turn<'_>, error: IkeError) {
@@ -195,7 +203,7 @@ impl Established {
     }
 
     /// A message that cannot be sealed ends the IKE SA: nothing of ours would reach the peer any more.
-    pub(crate) fn check(&mut self, sent: Result<(), IkeError>) {
+    pub(crate) fn check(&mut self, sent: &Result<(), IkeError>) {
         if sent.is_err() {
             self.finished = Some(DownReason::Failed);
         }
@@ -317,339 +325,6 @@ impl Established {
         }
     }
 
-    fn child_due(&mut self, line: &mut Line, turn: &mut Turn<'_>, key: SaId) {
-        let Some(child) = self.children.get_mut(key) else { return };
-        if child.deadline().is_none_or(|at| at > turn.now) {
-            return;
-        }
-        if let Some(sa) = child.overdue(turn.now) {
-            let error = IkeError::DataPlane { what: "no answer within its deadline".to_owned() };
-            return self.on_installed(line, turn, sa, Err(error));
-        }
-        match child.phase {
-            Phase::Lingering { .. } => {
-                child.remove_both(turn);
-                self.children.remove(key);
-            }
-            Phase::Up if child.expire_at.is_some_and(|at| at <= turn.now) => {
-                child.expire_at = None;
-                child.rekey_at = None;
-                child.down = DownReason::Lifetime;
-                let again = child.replaced_by.is_none().then(|| child.config.clone());
-                self.tasks.push(Task::DeleteChild(key));
-                if let Some(config) = again.filter(|config| config.start_action == Action::Start) {
-                    self.tasks.push(Task::CreateChild(config));
-                }
-            }
-            _ => {
-                child.rekey_at = None;
-                self.tasks.push(Task::RekeyChild(key));
-            }
-        }
-    }
-
-    /// The data plane has installed a half of a Child SA, or has not.
-    pub(crate) fn on_installed(
-        &mut self,
-        line: &mut Line,
-        turn: &mut Turn<'_>,
-        sa: SaId,
-        result: Result<(), IkeError>,
-    ) {
-        let Some((key, direction)) = self.children.of_sa(sa) else { return };
-        let Some(child) = self.children.get_mut(key) else { return };
-        let half = match direction {
-            Direction::Inbound => &mut child.inbound,
-            Direction::Outbound => &mut child.outbound,
-        };
-        if !matches!(half.state, HalfState::Asked { .. }) {
-            return;
-        }
-        if result.is_ok() {
-            half.state = HalfState::Installed;
-        }
-        let answering = direction == Direction::Inbound
-            && self.theirs.as_ref().is_some_and(|theirs| theirs.child() == key);
-        if answering {
-            if let Some(theirs) = self.theirs.take() {
-                theirs.on_installed(self, line, turn, result);
-            }
-            return;
-        }
-        match (result, direction) {
-            (Ok(()), Direction::Inbound) => {
-                if child.phase == Phase::Opening {
-                    child.install(turn, line.id, Direction::Outbound);
-                }
-            }
-            (Ok(()), Direction::Outbound) => {
-                turn.effect(Effect::Superseded(child.reqid));
-                if child.phase == Phase::Opening {
-                    self.opened(line, turn, key);
-                }
-            }
-            (Err(error), _) => self.child_failed(line, turn, key, error),
-        }
-    }
-
-    /// A Child SA works: the operator is told, and the one whose place it takes is deleted by us if the
-    /// exchange was ours.
-    pub(crate) fn opened(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId) {
-        let Some(child) = self.children.get_mut(key) else { return };
-        child.phase = Phase::Up;
-        child.told = true;
-        child.start_clocks(turn);
-        let (summary, initiator, replaces) = (child.summary(line.id), child.initiator, child.replaces);
-        match replaces.and_then(|old| Some((old, self.children.get_mut(old)?))) {
-            Some((old, predecessor)) => {
-                predecessor.replaced_by = Some(key);
-                turn.event(Event::ChildRekeyed { old, new: summary, initiator });
-                if initiator {
-                    predecessor.down = DownReason::Replaced;
-                    self.tasks.push(Task::DeleteChild(old));
-                }
-            }
-            None => turn.event(Event::ChildUp(summary)),
-        }
-        if !initiator && replaces.is_none_or(|old| self.children.get(old).is_none()) {
-            self.promote(line, turn, key);
-        }
-    }
-
-    /// Moves outbound traffic to a Child SA that the peer is known to have.
-    pub(crate) fn promote(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId) {
-        let Some(child) = self.children.get_mut(key) else { return };
-        if child.is_up() && matches!(child.outbound.state, HalfState::Held(_)) {
-            if turn.shared.data_plane {
-                child.install(turn, line.id, Direction::Outbound);
-            } else {
-                let what = "it is down".to_owned();
-                self.child_failed(line, turn, key, IkeError::DataPlane { what });
-            }
-        }
-    }
-
-    /// The data plane did not take a Child SA that the peer has: it is deleted at both ends, and what it
-    /// was to replace goes on.
-    pub(crate) fn child_failed(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId, error: IkeError) {
-        self.tell_refused(line, turn, error);
-        let Some(child) = self.children.get_mut(key) else { return };
-        child.down = DownReason::DataPlane;
-        // Where inbound works, the peer may be using it already: it stays until the peer has let go.
-        child.remove(turn, Direction::Outbound);
-        if !matches!(child.inbound.state, HalfState::Installed) {
-            child.remove(turn, Direction::Inbound);
-        }
-        child.phase = Phase::Deleting;
-        child.rekey_at = None;
-        child.expire_at = None;
-        let was_up = child.told;
-        child.tell_down(turn, line.id);
-        let (replaces, config) = (child.replaces, child.config.clone());
-        self.tasks.push(Task::DeleteChild(key));
-        match replaces.and_then(|old| self.children.get_mut(old)).filter(|old| old.phase == Phase::Up) {
-            Some(old) => {
-                old.replaced_by = None;
-                old.rekey_at = Some(turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER));
-            }
-            None if was_up => self.tasks.push(Task::CreateChild(config)),
-            None => self.try_again(turn, Task::CreateChild(config)),
-        }
-    }
-
-    /// A Child SA is deleted at both ends. Its successor gets the outbound traffic, if it has not yet; its
-    /// own inbound half decrypts what is still on the way.
-    pub(crate) fn forget_child(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId) {
-        let Some(child) = self.children.get_mut(key) else { return };
-        let (successor, replaces) = (child.replaced_by, child.replaces);
-        child.tell_down(turn, line.id);
-        let handed_back = self.takes_over_again(turn, key, replaces);
-        if let Some(successor) = successor {
-            // First the new outbound, then the old one goes: no packet finds none.
-            self.promote(line, turn, successor);
-        }
-        let Some(child) = self.children.get_mut(key) else { return };
-        child.remove(turn, Direction::Outbound);
-        let overlap = child.config.overlap;
-        let followed = successor.is_some() || handed_back;
-        if followed && !overlap.is_zero() && matches!(child.inbound.state, HalfState::Installed) {
-            child.phase = Phase::Lingering { until: turn.now + overlap };
-        } else {
-            child.remove_both(turn);
-            self.children.remove(key);
-        }
-    }
-
-    /// A Child SA goes before the one whose place it took: that one is again the one that counts.
-    fn takes_over_again(&mut self, turn: &mut Turn<'_>, key: SaId, replaces: Option<SaId>) -> bool {
-        let Some(old) = replaces.and_then(|old| self.children.get_mut(old)) else { return false };
-        if old.replaced_by == Some(key) {
-            old.replaced_by = None;
-            old.rekey_at = Some(turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER));
-        }
-        true
-    }
-
-    /// The first packet under an inbound SA: the peer has it, so outbound may follow.
-    pub(crate) fn on_first_packet(&mut self, line: &Line, turn: &mut Turn<'_>, sa: SaId) {
-        self.promote(line, turn, sa);
-    }
-
-    /// An SA has reached a limit by bytes or packets.
-    pub(crate) fn on_lifetime(&mut self, sa: SaId, hard: bool) {
-        let Some((key, _)) = self.children.of_sa(sa) else { return };
-        let Some(child) = self.children.get_mut(key) else { return };
-        if child.phase != Phase::Up || child.replaced_by.is_some() {
-            return;
-        }
-        if hard {
-            // It has stopped: no use in keeping it until the peer agrees to a new one.
-            child.down = DownReason::Lifetime;
-            let config = child.config.clone();
-            self.tasks.push(Task::CreateChild(config));
-            self.tasks.push(Task::DeleteChild(key));
-        } else {
-            child.rekey_at = None;
-            self.tasks.push(Task::RekeyChild(key));
-        }
-    }
-
-    /// Outer addresses changed: outbound ESP follows.
-    pub(crate) fn children_follow(&mut self, line: &Line, turn: &mut Turn<'_>) {
-        let outer = line.path.outer();
-        for child in self.children.values_mut() {
-            if child.outer == outer {
-                continue;
-            }
-            child.outer = outer;
-            for half in [&child.outbound, &child.inbound] {
-                if matches!(half.state, HalfState::Asked { .. } | HalfState::Installed) {
-                    turn.sa(SaCommand::Move {
-                        id: half.id,
-                        local: outer.local,
-                        remote: outer.remote,
-                        encap: outer.encap,
-                    });
-                }
-            }
-        }
-    }
-
-    /// The data plane died: everything it was asked for is lost.
-    pub(crate) fn on_data_plane_down(&mut self, line: &mut Line, turn: &mut Turn<'_>) {
-        for key in self.children.keys_where(|_| true) {
-            let asked: Vec<SaId> = self.children.get(key).map_or_else(Vec::new, |child| {
-                [&child.inbound, &child.outbound]
-                    .into_iter()
-                    .filter(|half| matches!(half.state, HalfState::Asked { .. }))
-                    .map(|half| half.id)
-                    .collect()
-            });
-            for sa in asked {
-                let error = IkeError::DataPlane { what: "it died".to_owned() };
-                self.on_installed(line, turn, sa, Err(error));
-            }
-        }
-        for key in self.children.keys_where(|child| matches!(child.phase, Phase::Lingering { .. })) {
-            self.children.remove(key);
-        }
-        for child in self.children.values_mut() {
-            child.died(turn);
-        }
-    }
-
-    /// The data plane is back, and empty: every Child SA is replaced by a new one at once.
-    pub(crate) fn on_data_plane_up(&mut self) {
-        for key in self.children.keys_where(|child| child.is_up() && child.replaced_by.is_none()) {
-            self.tasks.push(Task::RekeyChild(key));
-        }
-    }
-
-    /// Asks for a Child SA, unless one of that name is up or wanted already.
-    pub(crate) fn create_unless_up(&mut self, config: &Arc<ChildConfig>) {
-        let up = self.children.iter().any(|(_, child)| {
-            child.config.name == config.name
-                && matches!(child.phase, Phase::Opening | Phase::Up)
-                && child.replaced_by.is_none()
-        });
-        if !up {
-            self.tasks.push(Task::CreateChild(config.clone()));
-        }
-    }
-
-    /// Asks the endpoint to bring up children once more that `which` selects, of those that are there or
-    /// wanted.
-    pub(crate) fn bring_up_again(&self, turn: &mut Turn<'_>, which: impl Fn(&ChildConfig) -> bool) {
-        let there = self.children.iter().map(|(_, child)| &child.config);
-        let asked = self.ours.iter().filter_map(Ours::creates);
-        let mut names: Vec<Arc<str>> = Vec::new();
-        for config in there.chain(self.tasks.to_be_created()).chain(asked) {
-            if which(config) && !names.contains(&config.name) {
-                names.push(config.name.clone());
-            }
-        }
-        for name in names {
-            let connection = self.peer.connection.clone();
-            turn.effect(Effect::Again { connection, child: Some(name), failed: false });
-        }
-    }
-
-    /// Ends it here: Child SAs leave the data plane.
-    pub(crate) fn abandon(&mut self, line: &Line, turn: &mut Turn<'_>, reason: DownReason) {
-        match reason {
-            DownReason::PeerDead if self.successor.is_none() => {
-                self.bring_up_again(turn, |child| child.dpd_action == Action::Start);
-            }
-            DownReason::Peer if self.successor.is_none() => {
-                self.bring_up_again(turn, |child| child.close_action == Action::Start);
-            }
-            _ => {}
-        }
-        if let Some(ours) = self.ours.take()
-            && let Some(heir) = ours.abandon(turn)
-        {
-            self.bequeath(turn, heir);
-        }
-        if let Some(theirs) = self.theirs.take() {
-            theirs.abandon(self, turn);
-        }
-        for child in core::mem::take(&mut self.children).into_values() {
-            self.drop_child(line, turn, child, reason);
-        }
-    }
-
-    /// Gives Child SAs and tasks to the IKE SA that takes our place.
-    pub(crate) fn bequeath(&mut self, turn: &mut Turn<'_>, heir: IkeSaId) {
-        self.successor = Some(heir);
-        let estate = Box::new(Estate {
-            connection: self.peer.connection.clone(),
-            children: core::mem::take(&mut self.children),
-            tasks: core::mem::take(&mut self.tasks),
-            reqids: self.peer.reqids.clone(),
-        });
-        turn.effect(Effect::Inherit { to: heir, estate });
-    }
-
-    /// Takes over what a predecessor bequeathed.
-    pub(crate) fn inherit(&mut self, line: &mut Line, turn: &mut Turn<'_>, estate: Estate) {
-        self.undecided = false;
-        self.peer.reqids = estate.reqids;
-        self.children.inherit(turn, line.id, estate.children);
-        self.tasks.inherit(estate.tasks);
-        for spi in core::mem::take(&mut self.late_deletes) {
-            if let Some(key) = self.children.of_peer_spi(spi) {
-                self.deleted_by_peer(line, turn, key);
-            }
-        }
-        self.children_follow(line, turn);
-    }
-
-    fn drop_child(&self, line: &Line, turn: &mut Turn<'_>, mut child: ChildSa, reason: DownReason) {
-        child.down = reason;
-        child.tell_down(turn, line.id);
-        child.remove_both(turn);
-    }
-
     /// A request of ours was refused for now, or for good.
     pub(crate) fn on_refused(&mut self, line: &Line, turn: &mut Turn<'_>, error: IkeError, task: Task) {
         let temporary = matches!(
@@ -671,35 +346,6 @@ impl Established {
             }
             Task::CreateChild(_) if temporary => self.try_again(turn, task),
             _ => {}
-        }
-    }
-}
-
-/// What an IKE SA leaves to the one that takes its place.
-pub(crate) struct Estate {
-    connection: Arc<Connection>,
-    children: Children,
-    tasks: Tasks,
-    reqids: Vec<(Arc<str>, Reqid)>,
-}
-
-impl Estate {
-    /// There is no heir: Child SAs leave the data plane, and those that start by themselves start again.
-    pub(crate) fn dissolve(self, turn: &mut Turn<'_>, ike: IkeSaId) {
-        let mut wanted: Vec<Arc<ChildConfig>> = self.tasks.to_be_created().cloned().collect();
-        for mut child in self.children.into_values() {
-            child.down = DownReason::PeerDead;
-            child.tell_down(turn, ike);
-            child.remove_both(turn);
-            wanted.push(child.config);
-        }
-        let mut names: Vec<Arc<str>> = Vec::new();
-        for config in wanted {
-            if config.dpd_action == Action::Start && !names.contains(&config.name) {
-                names.push(config.name.clone());
-                let (connection, child) = (self.connection.clone(), Some(config.name.clone()));
-                turn.effect(Effect::Again { connection, child, failed: false });
-            }
         }
     }
 }

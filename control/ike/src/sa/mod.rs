@@ -4,9 +4,11 @@
 //! established keeps at most one request of its own and one of the peer's in work, each of them again a
 //! typed state of its exchange.
 
+mod child_life;
 mod children;
 mod collision;
 mod established;
+mod estate;
 pub(crate) mod keys;
 mod line;
 mod liveness;
@@ -21,7 +23,8 @@ use core::time::Duration;
 
 pub(crate) use children::{ChildSa, Half, HalfState, Phase};
 pub(crate) use collision::{Lowest, lowest_nonce};
-pub(crate) use established::{Established, Estate, LAST_WORDS, Peer};
+pub(crate) use established::{Established, LAST_WORDS, Peer};
+pub(crate) use estate::Estate;
 pub(crate) use keys::Keys;
 pub(crate) use line::{Line, Path};
 pub(crate) use tasks::Task;

@@ -57,6 +57,17 @@ impl Tasks {
         }
     }
 
+    /// Whether the IKE SA is to be deleted, now or later.
+    pub(crate) fn delete_ike(&self) -> bool {
+        let later = self.later.iter().map(|(_, task)| task);
+        self.now.iter().chain(later).any(|task| matches!(task, Task::DeleteIke(_)))
+    }
+
+    /// Whether a task waits for the window.
+    pub(crate) fn waits(&self, task: &Task) -> bool {
+        self.now.contains(task)
+    }
+
     /// The next task.
     pub(crate) fn pop(&mut self) -> Option<Task> {
         self.now.pop_front()

@@ -1,15 +1,16 @@
 //! The two ends, their network and their data planes.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use pollux_abi::command::Direction;
+use pollux_abi::event::SaStats;
 use pollux_abi::{Reqid, SaId, SaIndex, Spi, TrafficSelector};
 use zeroize::Zeroizing;
 
-use super::super::{Command, Endpoint, Output, SaAllocator, SaCommand, SaInstall, Transmit};
+use super::super::{Command, Endpoint, LiveSa, Output, SaAllocator, SaCommand, SaInstall, Transmit};
 use crate::config::{
     AddressRange, ChildConfig, Connection, EndpointConfig, Limits, Ports, PreSharedKey, Retransmit,
     SelectorConfig, Unique,
@@ -17,8 +18,10 @@ use crate::config::{
 use crate::crypto::{
     CryptoError, Encryption, Integrity, Iv, KeMethod, KeyExchange, Prf, Provider, Rng, Secret, SkCipher,
 };
-use crate::event::{ChildUp, Event};
+use crate::error::IkeError;
+use crate::event::{ChildUp, DownReason, Event};
 use crate::identity::{Identity, IdentityPattern};
+use crate::message::NotifyType;
 use crate::negotiate::Proposal;
 use crate::time::Instant;
 
@@ -107,7 +110,7 @@ impl SkCipher for ToyCipher {
     }
 
     fn seal(&self, iv: &Iv, message: &mut [u8], content: usize) -> Result<(), CryptoError> {
-        message[content..content + 8].copy_from_slice(iv.as_bytes());
+        message[content..content + 8].copy_from_slice(&iv.as_bytes()[..8]);
         let (body, icv) = message.split_at_mut(message.len() - 8);
         icv.copy_from_slice(&mix(&[&self.0.to_be_bytes(), body]).to_be_bytes());
         Ok(())
@@ -174,9 +177,9 @@ pub(super) fn child(end: &str) -> ChildConfig {
         remote_ts: vec![net(other)],
         proposals: Proposal::default_esp(),
         reqid: Some(Reqid(1)),
-        rekey_time: Duration::from_secs(3600),
-        life_time: Duration::from_secs(3960),
-        rand_time: Duration::from_secs(360),
+        rekey_time: Duration::from_hours(1),
+        life_time: Duration::from_mins(66),
+        rand_time: Duration::from_mins(6),
         rekey_bytes: 0,
         life_bytes: 0,
         rand_bytes: 0,
@@ -202,9 +205,9 @@ pub(super) fn connection(end: &str) -> Connection {
         proposals: Proposal::default_ike(),
         encap: false,
         dpd_delay: Duration::from_secs(30),
-        rekey_time: Duration::from_secs(14_400),
-        over_time: Duration::from_secs(1_440),
-        rand_time: Duration::from_secs(1_440),
+        rekey_time: Duration::from_hours(4),
+        over_time: Duration::from_mins(24),
+        rand_time: Duration::from_mins(24),
         keyingtries: 1,
         unique: Unique::No,
         children: vec![Arc::new(child(end))],
@@ -240,19 +243,24 @@ pub(super) struct Pair {
     pub(super) tables: [Table; 2],
     pub(super) rng: Seeded,
     /// What becomes of datagrams: `None` drops them.
-    pub(super) network: fn(&mut Pair, usize, Transmit) -> Option<Transmit>,
+    pub(super) network: fn(&mut Self, usize, Transmit) -> Option<Transmit>,
     /// Whether a data plane answers.
     pub(super) data_plane: [bool; 2],
     pub(super) sent: Vec<(usize, Transmit)>,
+    /// What the data planes say of the age of the last packet.
+    pub(super) idle: Option<Duration>,
+    configs: [Arc<EndpointConfig>; 2],
     in_flight: VecDeque<(usize, Transmit)>,
 }
 
 impl Pair {
     pub(super) fn new(a: EndpointConfig, b: EndpointConfig) -> Self {
-        let end =
-            |config: EndpointConfig| Endpoint::new(Arc::new(config), Arc::new(Toy), Box::new(Counting(0, 0)));
+        let configs = [Arc::new(a), Arc::new(b)];
+        let end = |config: &Arc<EndpointConfig>| {
+            Endpoint::new(config.clone(), Arc::new(Toy), Box::new(Counting(0, 0)))
+        };
         let mut pair = Self {
-            ends: [end(a), end(b)],
+            ends: [end(&configs[0]), end(&configs[1])],
             now: Instant::from_nanos(1_000_000_000),
             events: Vec::new(),
             tables: [Table::new(), Table::new()],
@@ -260,6 +268,8 @@ impl Pair {
             network: |_, _, transmit| Some(transmit),
             data_plane: [true; 2],
             sent: Vec::new(),
+            idle: None,
+            configs,
             in_flight: VecDeque::new(),
         };
         for end in 0..2 {
@@ -309,9 +319,22 @@ impl Pair {
                 Output::Sa(SaCommand::Remove { id, .. }) => {
                     self.tables[end].remove(&id);
                 }
-                Output::Sa(SaCommand::Query { .. } | SaCommand::Move { .. }) => {}
+                Output::Sa(SaCommand::Query { id }) => {
+                    if let Some(idle) = self.idle {
+                        let idle_ns = u64::try_from(idle.as_nanos()).expect("a short time");
+                        let stats = SaStats { idle_ns, ..SaStats::default() };
+                        let answer = Command::SaStats { sa: id, stats };
+                        self.ends[end].handle_command(self.now, answer, &mut self.rng);
+                    }
+                }
+                Output::Sa(SaCommand::Move { .. }) => {}
             }
         }
+    }
+
+    /// Drops what is on its way.
+    pub(super) fn clear_network(&mut self) {
+        self.in_flight.clear();
     }
 
     /// Lets so many milliseconds pass.
@@ -361,7 +384,46 @@ impl Pair {
         })
     }
 
-    pub(super) fn socket(end: usize, port: u16) -> SocketAddr {
-        SocketAddr::new(address(if end == 0 { "a" } else { "b" }), port)
+    /// The control process of `end` begins anew and finds `live` in the data plane.
+    pub(super) fn restart(&mut self, end: usize, live: Vec<LiveSa>) {
+        if live.is_empty() {
+            self.tables[end].clear();
+        }
+        let allocator = Box::new(Counting(1_000, 1_000));
+        self.ends[end] = Endpoint::new(self.configs[end].clone(), Arc::new(Toy), allocator);
+        self.command(end, Command::DataPlaneUp { live });
+    }
+
+    /// What a new control process finds.
+    pub(super) fn live(&self, end: usize) -> Vec<LiveSa> {
+        let live = self.tables[end].values().map(|sa| LiveSa {
+            id: sa.id,
+            direction: sa.direction,
+            spi: sa.spi,
+            reqid: sa.reqid,
+            local: sa.local,
+            remote: sa.remote,
+            encap: sa.encap,
+            idle_ns: 1,
+        });
+        live.collect()
+    }
+
+    /// Whether `end` told that an IKE SA is gone for this reason.
+    pub(super) fn has_down(&self, end: usize, why: DownReason) -> bool {
+        self.events.iter().any(|(at, event)| match event {
+            Event::IkeDown { reason, .. } => *at == end && *reason == why,
+            _ => false,
+        })
+    }
+
+    /// Whether `end` told that the peer refused with this notify.
+    pub(super) fn refused_with(&self, end: usize, with: NotifyType) -> bool {
+        self.events.iter().any(|(at, event)| match event {
+            Event::Refused { error: IkeError::PeerRefused { notify, .. }, .. } => {
+                *at == end && *notify == with
+            }
+            _ => false,
+        })
     }
 }

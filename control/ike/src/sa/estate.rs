@@ -1,0 +1,119 @@
+//! What becomes of Child SAs and tasks when their IKE SA ends: an heir takes them, or they end with it.
+
+use std::sync::Arc;
+
+use pollux_abi::Reqid;
+
+use super::IkeSaId;
+use super::children::{ChildSa, Children};
+use super::established::Established;
+use super::line::Line;
+use super::tasks::Tasks;
+use crate::config::{Action, ChildConfig, Connection};
+use crate::endpoint::{Effect, Turn};
+use crate::event::DownReason;
+use crate::exchange::Ours;
+
+/// What an IKE SA leaves to the one that takes its place.
+pub(crate) struct Estate {
+    connection: Arc<Connection>,
+    children: Children,
+    tasks: Tasks,
+    reqids: Vec<(Arc<str>, Reqid)>,
+}
+
+impl Estate {
+    /// There is no heir: Child SAs leave the data plane, and those that start by themselves start again.
+    pub(crate) fn dissolve(self, turn: &mut Turn<'_>, ike: IkeSaId) {
+        let mut wanted: Vec<Arc<ChildConfig>> = self.tasks.to_be_created().cloned().collect();
+        for mut child in self.children.into_values() {
+            child.down = DownReason::PeerDead;
+            child.tell_down(turn, ike);
+            child.remove_both(turn);
+            wanted.push(child.config);
+        }
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for config in wanted {
+            if config.dpd_action == Action::Start && !names.contains(&config.name) {
+                names.push(config.name.clone());
+                let (connection, child) = (self.connection.clone(), Some(config.name.clone()));
+                turn.effect(Effect::Again { connection, child, failed: false });
+            }
+        }
+    }
+}
+
+impl Established {
+    /// Asks the endpoint to bring up children once more that `which` selects, of those that are there or
+    /// wanted.
+    pub(crate) fn bring_up_again(&self, turn: &mut Turn<'_>, which: impl Fn(&ChildConfig) -> bool) {
+        let there = self.children.iter().map(|(_, child)| &child.config);
+        let asked = self.ours.iter().filter_map(Ours::creates);
+        let mut names: Vec<Arc<str>> = Vec::new();
+        for config in there.chain(self.tasks.to_be_created()).chain(asked) {
+            if which(config) && !names.contains(&config.name) {
+                names.push(config.name.clone());
+            }
+        }
+        for name in names {
+            let connection = self.peer.connection.clone();
+            turn.effect(Effect::Again { connection, child: Some(name), failed: false });
+        }
+    }
+
+    /// Ends it here: Child SAs leave the data plane.
+    pub(crate) fn abandon(&mut self, line: &Line, turn: &mut Turn<'_>, reason: DownReason) {
+        match reason {
+            DownReason::PeerDead if self.successor.is_none() => {
+                self.bring_up_again(turn, |child| child.dpd_action == Action::Start);
+            }
+            DownReason::Peer if self.successor.is_none() => {
+                self.bring_up_again(turn, |child| child.close_action == Action::Start);
+            }
+            _ => {}
+        }
+        if let Some(ours) = self.ours.take()
+            && let Some(heir) = ours.abandon(turn)
+        {
+            self.bequeath(turn, heir);
+        }
+        if let Some(theirs) = self.theirs.take() {
+            theirs.abandon(self, turn);
+        }
+        for child in core::mem::take(&mut self.children).into_values() {
+            drop_child(line, turn, child, reason);
+        }
+    }
+
+    /// Gives Child SAs and tasks to the IKE SA that takes our place.
+    pub(crate) fn bequeath(&mut self, turn: &mut Turn<'_>, heir: IkeSaId) {
+        self.successor = Some(heir);
+        let estate = Box::new(Estate {
+            connection: self.peer.connection.clone(),
+            children: core::mem::take(&mut self.children),
+            tasks: core::mem::take(&mut self.tasks),
+            reqids: self.peer.reqids.clone(),
+        });
+        turn.effect(Effect::Inherit { to: heir, estate });
+    }
+
+    /// Takes over what a predecessor bequeathed.
+    pub(crate) fn inherit(&mut self, line: &mut Line, turn: &mut Turn<'_>, estate: Estate) {
+        self.undecided = false;
+        self.peer.reqids = estate.reqids;
+        self.children.inherit(turn, line.id, estate.children);
+        self.tasks.inherit(estate.tasks);
+        for spi in core::mem::take(&mut self.late_deletes) {
+            if let Some(key) = self.children.of_peer_spi(spi) {
+                self.deleted_by_peer(line, turn, key);
+            }
+        }
+        self.children_follow(line, turn);
+    }
+}
+
+fn drop_child(line: &Line, turn: &mut Turn<'_>, mut child: ChildSa, reason: DownReason) {
+    child.down = reason;
+    child.tell_down(turn, line.id);
+    child.remove_both(turn);
+}
