@@ -143,7 +143,7 @@ pub(crate) fn write_all(writer: &mut Writer) {
     let attributes = [CfgAttribute { kind: 1, value: &[10, 0, 0, 1] }, CfgAttribute { kind: 3, value: &[] }];
     writer
         .id_i(IdType::Fqdn, b"a.example")
-        .cert(Cert { encoding: CertEncoding::X509Signature, data: &[0x30, 0x03, 1, 2, 3] })
+        .cert(Cert { encoding: CertEncoding::HashAndUrl, data: b"twenty octets of hasha.example/c" })
         .cert_request(Cert { encoding: CertEncoding::X509Signature, data: &[4; 20] })
         .id_r(IdType::Ipv4Addr, &[192, 0, 2, 1])
         .auth(Auth { method: AuthMethod::SharedKey, data: &[3; 32] })
