@@ -27,6 +27,8 @@ pub(crate) struct Maps {
     pub(crate) locals: Prefixes,
     pub(crate) remotes: Prefixes,
     pairs: ArrayOfMaps<MapData, PairSet>,
+    /// The set in `pairs`: to open it by its number takes `CAP_SYS_ADMIN`, which is given up after set-up.
+    live: Option<PairSet>,
     verdicts: PerCpuArray<MapData, u64>,
 }
 
@@ -43,21 +45,20 @@ impl Maps {
             locals,
             remotes,
             pairs: take(ebpf, "pairs")?,
+            live: None,
             verdicts: take(ebpf, "verdicts")?,
         };
-        if maps.pair_set()?.is_none() {
-            maps.replace_pairs(std::iter::empty(), 0)?;
+        match maps.pairs.get(&0, 0) {
+            Ok(set) => maps.live = Some(set),
+            Err(MapError::KeyNotFound) => maps.replace_pairs(std::iter::empty(), 0)?,
+            Err(source) => return Err(SteerError::Map { map: "pairs", source }),
         }
         Ok(maps)
     }
 
     /// The class pairs that the program sees; `None` where none was ever written.
     pub(crate) fn pair_set(&self) -> Result<Option<Vec<[u32; 2]>>, SteerError> {
-        let set = match self.pairs.get(&0, 0) {
-            Ok(set) => set,
-            Err(MapError::KeyNotFound) => return Ok(None),
-            Err(source) => return Err(SteerError::Map { map: "pairs", source }),
-        };
+        let Some(set) = &self.live else { return Ok(None) };
         set.keys().collect::<Result<_, _>>().map(Some).map_err(SteerError::map("pairs"))
     }
 
@@ -73,7 +74,9 @@ impl Maps {
         for class_pair in classes {
             set.insert(class_pair, 1, 0).map_err(SteerError::map("pairs"))?;
         }
-        self.pairs.set(0, &set, 0).map_err(SteerError::map("pairs"))
+        self.pairs.set(0, &set, 0).map_err(SteerError::map("pairs"))?;
+        self.live = Some(set);
+        Ok(())
     }
 
     pub(crate) fn verdicts(&self) -> Result<Vec<VerdictCount>, SteerError> {
