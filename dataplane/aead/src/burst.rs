@@ -111,7 +111,8 @@ impl SealJob<'_> {
                 item = key.gmac_item(item, seq_high);
             }
             let tag = key.seal_item(item);
-            self.write_icv(tag);
+            let at = self.packet.len() - key.suite.icv_len();
+            self.packet[at..].copy_from_slice(&tag[..key.suite.icv_len()]);
         }
     }
 }
@@ -133,7 +134,13 @@ impl OpenJob<'_> {
                 item = key.gmac_item(item, seq_high);
             }
             let tag = key.open_item(item);
-            self.check_icv(tag)
+            let (body, icv) = self.packet.split_at_mut(text.end);
+            if icv_matches(&tag, icv) {
+                Verdict::Authentic
+            } else {
+                body[text.start..].fill(0);
+                Verdict::BadIcv
+            }
         }
     }
 }
@@ -211,9 +218,7 @@ impl Key {
         if item.text.end - item.text.start > TEXT_MAX {
             return self.on_own_kernel(Huge { item, rounds, seal: true });
         }
-        let mut one = One { item, tag: [0; 16] };
-        self.on_own_kernel(SealOne { one: &mut one, rounds });
-        one.tag
+        self.on_own_kernel(SealOne { one: &mut One { item }, rounds })
     }
 
     fn open_item(&self, item: Item<'_>) -> [u8; 16] {
@@ -221,9 +226,7 @@ impl Key {
         if item.text.end - item.text.start > TEXT_MAX {
             return self.on_own_kernel(Huge { item, rounds, seal: false });
         }
-        let mut one = One { item, tag: [0; 16] };
-        self.on_own_kernel(OpenOne { one: &mut one, rounds });
-        one.tag
+        self.on_own_kernel(OpenOne { one: &mut One { item }, rounds })
     }
 
     fn on_own_kernel<T: Task>(&self, task: T) -> T::Out {

@@ -8,7 +8,9 @@ use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::__m128i;
 
 use super::isa::{Isa, Task, forward_all};
+use super::window2::Window;
 use crate::key::POWERS;
+use crate::packet::Text;
 
 /// Proof that the CPU has AES-NI, PCLMULQDQ and SSE up to 4.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,19 +43,11 @@ pub(crate) struct Sum {
     high: __m128i,
 }
 
-/// Octets of a packet in a vector of two blocks: at most one block, as the other has the AAD or the lengths.
-#[derive(Clone, Copy)]
-pub(crate) struct Part {
-    pub(super) lane: usize,
-    /// At most 16.
-    pub(super) len: usize,
-}
-
 impl Isa for Aesni {
     type V = Pair;
     type Block = __m128i;
     type Sum = Sum;
-    type Part = Part;
+    type Window<'p> = Window<'p>;
 
     const LANES: usize = 2;
     const IN_FLIGHT: usize = 4;
@@ -70,11 +64,12 @@ impl Isa for Aesni {
 /// Single blocks and parts of them; the 256-bit kernel uses these too.
 pub(super) mod blocks {
     use std::arch::x86_64::{
-        __m128i, _mm_and_si128, _mm_andnot_si128, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
-        _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_storeu_si128,
+        __m128i, _mm_and_si128, _mm_andnot_si128, _mm_bslli_si128, _mm_cmpeq_epi8, _mm_cvtsi32_si128,
+        _mm_cvtsi64_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi8, _mm_storeu_si128,
     };
 
-    use super::Part;
+    use super::Window;
+    use crate::packet::Text;
 
     /// Sixteen ones, then sixteen zeros: a load at `16 - len` is the mask of the first `len` octets.
     static MASKS: [u8; 32] = {
@@ -106,25 +101,6 @@ pub(super) mod blocks {
     pub(in super::super) fn nonce_block(salt: u32, iv: u64) -> __m128i {
         let iv = _mm_bslli_si128::<4>(_mm_cvtsi64_si128(iv.cast_signed()));
         _mm_or_si128(iv, _mm_cvtsi32_si128(salt.cast_signed()))
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn head(pad: usize) -> Part {
-        Part { lane: 1, len: if pad == 0 { 16 } else { 0 } }
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn tail(len: usize) -> Part {
-        Part { lane: 0, len: len.min(16) }
-    }
-
-    /// With two lanes for AAD and lengths there is no room for text.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn only(_: usize, _: usize) -> Part {
-        Part { lane: 0, len: 0 }
     }
 
     #[target_feature(enable = "sse2")]
@@ -177,6 +153,40 @@ pub(super) mod blocks {
             packet[at..at + len].copy_from_slice(&octets(block)[..len]);
         }
     }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn window(packet: &mut [u8], text: Text, vectors: usize) -> Window<'_> {
+        Window::new(packet, text, vectors)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn pad(window: &Window<'_>) -> usize {
+        window.pad
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn wipe(window: &mut Window<'_>) {
+        window.wipe();
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn put_icv(window: &mut Window<'_>, tag: __m128i) {
+        let len = window.icv_len();
+        store_octets(window.packet, window.text.end, len, tag);
+    }
+
+    /// All octets are compared before any branch.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn icv_matches(window: &Window<'_>, tag: __m128i) -> bool {
+        let len = window.icv_len();
+        let received = load_octets(window.packet, window.text.end, len);
+        _mm_movemask_epi8(_mm_cmpeq_epi8(received, _mm_and_si128(tag, mask(len)))) == 0xffff
+    }
 }
 
 /// The operations, compiled for the instruction set.
@@ -187,10 +197,10 @@ mod ops {
         _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_storeu_si128, _mm_xor_si128,
     };
 
-    pub(super) use super::blocks::{head, octets, only, tail};
+    pub(super) use super::blocks::{icv_matches, octets, pad, put_icv, window, wipe};
     use super::blocks::{load_block, load_octets, mask, nonce_block, reversal, store_octets};
-    use super::{Aesni, Pair, Part, Sum, Task};
-    use crate::kernel::gcm::POLYNOMIAL_HIGH;
+    use super::{Aesni, Pair, Sum, Task, Window};
+    use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
     use crate::key::POWERS;
 
     type V = Pair;
@@ -247,13 +257,13 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn counters(table: &[[u8; 16]], at: usize) -> V {
-        Pair(load_block(&table[at]), load_block(&table[at + 1]))
+    pub(super) fn counters(window: &Window<'_>, v: usize) -> V {
+        load(COUNTERS.0.as_flattened(), 16 * window.counters(v))
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn load(packet: &[u8], at: usize) -> V {
+    fn load(packet: &[u8], at: usize) -> V {
         let octets = &packet[at..at + 32];
         let second = octets[16..].as_ptr();
         // SAFETY: the slice has 32 octets, of which the first 16 are read; the load needs no alignment.
@@ -264,7 +274,7 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn store(packet: &mut [u8], at: usize, v: V) {
+    fn store(packet: &mut [u8], at: usize, v: V) {
         let (first, second) = packet[at..at + 32].split_at_mut(16);
         // SAFETY: the slice has the 16 octets that are written; the store needs no alignment.
         unsafe { _mm_storeu_si128(first.as_mut_ptr().cast(), v.0) };
@@ -274,23 +284,57 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn load_part(packet: &[u8], at: usize, part: Part) -> V {
-        place(load_octets(packet, at, part.len), part.lane)
+    pub(super) fn load_head(window: &Window<'_>) -> V {
+        if window.has_head() { place(load_octets(window.packet, window.text.start, 16), 1) } else { zero() }
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn store_part(packet: &mut [u8], at: usize, part: Part, v: V) {
-        store_octets(packet, at, part.len, lane(v, part.lane));
+    pub(super) fn load_middle(window: &Window<'_>, v: usize) -> V {
+        load(window.packet, window.at(v))
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn select(part: Part, inside: V, around: V) -> V {
-        let mask = place(mask(part.len), part.lane);
-        let blend =
-            |inside, around, mask| _mm_or_si128(_mm_and_si128(mask, inside), _mm_andnot_si128(mask, around));
-        Pair(blend(inside.0, around.0, mask.0), blend(inside.1, around.1, mask.1))
+    pub(super) fn load_tail(window: &Window<'_>) -> V {
+        let (at, len) = window.tail();
+        place(load_octets(window.packet, at, len), 0)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn store_head(window: &mut Window<'_>, v: V) {
+        if window.has_head() {
+            store_octets(window.packet, window.text.start, 16, lane(v, 1));
+        }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn store_middle(window: &mut Window<'_>, v: usize, data: V) {
+        let at = window.at(v);
+        store(window.packet, at, data);
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn store_tail(window: &mut Window<'_>, v: V) {
+        let (at, len) = window.tail();
+        store_octets(window.packet, at, len, lane(v, 0));
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn select_head(window: &Window<'_>, inside: V, around: V) -> V {
+        if window.has_head() { Pair(around.0, inside.1) } else { around }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn select_tail(window: &Window<'_>, inside: V, around: V) -> V {
+        let (_, len) = window.tail();
+        let mask = mask(len);
+        Pair(_mm_or_si128(_mm_and_si128(mask, inside.0), _mm_andnot_si128(mask, around.0)), around.1)
     }
 
     #[target_feature(enable = "sse2")]
@@ -368,7 +412,7 @@ mod ops {
 
     #[target_feature(enable = "ssse3,pclmulqdq")]
     #[inline]
-    pub(super) fn tag(sum: Sum, mask: __m128i) -> [u8; 16] {
-        octets(_mm_xor_si128(_mm_shuffle_epi8(reduce_block(sum), reversal()), mask))
+    pub(super) fn tag(sum: Sum, mask: __m128i) -> __m128i {
+        _mm_xor_si128(_mm_shuffle_epi8(reduce_block(sum), reversal()), mask)
     }
 }

@@ -5,6 +5,7 @@
 //! Everything here must be inlined into [`Isa::enter`], the one function that is compiled for the instruction set.
 
 use crate::key::POWERS;
+use crate::packet::Text;
 
 /// Work to be compiled for an instruction set.
 pub(crate) trait Task {
@@ -26,8 +27,8 @@ pub(crate) trait Isa: Copy {
     type Block: Copy;
     /// A sum of carry-less products, not yet reduced.
     type Sum: Copy;
-    /// Where octets of a packet sit in a vector that has other things too.
-    type Part: Copy;
+    /// A packet's text as vectors: what may be loaded and stored is settled when it is made.
+    type Window<'p>;
 
     /// Blocks in a vector.
     const LANES: usize;
@@ -51,25 +52,39 @@ pub(crate) trait Isa: Copy {
     fn reverse(self, v: Self::V) -> Self::V;
     /// In every lane a counter block whose counter is zero. Salt and IV are as they lie in memory.
     fn nonce(self, salt: u32, iv: u64) -> Self::V;
-    /// The vector at this place in a table of blocks.
-    fn counters(self, table: &[[u8; 16]], at: usize) -> Self::V;
 
-    /// A whole vector of a packet.
-    fn load(self, packet: &[u8], at: usize) -> Self::V;
-    /// Writes a whole vector.
-    fn store(self, packet: &mut [u8], at: usize, v: Self::V);
-    /// All lanes after lane `pad`, which has the AAD, and the lanes before that are zero.
-    fn head(self, pad: usize) -> Self::Part;
-    /// The first `len` octets, at most all lanes but the last, which has the lengths.
-    fn tail(self, len: usize) -> Self::Part;
-    /// `len` octets between the AAD in lane `pad` and the lengths in the last lane.
-    fn only(self, pad: usize, len: usize) -> Self::Part;
-    /// The part's octets from `at` in the packet, zero around them; nothing outside of the packet is read.
-    fn load_part(self, packet: &[u8], at: usize, part: Self::Part) -> Self::V;
-    /// Writes the part's octets to `at` in the packet, and leaves everything else as it was.
-    fn store_part(self, packet: &mut [u8], at: usize, part: Self::Part, v: Self::V);
-    /// `inside` in the part, `around` elsewhere.
-    fn select(self, part: Self::Part, inside: Self::V, around: Self::V) -> Self::V;
+    /// The text of a packet, with AAD and length block, as `vectors` vectors, of which [`super::gcm::vectors`] says
+    /// how many they are.
+    ///
+    /// # Panics
+    /// Where text and count do not fit the packet and each other.
+    fn window(self, packet: &mut [u8], text: Text, vectors: usize) -> Self::Window<'_>;
+    /// The lane of the AAD in the first vector; lanes before are zero.
+    fn pad(self, window: &Self::Window<'_>) -> usize;
+    /// The counters of vector `v`, from the table.
+    fn counters(self, window: &Self::Window<'_>, v: usize) -> Self::V;
+    /// The text in the first vector, zero around it.
+    fn load_head(self, window: &Self::Window<'_>) -> Self::V;
+    /// Vector `v`, neither the first nor the last.
+    fn load_middle(self, window: &Self::Window<'_>, v: usize) -> Self::V;
+    /// The text in the last vector, zero around it.
+    fn load_tail(self, window: &Self::Window<'_>) -> Self::V;
+    /// Writes what [`Isa::load_head`] reads.
+    fn store_head(self, window: &mut Self::Window<'_>, v: Self::V);
+    /// Writes what [`Isa::load_middle`] reads.
+    fn store_middle(self, window: &mut Self::Window<'_>, v: usize, data: Self::V);
+    /// Writes what [`Isa::load_tail`] reads.
+    fn store_tail(self, window: &mut Self::Window<'_>, v: Self::V);
+    /// `inside` where the first vector has text, `around` elsewhere.
+    fn select_head(self, window: &Self::Window<'_>, inside: Self::V, around: Self::V) -> Self::V;
+    /// `inside` where the last vector has text, `around` elsewhere.
+    fn select_tail(self, window: &Self::Window<'_>, inside: Self::V, around: Self::V) -> Self::V;
+    /// Writes as much of the tag as the packet has room for after its text.
+    fn put_icv(self, window: &mut Self::Window<'_>, tag: Self::Block);
+    /// Whether what comes after the text is the beginning of the tag, in a time that does not tell where they differ.
+    fn icv_matches(self, window: &Self::Window<'_>, tag: Self::Block) -> bool;
+    /// Zeroes the text.
+    fn wipe(self, window: &mut Self::Window<'_>);
     /// Replaces one lane by a block, given as its two halves as they lie in memory.
     fn insert(self, v: Self::V, lane: usize, first: u64, second: u64) -> Self::V;
     /// One lane.
@@ -88,7 +103,7 @@ pub(crate) trait Isa: Copy {
     /// What a vector is multiplied by that has `k - 1` others after it, and nothing more.
     fn last_power(self, powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
     /// The sum over all lanes, reduced, as it lies in memory, exclusive-or `mask`.
-    fn tag(self, sum: Self::Sum, mask: Self::Block) -> [u8; 16];
+    fn tag(self, sum: Self::Sum, mask: Self::Block) -> Self::Block;
 }
 
 /// Implements the methods of [`Isa`] by the functions of the same name in `ops`, which are compiled for the
@@ -116,15 +131,19 @@ macro_rules! forward_all {
             fn aesenclast(state: Self::V, key: Self::V) -> Self::V;
             fn reverse(v: Self::V) -> Self::V;
             fn nonce(salt: u32, iv: u64) -> Self::V;
-            fn counters(table: &[[u8; 16]], at: usize) -> Self::V;
-            fn load(packet: &[u8], at: usize) -> Self::V;
-            fn store(packet: &mut [u8], at: usize, v: Self::V);
-            fn head(pad: usize) -> Self::Part;
-            fn tail(len: usize) -> Self::Part;
-            fn only(pad: usize, len: usize) -> Self::Part;
-            fn load_part(packet: &[u8], at: usize, part: Self::Part) -> Self::V;
-            fn store_part(packet: &mut [u8], at: usize, part: Self::Part, v: Self::V);
-            fn select(part: Self::Part, inside: Self::V, around: Self::V) -> Self::V;
+            fn pad(window: &Self::Window<'_>) -> usize;
+            fn counters(window: &Self::Window<'_>, v: usize) -> Self::V;
+            fn load_head(window: &Self::Window<'_>) -> Self::V;
+            fn load_middle(window: &Self::Window<'_>, v: usize) -> Self::V;
+            fn load_tail(window: &Self::Window<'_>) -> Self::V;
+            fn store_head(window: &mut Self::Window<'_>, v: Self::V);
+            fn store_middle(window: &mut Self::Window<'_>, v: usize, data: Self::V);
+            fn store_tail(window: &mut Self::Window<'_>, v: Self::V);
+            fn select_head(window: &Self::Window<'_>, inside: Self::V, around: Self::V) -> Self::V;
+            fn select_tail(window: &Self::Window<'_>, inside: Self::V, around: Self::V) -> Self::V;
+            fn put_icv(window: &mut Self::Window<'_>, tag: Self::Block);
+            fn icv_matches(window: &Self::Window<'_>, tag: Self::Block) -> bool;
+            fn wipe(window: &mut Self::Window<'_>);
             fn insert(v: Self::V, lane: usize, first: u64, second: u64) -> Self::V;
             fn lane(v: Self::V, lane: usize) -> Self::Block;
             fn octets(block: Self::Block) -> [u8; 16];
@@ -133,7 +152,14 @@ macro_rules! forward_all {
             fn reduce(sum: Self::Sum) -> Self::V;
             fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
             fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
-            fn tag(sum: Self::Sum, mask: Self::Block) -> [u8; 16];
+            fn tag(sum: Self::Sum, mask: Self::Block) -> Self::Block;
+        }
+
+        #[inline(always)]
+        fn window(self, packet: &mut [u8], text: Text, vectors: usize) -> Self::Window<'_> {
+            // SAFETY: a value of this type is only made by `detect`, which has found every feature that `ops` is
+            // compiled for.
+            unsafe { ops::window(packet, text, vectors) }
         }
     };
 }

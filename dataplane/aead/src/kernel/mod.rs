@@ -12,6 +12,8 @@ pub(crate) mod portable;
 pub(crate) mod vaes256;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vaes512;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod window2;
 
 use crate::dispatch::{Engine, Proof};
 use isa::{Isa, Task};

@@ -7,9 +7,10 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m128i, __m256i};
 
-use super::aesni::Part;
 use super::isa::{Isa, Task, forward_all};
+use super::window2::Window;
 use crate::key::POWERS;
+use crate::packet::Text;
 
 /// Proof that the CPU has VAES, VPCLMULQDQ and AVX2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +43,7 @@ impl Isa for Vaes256 {
     type V = __m256i;
     type Block = __m128i;
     type Sum = Sum;
-    type Part = Part;
+    type Window<'p> = Window<'p>;
 
     const LANES: usize = 2;
     const IN_FLIGHT: usize = 8;
@@ -60,16 +61,17 @@ impl Isa for Vaes256 {
 mod ops {
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
-        _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blendv_epi8, _mm256_broadcastsi128_si256,
-        _mm256_castsi256_si128, _mm256_clmulepi64_epi128, _mm256_extracti128_si256, _mm256_inserti128_si256,
-        _mm256_loadu_si256, _mm256_set_m128i, _mm256_setzero_si256, _mm256_shuffle_epi8,
-        _mm256_shuffle_epi32, _mm256_storeu_si256, _mm256_xor_si256,
+        _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blend_epi32, _mm256_blendv_epi8,
+        _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_clmulepi64_epi128,
+        _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_set_m128i,
+        _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_shuffle_epi32, _mm256_storeu_si256,
+        _mm256_xor_si256,
     };
 
-    pub(super) use super::super::aesni::blocks::{head, octets, only, tail};
+    pub(super) use super::super::aesni::blocks::{icv_matches, octets, pad, put_icv, window, wipe};
     use super::super::aesni::blocks::{load_block, load_octets, mask, nonce_block, reversal, store_octets};
-    use super::{Part, Sum, Task, Vaes256};
-    use crate::kernel::gcm::POLYNOMIAL_HIGH;
+    use super::{Sum, Task, Vaes256, Window};
+    use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
     use crate::key::POWERS;
 
     type V = __m256i;
@@ -124,13 +126,13 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn counters(table: &[[u8; 16]], at: usize) -> V {
-        load(table.as_flattened(), 16 * at)
+    pub(super) fn counters(window: &Window<'_>, v: usize) -> V {
+        load(COUNTERS.0.as_flattened(), 16 * window.counters(v))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load(packet: &[u8], at: usize) -> V {
+    fn load(packet: &[u8], at: usize) -> V {
         let octets = &packet[at..at + 32];
         // SAFETY: the slice covers the 32 octets that are read, and the load needs no alignment.
         unsafe { _mm256_loadu_si256(octets.as_ptr().cast()) }
@@ -138,7 +140,7 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn store(packet: &mut [u8], at: usize, v: V) {
+    fn store(packet: &mut [u8], at: usize, v: V) {
         let octets = &mut packet[at..at + 32];
         // SAFETY: the slice covers the 32 octets that are written, and the store needs no alignment.
         unsafe { _mm256_storeu_si256(octets.as_mut_ptr().cast(), v) }
@@ -146,21 +148,56 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load_part(packet: &[u8], at: usize, part: Part) -> V {
-        place(load_octets(packet, at, part.len), part.lane)
+    pub(super) fn load_head(window: &Window<'_>) -> V {
+        if window.has_head() { place(load_octets(window.packet, window.text.start, 16), 1) } else { zero() }
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn store_part(packet: &mut [u8], at: usize, part: Part, v: V) {
-        store_octets(packet, at, part.len, lane(v, part.lane));
+    pub(super) fn load_middle(window: &Window<'_>, v: usize) -> V {
+        load(window.packet, window.at(v))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn select(part: Part, inside: V, around: V) -> V {
-        let mask = place(mask(part.len), part.lane);
-        _mm256_blendv_epi8(around, inside, mask)
+    pub(super) fn load_tail(window: &Window<'_>) -> V {
+        let (at, len) = window.tail();
+        place(load_octets(window.packet, at, len), 0)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn store_head(window: &mut Window<'_>, v: V) {
+        if window.has_head() {
+            store_octets(window.packet, window.text.start, 16, lane(v, 1));
+        }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn store_middle(window: &mut Window<'_>, v: usize, data: V) {
+        let at = window.at(v);
+        store(window.packet, at, data);
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn store_tail(window: &mut Window<'_>, v: V) {
+        let (at, len) = window.tail();
+        store_octets(window.packet, at, len, lane(v, 0));
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn select_head(window: &Window<'_>, inside: V, around: V) -> V {
+        if window.has_head() { _mm256_blend_epi32::<0xf0>(around, inside) } else { around }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn select_tail(window: &Window<'_>, inside: V, around: V) -> V {
+        let (_, len) = window.tail();
+        _mm256_blendv_epi8(around, inside, place(mask(len), 0))
     }
 
     #[target_feature(enable = "avx2")]
@@ -233,9 +270,9 @@ mod ops {
 
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
-    pub(super) fn tag(sum: Sum, mask: __m128i) -> [u8; 16] {
+    pub(super) fn tag(sum: Sum, mask: __m128i) -> __m128i {
         let lanes = reduce(sum);
         let digest = _mm_xor_si128(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
-        octets(_mm_xor_si128(_mm_shuffle_epi8(digest, reversal()), mask))
+        _mm_xor_si128(_mm_shuffle_epi8(digest, reversal()), mask)
     }
 }

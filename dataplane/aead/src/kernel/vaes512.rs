@@ -6,9 +6,11 @@
 
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m128i, __m512i};
+use std::marker::PhantomData;
 
 use super::isa::{Isa, Task, forward_all};
 use crate::key::POWERS;
+use crate::packet::Text;
 
 /// Proof that the CPU has VAES, VPCLMULQDQ, BMI2 and AVX-512 with BW, DQ and VL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,19 +43,28 @@ pub(crate) struct Sum {
     high: __m512i,
 }
 
-/// Octets of a packet in a vector: one bit for each, which are `len` bits from bit `first` on.
-#[derive(Clone, Copy)]
-pub(crate) struct Part {
-    mask: u64,
-    first: usize,
-    len: usize,
+/// A packet's text as vectors of 64 octets that follow each other from `base` on. The first begins up to 64 octets
+/// before the text, the last ends up to 64 octets after it; `head` and `tail` have a bit for each octet of them that
+/// is text, and all others between are text throughout.
+pub(crate) struct Window<'p> {
+    base: *mut u8,
+    vectors: usize,
+    /// 0 to 3.
+    pad: usize,
+    head: u64,
+    tail: u64,
+    /// All of what comes after the text.
+    icv: *mut u8,
+    icv_len: usize,
+    text_len: usize,
+    packet: PhantomData<&'p mut [u8]>,
 }
 
 impl Isa for Vaes512 {
     type V = __m512i;
     type Block = __m128i;
     type Sum = Sum;
-    type Part = Part;
+    type Window<'p> = Window<'p>;
 
     const LANES: usize = 4;
     const IN_FLIGHT: usize = 8;
@@ -70,8 +81,9 @@ impl Isa for Vaes512 {
 /// The operations, compiled for the instruction set.
 mod ops {
     use std::arch::x86_64::{
-        __m128i, __m512i, __mmask8, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
-        _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_storeu_si128,
+        __m128i, __m512i, __mmask8, __mmask16, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128,
+        _mm_cvtsi64_si128, _mm_loadu_si128, _mm_mask_cmpneq_epi8_mask, _mm_mask_storeu_epi8,
+        _mm_maskz_loadu_epi8, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_storeu_si128,
         _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256,
         _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi512_si256,
         _mm512_clmulepi64_epi128, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_mask_mov_epi8,
@@ -79,11 +91,14 @@ mod ops {
         _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_xor_si512,
     };
 
-    use super::{Part, Sum, Task, Vaes512};
-    use crate::kernel::gcm::POLYNOMIAL_HIGH;
+    use super::{PhantomData, Sum, Task, Text, Vaes512, Window};
+    use crate::kernel::gcm::{BEFORE, COUNTERS, POLYNOMIAL_HIGH, TABLE};
     use crate::key::POWERS;
 
     type V = __m512i;
+
+    /// The most vectors that the table has counters for.
+    const VECTORS_MAX: usize = (TABLE - BEFORE - 1) / 4;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,bmi2,aes,pclmulqdq,vaes,vpclmulqdq")]
     #[inline(never)]
@@ -141,75 +156,172 @@ mod ops {
         _mm512_broadcast_i32x4(_mm_or_si128(iv, _mm_cvtsi32_si128(salt.cast_signed())))
     }
 
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,bmi2")]
     #[inline]
-    pub(super) fn counters(table: &[[u8; 16]], at: usize) -> V {
-        let blocks = &table[at..at + 4];
-        // SAFETY: the slice covers the 64 octets that are read, and the load needs no alignment.
-        unsafe { _mm512_loadu_si512(blocks.as_ptr().cast()) }
+    pub(super) fn window(packet: &mut [u8], text: Text, vectors: usize) -> Window<'_> {
+        let text_len = text.end.wrapping_sub(text.start);
+        let pad = (4 * vectors).wrapping_sub(text_len.div_ceil(16) + 2);
+        assert!(
+            text.start <= text.end && text.end <= packet.len() && pad < 4 && vectors <= VECTORS_MAX,
+            "{MISFIT}"
+        );
+        let first = 16 * (pad + 1);
+        let (head, tail) = if vectors == 1 {
+            // In two steps: with three pad lanes nothing is left, and a shift by 64 is none.
+            let head = ones(text_len) << (first - 1) << 1;
+            (head, head)
+        } else {
+            // Of two vectors and more, the first is full, and the last has what is left, 1 to 48 octets.
+            (u64::MAX << (first - 1) << 1, ones(text_len + first - 64 * (vectors - 1)))
+        };
+        let icv_len = packet.len() - text.end;
+        let start = packet.as_mut_ptr().wrapping_add(text.start);
+        Window {
+            base: start.wrapping_sub(first),
+            vectors,
+            pad,
+            head,
+            tail,
+            icv: start.wrapping_add(text_len),
+            icv_len,
+            text_len,
+            packet: PhantomData,
+        }
     }
 
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    pub(super) fn load(packet: &[u8], at: usize) -> V {
-        let octets = &packet[at..at + 64];
-        // SAFETY: the slice covers the 64 octets that are read, and the load needs no alignment.
-        unsafe { _mm512_loadu_si512(octets.as_ptr().cast()) }
-    }
+    const MISFIT: &str = "a text lies inside its packet and makes as many vectors as are said";
 
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    pub(super) fn store(packet: &mut [u8], at: usize, v: V) {
-        let octets = &mut packet[at..at + 64];
-        // SAFETY: the slice covers the 64 octets that are written, and the store needs no alignment.
-        unsafe { _mm512_storeu_si512(octets.as_mut_ptr().cast(), v) }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    pub(super) fn head(pad: usize) -> Part {
-        let first = 16 * (pad & 3) + 16;
-        // In two steps: with three pad lanes nothing is left, and a shift by 64 is none.
-        Part { mask: u64::MAX << (first - 1) << 1, first, len: 64 - first }
-    }
-
+    /// That many bits; 64 and more are all.
     #[target_feature(enable = "bmi2")]
     #[inline]
-    pub(super) fn tail(len: usize) -> Part {
-        let len = len.min(48);
-        Part { mask: _bzhi_u64(u64::MAX, len as u32), first: 0, len }
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the instruction takes the low octet; texts of one vector are shorter"
+    )]
+    fn ones(len: usize) -> u64 {
+        _bzhi_u64(u64::MAX, len as u32)
     }
 
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn pad(window: &Window<'_>) -> usize {
+        window.pad
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn counters(window: &Window<'_>, v: usize) -> V {
+        assert!(v < window.vectors, "a vector of the window");
+        let table = (&raw const COUNTERS).cast::<__m128i>();
+        let blocks = table.wrapping_add(BEFORE + 1 - window.pad + 4 * v);
+        // SAFETY: `v` is less than `VECTORS_MAX` and the pad at most `BEFORE`, so four entries follow in the table.
+        unsafe { _mm512_loadu_si512(blocks.cast()) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    pub(super) fn load_head(window: &Window<'_>) -> V {
+        // SAFETY: the mask's bits are octets of the text; others are not touched.
+        unsafe { _mm512_maskz_loadu_epi8(window.head, window.base.cast()) }
+    }
+
+    /// The start of a vector that is text throughout.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn middle(window: &Window<'_>, v: usize) -> *mut u8 {
+        assert!(v > 0 && v + 1 < window.vectors, "a vector between the first and the last");
+        window.base.wrapping_add(64 * v)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn load_middle(window: &Window<'_>, v: usize) -> V {
+        let octets = middle(window, v);
+        // SAFETY: all vectors between the first and the last are text throughout.
+        unsafe { _mm512_loadu_si512(octets.cast()) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn tail(window: &Window<'_>) -> *mut u8 {
+        window.base.wrapping_add(64 * window.vectors).wrapping_sub(64)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    pub(super) fn load_tail(window: &Window<'_>) -> V {
+        let octets = tail(window);
+        // SAFETY: the mask's bits are octets of the text; others are not touched.
+        unsafe { _mm512_maskz_loadu_epi8(window.tail, octets.cast()) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    pub(super) fn store_head(window: &mut Window<'_>, v: V) {
+        // SAFETY: the mask's bits are octets of the text, which the window borrows; others are not touched.
+        unsafe { _mm512_mask_storeu_epi8(window.base.cast(), window.head, v) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn store_middle(window: &mut Window<'_>, v: usize, data: V) {
+        let octets = middle(window, v);
+        // SAFETY: all vectors between the first and the last are text throughout, which the window borrows.
+        unsafe { _mm512_storeu_si512(octets.cast(), data) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    pub(super) fn store_tail(window: &mut Window<'_>, v: V) {
+        let octets = tail(window);
+        // SAFETY: the mask's bits are octets of the text, which the window borrows; others are not touched.
+        unsafe { _mm512_mask_storeu_epi8(octets.cast(), window.tail, v) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    pub(super) fn select_head(window: &Window<'_>, inside: V, around: V) -> V {
+        _mm512_mask_mov_epi8(around, window.head, inside)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    pub(super) fn select_tail(window: &Window<'_>, inside: V, around: V) -> V {
+        _mm512_mask_mov_epi8(around, window.tail, inside)
+    }
+
+    /// A bit for each octet of the ICV; more than 16 are not ours.
     #[target_feature(enable = "bmi2")]
     #[inline]
-    pub(super) fn only(pad: usize, len: usize) -> Part {
-        let first = 16 * (pad & 3) + 16;
-        let len = len.min(64 - first);
-        Part { mask: _bzhi_u64(u64::MAX, len as u32) << (first - 1) << 1, first, len }
+    #[expect(clippy::cast_possible_truncation, reason = "at most 16 bits are left")]
+    fn icv_mask(window: &Window<'_>) -> __mmask16 {
+        ones(window.icv_len.min(16)) as __mmask16
     }
 
-    #[target_feature(enable = "avx512f,avx512bw")]
+    #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
     #[inline]
-    pub(super) fn load_part(packet: &[u8], at: usize, part: Part) -> V {
-        let octets = &packet[at..at + part.len];
-        let lane_0 = octets.as_ptr().wrapping_sub(part.first);
-        // SAFETY: the mask's bits are the octets of the slice, counted from lane 0; others are not touched.
-        unsafe { _mm512_maskz_loadu_epi8(part.mask, lane_0.cast()) }
+    pub(super) fn put_icv(window: &mut Window<'_>, tag: __m128i) {
+        let mask = icv_mask(window);
+        // SAFETY: the mask has as many bits as there are octets after the text, which the window borrows.
+        unsafe { _mm_mask_storeu_epi8(window.icv.cast(), mask, tag) }
     }
 
-    #[target_feature(enable = "avx512f,avx512bw")]
+    #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
     #[inline]
-    pub(super) fn store_part(packet: &mut [u8], at: usize, part: Part, v: V) {
-        let octets = &mut packet[at..at + part.len];
-        let lane_0 = octets.as_mut_ptr().wrapping_sub(part.first);
-        // SAFETY: the mask's bits are the octets of the slice, counted from lane 0; others are not touched.
-        unsafe { _mm512_mask_storeu_epi8(lane_0.cast(), part.mask, v) }
+    pub(super) fn icv_matches(window: &Window<'_>, tag: __m128i) -> bool {
+        let mask = icv_mask(window);
+        // SAFETY: the mask has as many bits as there are octets after the text.
+        let received = unsafe { _mm_maskz_loadu_epi8(mask, window.icv.cast()) };
+        _mm_mask_cmpneq_epi8_mask(mask, received, tag) == 0
     }
 
-    #[target_feature(enable = "avx512f,avx512bw")]
-    #[inline]
-    pub(super) fn select(part: Part, inside: V, around: V) -> V {
-        _mm512_mask_mov_epi8(around, part.mask, inside)
+    #[target_feature(enable = "sse2")]
+    #[cold]
+    #[inline(never)]
+    pub(super) fn wipe(window: &mut Window<'_>) {
+        let text = window.icv.wrapping_sub(window.text_len);
+        // SAFETY: the text's octets, which the window borrows.
+        unsafe { text.write_bytes(0, window.text_len) }
     }
 
     /// Two broadcasts from general registers or memory cost less than a block built for one.
@@ -284,15 +396,17 @@ mod ops {
     #[target_feature(enable = "avx512f")]
     #[inline]
     pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
-        load(powers.as_flattened(), 16 * (POWERS - 4 * k))
+        let powers: &[[u8; 16]; 4] = powers[POWERS - 4 * k..].first_chunk().expect("k is 1 to 4");
+        // SAFETY: the reference covers the 64 octets that are read, and the load needs no alignment.
+        unsafe { _mm512_loadu_si512(powers.as_ptr().cast()) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq")]
     #[inline]
-    pub(super) fn tag(sum: Sum, mask: __m128i) -> [u8; 16] {
+    pub(super) fn tag(sum: Sum, mask: __m128i) -> __m128i {
         let lanes = reduce(sum);
         let halves = _mm256_xor_si256(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64::<1>(lanes));
         let digest = _mm_xor_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
-        octets(_mm_xor_si128(_mm_shuffle_epi8(digest, reversal()), mask))
+        _mm_xor_si128(_mm_shuffle_epi8(digest, reversal()), mask)
     }
 }

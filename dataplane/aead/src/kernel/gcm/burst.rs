@@ -2,7 +2,7 @@
 
 use super::open::{OpenGroup, open_one};
 use super::seal::{SealGroup, seal_one};
-use super::{Item, One, Packet, TEXT_MAX, vectors};
+use super::{Item, Packet, TEXT_MAX, vectors};
 use crate::burst::{BURST, OpenJob, SealJob};
 use crate::kernel::isa::{Isa, Task};
 use crate::key::{Key, Tables};
@@ -92,10 +92,8 @@ fn seal_class<I: Isa, const ROUNDS: usize>(isa: I, jobs: &mut [SealJob<'_>], ord
     for list in alone.into_iter().chain([order.of(first + SHORT)]) {
         for &index in list {
             let job = &mut jobs[usize::from(index)];
-            let mut one = One { item: job.item(), tag: [0; 16] };
-            seal_one::<I, ROUNDS>(isa, &mut one);
-            let tag = one.tag;
-            job.write_icv(tag);
+            let len = job.packet.len() - outside(job.key);
+            seal_one::<I, _, ROUNDS>(isa, job, len);
         }
     }
 }
@@ -171,10 +169,8 @@ fn open_class<I: Isa, const ROUNDS: usize>(
         for &index in list {
             let index = usize::from(index);
             let job = &mut jobs[index];
-            let mut one = One { item: job.item(), tag: [0; 16] };
-            open_one::<I, ROUNDS>(isa, &mut one);
-            let tag = one.tag;
-            verdicts[index] = job.check_icv(tag);
+            let len = job.packet.len() - outside(job.key);
+            verdicts[index] = open_one::<I, _, ROUNDS>(isa, job, len);
         }
     }
 }
@@ -198,6 +194,13 @@ fn open_groups<'o, I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
     rest
 }
 
+/// Octets of a packet that are not text.
+#[inline(always)]
+fn outside(key: &Key) -> usize {
+    let layout = key.suite.layout();
+    usize::from(layout.text_start) + usize::from(layout.icv_len)
+}
+
 const DISJOINT: &str = "an index is in one list, once";
 
 impl<'k> Packet<'k> for SealJob<'k> {
@@ -219,8 +222,8 @@ impl<'k> Packet<'k> for SealJob<'k> {
     }
 
     #[inline(always)]
-    fn finish(&mut self, tag: [u8; 16]) {
-        self.write_icv(tag);
+    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block) {
+        isa.put_icv(window, tag);
     }
 }
 
@@ -243,8 +246,13 @@ impl<'k> Packet<'k> for OpenJob<'k> {
     }
 
     #[inline(always)]
-    fn finish(&mut self, tag: [u8; 16]) -> Verdict {
-        self.check_icv(tag)
+    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block) -> Verdict {
+        if isa.icv_matches(window, tag) {
+            Verdict::Authentic
+        } else {
+            isa.wipe(window);
+            Verdict::BadIcv
+        }
     }
 }
 
@@ -256,59 +264,6 @@ impl SealJob<'_> {
             self.packet[HEADER_LEN..HEADER_LEN + 8].copy_from_slice(&self.iv.to_be_bytes());
         }
     }
-
-    #[inline(always)]
-    pub(crate) fn write_icv(&mut self, tag: [u8; 16]) {
-        let len = usize::from(self.key.suite.layout().icv_len);
-        let at = self.packet.len() - len;
-        // Constant lengths are stores; a variable one would be a call.
-        match len {
-            16 => self.packet[at..at + 16].copy_from_slice(&tag),
-            12 => self.packet[at..at + 12].copy_from_slice(&tag[..12]),
-            _ => self.packet[at..at + 8].copy_from_slice(&tag[..8]),
-        }
-    }
-}
-
-impl OpenJob<'_> {
-    /// Compares, and zeroes the text of a packet that is not authentic.
-    #[inline(always)]
-    pub(crate) fn check_icv(&mut self, tag: [u8; 16]) -> Verdict {
-        let layout = self.key.suite.layout();
-        let (text, icv) = self.packet.split_at_mut(self.packet.len() - usize::from(layout.icv_len));
-        if icv_matches(tag, icv) {
-            Verdict::Authentic
-        } else {
-            wipe(&mut text[usize::from(layout.text_start)..]);
-            Verdict::BadIcv
-        }
-    }
-}
-
-/// [`crate::ct::icv_matches`] in registers: only the length, which is public, decides a branch.
-#[inline(always)]
-fn icv_matches(tag: [u8; 16], icv: &[u8]) -> bool {
-    let mut received = [0; 16];
-    let mut mask = u128::MAX;
-    match icv.len() {
-        16 => received.copy_from_slice(icv),
-        12 => {
-            received[..12].copy_from_slice(&icv[..12]);
-            mask >>= 32;
-        }
-        _ => {
-            received[..8].copy_from_slice(&icv[..8]);
-            mask >>= 64;
-        }
-    }
-    (u128::from_le_bytes(tag) ^ u128::from_le_bytes(received)) & mask == 0
-}
-
-/// Out of line: the rare case must not weigh on the loop.
-#[cold]
-#[inline(never)]
-fn wipe(text: &mut [u8]) {
-    text.fill(0);
 }
 
 impl<'a> Item<'a> {

@@ -30,22 +30,22 @@ pub(crate) const POLYNOMIAL_HIGH: u64 = 0xc200_0000_0000_0000;
 pub(crate) const TEXT_MAX: usize = 16 * (TABLE - 8);
 
 /// Entries of [`COUNTERS`].
-const TABLE: usize = 640;
+pub(crate) const TABLE: usize = 640;
 
 /// Lanes before the first counter in use: pad lanes have entries too.
-const BEFORE: usize = 3;
+pub(crate) const BEFORE: usize = 3;
 
 /// Counter blocks without a nonce: entry `i` has the counter `i - BEFORE`, big-endian.
 ///
 /// One exclusive-or with such a vector makes the input of AES, since the nonce and the first round key are joined
 /// beforehand. Adding and byte-swapping instead costs three instructions a vector, on ports that are busy.
-static COUNTERS: Aligned = {
+pub(crate) static COUNTERS: Aligned = {
     let mut blocks = [[0; 16]; TABLE];
     let mut i = BEFORE;
     while i < TABLE {
-        let counter = i - BEFORE;
-        blocks[i][14] = (counter >> 8) as u8;
-        blocks[i][15] = (counter & 0xff) as u8;
+        let [.., high, low] = (i - BEFORE).to_be_bytes();
+        blocks[i][14] = high;
+        blocks[i][15] = low;
         i += 1;
     }
     Aligned(blocks)
@@ -53,7 +53,7 @@ static COUNTERS: Aligned = {
 
 /// On cache lines of its own.
 #[repr(align(64))]
-struct Aligned([[u8; 16]; TABLE]);
+pub(crate) struct Aligned(pub(crate) [[u8; 16]; TABLE]);
 
 /// One packet, or any other text, on its way through a kernel. Numbers are as they lie in memory.
 #[repr(C)]
@@ -83,17 +83,16 @@ pub(crate) trait Packet<'k> {
     fn tables(&self) -> &'k Tables;
 
     /// Takes the tag that it has or ought to have.
-    fn finish(&mut self, tag: [u8; 16]) -> Self::Out;
+    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block) -> Self::Out;
 }
 
-/// A single item, and its tag once it has one.
+/// A single item, of which the tag is wanted and not an ICV in its place.
 pub(crate) struct One<'a> {
     pub(crate) item: Item<'a>,
-    pub(crate) tag: [u8; 16],
 }
 
 impl<'k> Packet<'k> for One<'k> {
-    type Out = ();
+    type Out = [u8; 16];
 
     #[inline(always)]
     fn item(&mut self) -> Item<'_> {
@@ -112,72 +111,18 @@ impl<'k> Packet<'k> for One<'k> {
     }
 
     #[inline(always)]
-    fn finish(&mut self, tag: [u8; 16]) {
-        self.tag = tag;
+    fn finish<I: Isa>(isa: I, _: &mut I::Window<'_>, tag: I::Block) -> [u8; 16] {
+        isa.octets(tag)
     }
 }
 
 /// Vectors of a long packet that AES and GHASH take at once; their powers are in the key's table.
 const BATCH: usize = 4;
 
-/// How a text falls into vectors.
-#[derive(Clone, Copy)]
-struct Shape<I: Isa> {
-    /// Vectors, of which the last has the length block.
-    vectors: usize,
-    /// Zero lanes before the AAD in the first.
-    pad: usize,
-    /// The text in the first vector, after the AAD.
-    head: I::Part,
-    head_at: usize,
-    /// The text in the last vector, before the length block; with one vector, the same as `head`.
-    tail: I::Part,
-    tail_at: usize,
-    /// Where vector 1 begins in the packet.
-    second: usize,
-}
-
 /// Vectors that a text of `len` octets makes with its AAD and length blocks.
 #[inline(always)]
 pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
     (len.div_ceil(16) + 2).div_ceil(I::LANES)
-}
-
-impl<I: Isa> Shape<I> {
-    #[inline(always)]
-    fn none(isa: I) -> Self {
-        let none = isa.tail(0);
-        Self { vectors: 1, pad: 0, head: none, head_at: 0, tail: none, tail_at: 0, second: 0 }
-    }
-
-    /// `vectors` is what the function of that name says for the text's length.
-    #[inline(always)]
-    fn new(isa: I, text: Text, vectors: usize) -> Self {
-        let len = text.end - text.start;
-        let pad = vectors * I::LANES - (len.div_ceil(16) + 2);
-        if vectors == 1 {
-            let part = isa.only(pad, len);
-            let at = text.start;
-            return Self { vectors, pad, head: part, head_at: at, tail: part, tail_at: at, second: at };
-        }
-        // Of two vectors and more, the first is full.
-        let second = text.start + 16 * (I::LANES - 1 - pad);
-        let tail_at = second + 16 * I::LANES * (vectors - 2);
-        let (head, tail) = (isa.head(pad), isa.tail(text.end - tail_at));
-        Self { vectors, pad, head, head_at: text.start, tail, tail_at, second }
-    }
-
-    /// Offset of vector `v`, which is neither the first nor the last.
-    #[inline(always)]
-    fn middle(&self, v: usize) -> usize {
-        self.second + 16 * I::LANES * (v - 1)
-    }
-
-    /// Where the counters of vector `v` are in [`COUNTERS`]: the lane of the AAD has 1, as J0 does.
-    #[inline(always)]
-    fn counters(&self, v: usize) -> usize {
-        BEFORE + 1 - self.pad + I::LANES * v
-    }
 }
 
 /// Work that is done between the rounds of AES, where the other execution ports idle.
@@ -252,17 +197,25 @@ impl<I: Isa, S: Side<I>, const N: usize> Side<I> for [S; N] {
 /// What AES is to work on: `R` vectors each of `N` packets.
 struct Work<'k, 'd, I: Isa, const N: usize, const R: usize> {
     tables: [&'k Tables; N],
-    /// Nonce and first round key, joined.
-    start: [I::V; N],
-    /// Where in [`COUNTERS`] each packet's counters begin.
-    counters: [usize; N],
+    /// The inputs of the first full round.
+    states: [[I::V; R]; N],
     data: &'d [[I::V; R]; N],
 }
 
 /// Nonce and first round key of a packet, joined: with a counter added, the input of AES's first full round.
 #[inline(always)]
-fn start<I: Isa>(isa: I, item: &Item<'_>) -> I::V {
-    isa.xor(isa.nonce(item.salt, item.iv), isa.broadcast(&item.tables.round_keys[0]))
+fn start<I: Isa>(isa: I, tables: &Tables, salt: u32, iv: u64) -> I::V {
+    isa.xor(isa.nonce(salt, iv), isa.broadcast(&tables.round_keys[0]))
+}
+
+/// The inputs of AES for the vectors from `v` on.
+#[inline(always)]
+fn states<I: Isa, const R: usize>(isa: I, window: &I::Window<'_>, start: I::V, v: usize) -> [I::V; R] {
+    let mut states = [start; R];
+    for (j, state) in states.iter_mut().enumerate() {
+        *state = isa.xor(*state, isa.counters(window, v + j));
+    }
+    states
 }
 
 /// Counter mode, with `side` done between the rounds. `FIRST` says that the vectors are their packets' first: then
@@ -270,17 +223,11 @@ fn start<I: Isa>(isa: I, item: &Item<'_>) -> I::V {
 #[inline(always)]
 fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const N: usize, const R: usize>(
     isa: I,
-    work: &Work<'_, '_, I, N, R>,
+    work: Work<'_, '_, I, N, R>,
     side: &mut S,
 ) -> ([[I::V; R]; N], [I::V; N]) {
-    let mut states = [[isa.zero(); R]; N];
-    for n in 0..N {
-        for (j, state) in states[n].iter_mut().enumerate() {
-            let counters = isa.counters(&COUNTERS.0, work.counters[n] + I::LANES * j);
-            *state = isa.xor(work.start[n], counters);
-        }
-    }
-    let mut batch = Batch { tables: work.tables, states };
+    let Work { tables, states, data } = work;
+    let mut batch = Batch { tables, states };
     batch.round::<I, S, ROUNDS>(isa, 1, side);
     batch.round::<I, S, ROUNDS>(isa, 2, side);
     batch.round::<I, S, ROUNDS>(isa, 3, side);
@@ -299,12 +246,12 @@ fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const N: 
         batch.round::<I, S, ROUNDS>(isa, 13, side);
     }
     let mut streams = [isa.zero(); N];
-    for n in 0..N {
-        let key = isa.broadcast(&work.tables[n].round_keys[ROUNDS]);
-        for (j, (state, data)) in batch.states[n].iter_mut().zip(&work.data[n]).enumerate() {
+    for (n, stream) in streams.iter_mut().enumerate() {
+        let key = isa.broadcast(&tables[n].round_keys[ROUNDS]);
+        for (j, (state, data)) in batch.states[n].iter_mut().zip(&data[n]).enumerate() {
             if FIRST && j == 0 {
-                streams[n] = isa.aesenclast(*state, key);
-                *state = isa.xor(streams[n], *data);
+                *stream = isa.aesenclast(*state, key);
+                *state = isa.xor(*stream, *data);
             } else {
                 // Joined with the key, the data is not on the path of the state.
                 *state = isa.aesenclast(*state, isa.xor(key, *data));
@@ -336,31 +283,46 @@ impl<V, const N: usize, const R: usize> Batch<'_, V, N, R> {
     }
 }
 
+/// What a text has around it in its vectors.
+#[derive(Clone, Copy)]
+struct Around {
+    aad: [u64; 2],
+    aad_bits: u64,
+    text_bits: u64,
+}
+
+impl Around {
+    #[inline(always)]
+    fn new(item: &Item<'_>) -> Self {
+        let text_bits = 8 * (item.text.end - item.text.start) as u64;
+        Self { aad: item.aad, aad_bits: item.aad_bits, text_bits }
+    }
+}
+
 /// Loads the `R` vectors of a batch that starts at vector `v`; `FIRST` and `LAST` say whether it has the head and
 /// the tail of the text. AAD and lengths are put in their lanes.
 #[inline(always)]
 fn load<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
     isa: I,
-    item: &Item<'_>,
-    shape: &Shape<I>,
+    window: &I::Window<'_>,
+    around: Around,
     v: usize,
 ) -> [I::V; R] {
     let mut data = [isa.zero(); R];
     for (j, data) in data.iter_mut().enumerate() {
         let (first, last) = (FIRST && j == 0, LAST && j == R - 1);
         *data = if first {
-            isa.load_part(item.packet, shape.head_at, shape.head)
+            isa.load_head(window)
         } else if last {
-            isa.load_part(item.packet, shape.tail_at, shape.tail)
+            isa.load_tail(window)
         } else {
-            isa.load(item.packet, shape.middle(v + j))
+            isa.load_middle(window, v + j)
         };
         if first {
-            *data = isa.insert(*data, shape.pad, item.aad[0], item.aad[1]);
+            *data = isa.insert(*data, isa.pad(window), around.aad[0], around.aad[1]);
         }
         if last {
-            let text_bits = 8 * (item.text.end - item.text.start) as u64;
-            *data = isa.insert(*data, I::LANES - 1, item.aad_bits.to_be(), text_bits.to_be());
+            *data = isa.insert(*data, I::LANES - 1, around.aad_bits.to_be(), around.text_bits.to_be());
         }
     }
     data
@@ -370,18 +332,17 @@ fn load<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
 #[inline(always)]
 fn store<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
     isa: I,
-    packet: &mut [u8],
-    shape: &Shape<I>,
+    window: &mut I::Window<'_>,
     v: usize,
     data: &[I::V; R],
 ) {
     for (j, &data) in data.iter().enumerate() {
         if FIRST && j == 0 {
-            isa.store_part(packet, shape.head_at, shape.head, data);
+            isa.store_head(window, data);
         } else if LAST && j == R - 1 {
-            isa.store_part(packet, shape.tail_at, shape.tail, data);
+            isa.store_tail(window, data);
         } else {
-            isa.store(packet, shape.middle(v + j), data);
+            isa.store_middle(window, v + j, data);
         }
     }
 }
@@ -391,16 +352,16 @@ fn store<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
 #[inline(always)]
 fn hash_input<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
     isa: I,
-    shape: &Shape<I>,
+    window: &I::Window<'_>,
     text: &[I::V; R],
     data: &[I::V; R],
 ) -> [I::V; R] {
     let mut blocks = *text;
     for (j, block) in blocks.iter_mut().enumerate() {
         if FIRST && j == 0 {
-            *block = isa.select(shape.head, *block, data[j]);
+            *block = isa.select_head(window, *block, data[j]);
         } else if LAST && j == R - 1 {
-            *block = isa.select(shape.tail, *block, data[j]);
+            *block = isa.select_tail(window, *block, data[j]);
         }
         *block = isa.reverse(*block);
     }

@@ -2,9 +2,10 @@
 
 use std::marker::PhantomData;
 
-use super::{BATCH, Hash, Item, One, Packet, Shape, Work, encrypt, load, reversed, start, store, vectors};
+use super::{Around, BATCH, Hash, One, Packet, Work, encrypt, load, reversed, start, states, store, vectors};
 use crate::kernel::isa::{Isa, Task};
 use crate::key::Tables;
+use crate::packet::Text;
 
 /// Opens `N` packets of `R` vectors each, side by side.
 pub(crate) struct OpenGroup<'p, 'k, P, const ROUNDS: usize, const N: usize, const R: usize> {
@@ -31,27 +32,29 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const N: usize, const R: usize> Tas
     fn run<I: Isa>(self, isa: I) -> [P::Out; N] {
         let packets = self.packets;
         let mut tables = [packets[0].tables(); N];
-        let mut shapes = [Shape::none(isa); N];
+        let mut texts = [Text { start: 0, end: 0 }; N];
         let mut data = [[isa.zero(); R]; N];
-        let mut starts = [isa.zero(); N];
-        let mut counters = [0; N];
+        let mut inputs = [[isa.zero(); R]; N];
         let mut hashes = [Hash::<I, R, true>::new(isa, &tables[0].powers, None, data[0]); N];
         for n in 0..N {
-            let item = packets[n].item();
-            let shape = Shape::new(isa, item.text, R);
-            data[n] = load::<I, true, true, R>(isa, &item, &shape, 0);
-            starts[n] = start(isa, &item);
-            counters[n] = shape.counters(0);
-            shapes[n] = shape;
             tables[n] = packets[n].tables();
+            let item = packets[n].item();
+            texts[n] = item.text;
+            let around = Around::new(&item);
+            let start = start(isa, tables[n], item.salt, item.iv);
+            let window = isa.window(item.packet, item.text, R);
+            data[n] = load::<I, true, true, R>(isa, &window, around, 0);
+            inputs[n] = states(isa, &window, start, 0);
             hashes[n] = Hash::new(isa, &tables[n].powers, None, reversed(isa, &data[n]));
         }
-        let work = Work { tables, start: starts, counters, data: &data };
-        let (out, streams) = encrypt::<I, _, ROUNDS, true, N, R>(isa, &work, &mut hashes);
+        let work = Work { tables, states: inputs, data: &data };
+        let (out, streams) = encrypt::<I, _, ROUNDS, true, N, R>(isa, work, &mut hashes);
         let mut outs = [P::Out::default(); N];
         for n in 0..N {
-            store::<I, true, true, R>(isa, packets[n].packet(), &shapes[n], 0, &out[n]);
-            outs[n] = packets[n].finish(isa.tag(hashes[n].sum, isa.lane(streams[n], shapes[n].pad)));
+            let mut window = isa.window(packets[n].packet(), texts[n], R);
+            store::<I, true, true, R>(isa, &mut window, 0, &out[n]);
+            let tag = isa.tag(hashes[n].sum, isa.lane(streams[n], isa.pad(&window)));
+            outs[n] = P::finish(isa, &mut window, tag);
         }
         outs
     }
@@ -59,100 +62,122 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const N: usize, const R: usize> Tas
 
 /// Opens one packet of any length.
 #[inline(always)]
-pub(crate) fn open_one<I: Isa, const ROUNDS: usize>(isa: I, one: &mut One<'_>) {
-    match vectors::<I>(one.item.text.end - one.item.text.start) {
-        1 => _ = isa.enter(OpenGroup::<_, ROUNDS, 1, 1>::new([one])),
-        2 => _ = isa.enter(OpenGroup::<_, ROUNDS, 1, 2>::new([one])),
-        3 => _ = isa.enter(OpenGroup::<_, ROUNDS, 1, 3>::new([one])),
-        4 => _ = isa.enter(OpenGroup::<_, ROUNDS, 1, 4>::new([one])),
-        _ => isa.enter(OpenLong::<ROUNDS> { one }),
-    }
+pub(crate) fn open_one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
+    isa: I,
+    packet: &mut P,
+    len: usize,
+) -> P::Out {
+    let [out] = match vectors::<I>(len) {
+        1 => isa.enter(OpenGroup::<_, ROUNDS, 1, 1>::new([packet])),
+        2 => isa.enter(OpenGroup::<_, ROUNDS, 1, 2>::new([packet])),
+        3 => isa.enter(OpenGroup::<_, ROUNDS, 1, 3>::new([packet])),
+        4 => isa.enter(OpenGroup::<_, ROUNDS, 1, 4>::new([packet])),
+        _ => [isa.enter(OpenLong::<_, ROUNDS> { packet, keys: PhantomData })],
+    };
+    out
 }
 
 /// One packet of more vectors than make a group.
-pub(crate) struct OpenLong<'i, 'a, const ROUNDS: usize> {
-    one: &'i mut One<'a>,
+pub(crate) struct OpenLong<'i, 'k, P, const ROUNDS: usize> {
+    packet: &'i mut P,
+    keys: PhantomData<&'k Tables>,
 }
 
-impl<const ROUNDS: usize> Task for OpenLong<'_, '_, ROUNDS> {
-    type Out = ();
+impl<'k, P: Packet<'k>, const ROUNDS: usize> Task for OpenLong<'_, 'k, P, ROUNDS> {
+    type Out = P::Out;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        self.one.tag = open_long::<I, ROUNDS>(isa, &mut self.one.item);
+    fn run<I: Isa>(self, isa: I) -> P::Out {
+        let tables = self.packet.tables();
+        let item = self.packet.item();
+        let around = Around::new(&item);
+        let start = start(isa, tables, item.salt, item.iv);
+        let vectors = vectors::<I>(item.text.end - item.text.start);
+        let mut window = isa.window(item.packet, item.text, vectors);
+        let tag = open_long::<I, ROUNDS>(isa, &mut window, tables, start, around, vectors);
+        P::finish(isa, &mut window, tag)
     }
 }
 
 #[inline(always)]
-fn open_long<I: Isa, const ROUNDS: usize>(isa: I, item: &mut Item<'_>) -> [u8; 16] {
-    let tables = item.tables;
-    let shape = Shape::new(isa, item.text, vectors::<I>(item.text.end - item.text.start));
-    let start = start(isa, item);
-    let data = load::<I, true, false, BATCH>(isa, item, &shape, 0);
+fn open_long<I: Isa, const ROUNDS: usize>(
+    isa: I,
+    window: &mut I::Window<'_>,
+    tables: &Tables,
+    start: I::V,
+    around: Around,
+    vectors: usize,
+) -> I::Block {
+    let data = load::<I, true, false, BATCH>(isa, window, around, 0);
     let mut hash = Hash::<I, BATCH, false>::new(isa, &tables.powers, None, reversed(isa, &data));
-    let work = Work { tables: [tables], start: [start], counters: [shape.counters(0)], data: &[data] };
-    let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, BATCH>(isa, &work, &mut hash);
-    store::<I, true, false, BATCH>(isa, item.packet, &shape, 0, &out);
-    let mask = isa.lane(stream, shape.pad);
+    let work = Work { tables: [tables], states: [states(isa, window, start, 0)], data: &[data] };
+    let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, BATCH>(isa, work, &mut hash);
+    store::<I, true, false, BATCH>(isa, window, 0, &out);
+    let mask = isa.lane(stream, isa.pad(window));
     let mut carry = isa.reduce(hash.sum);
     let mut v = BATCH;
-    while shape.vectors - v > BATCH {
-        let data = load::<I, false, false, BATCH>(isa, item, &shape, v);
+    while vectors - v > BATCH {
+        let data = load::<I, false, false, BATCH>(isa, window, around, v);
         let mut hash = Hash::<I, BATCH, false>::new(isa, &tables.powers, Some(carry), reversed(isa, &data));
-        let work = Work { tables: [tables], start: [start], counters: [shape.counters(v)], data: &[data] };
-        let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, &work, &mut hash);
+        let work = Work { tables: [tables], states: [states(isa, window, start, v)], data: &[data] };
+        let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, work, &mut hash);
         carry = isa.reduce(hash.sum);
-        store::<I, false, false, BATCH>(isa, item.packet, &shape, v, &out);
+        store::<I, false, false, BATCH>(isa, window, v, &out);
         v += BATCH;
     }
-    let end = End { shape, v, start, carry, mask };
-    match shape.vectors - v {
-        1 => last::<I, ROUNDS, 1>(isa, item, &end),
-        2 => last::<I, ROUNDS, 2>(isa, item, &end),
-        3 => last::<I, ROUNDS, 3>(isa, item, &end),
-        _ => last::<I, ROUNDS, 4>(isa, item, &end),
+    let end = End { tables, around, start, v, carry, mask };
+    match vectors - v {
+        1 => last::<I, ROUNDS, 1>(isa, window, &end),
+        2 => last::<I, ROUNDS, 2>(isa, window, &end),
+        3 => last::<I, ROUNDS, 3>(isa, window, &end),
+        _ => last::<I, ROUNDS, 4>(isa, window, &end),
     }
 }
 
 /// Where the last batch of a packet stands.
-struct End<I: Isa> {
-    shape: Shape<I>,
-    v: usize,
+struct End<'k, I: Isa> {
+    tables: &'k Tables,
+    around: Around,
     start: I::V,
+    v: usize,
     /// The hash of all before.
     carry: I::V,
     /// E(J0).
     mask: I::Block,
 }
 
-/// The last `R` vectors.
+/// The last `R` vectors; the tag.
 #[inline(always)]
-fn last<I: Isa, const ROUNDS: usize, const R: usize>(isa: I, item: &mut Item<'_>, end: &End<I>) -> [u8; 16] {
-    let End { shape, v, .. } = end;
-    let data = load::<I, false, true, R>(isa, item, shape, *v);
-    let mut hash = Hash::<I, R, true>::new(isa, &item.tables.powers, Some(end.carry), reversed(isa, &data));
-    let work =
-        Work { tables: [item.tables], start: [end.start], counters: [shape.counters(*v)], data: &[data] };
-    let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, &work, &mut hash);
-    store::<I, false, true, R>(isa, item.packet, shape, *v, &out);
-    isa.tag(hash.sum, end.mask)
+fn last<I: Isa, const ROUNDS: usize, const R: usize>(
+    isa: I,
+    window: &mut I::Window<'_>,
+    end: &End<'_, I>,
+) -> I::Block {
+    let &End { tables, around, start, v, carry, mask } = end;
+    let data = load::<I, false, true, R>(isa, window, around, v);
+    let mut hash = Hash::<I, R, true>::new(isa, &tables.powers, Some(carry), reversed(isa, &data));
+    let work = Work { tables: [tables], states: [states(isa, window, start, v)], data: &[data] };
+    let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, work, &mut hash);
+    store::<I, false, true, R>(isa, window, v, &out);
+    isa.tag(hash.sum, mask)
 }
 
-/// One packet, with the number of rounds still to be looked up.
+/// One item, with the number of rounds still to be looked up; the tag that it ought to have.
 pub(crate) struct OpenOne<'i, 'a> {
     pub(crate) one: &'i mut One<'a>,
     pub(crate) rounds: usize,
 }
 
 impl Task for OpenOne<'_, '_> {
-    type Out = ();
+    type Out = [u8; 16];
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(self, isa: I) -> [u8; 16] {
+        let len = self.one.item.text.end - self.one.item.text.start;
         match self.rounds {
-            10 => open_one::<I, 10>(isa, self.one),
-            12 => open_one::<I, 12>(isa, self.one),
-            _ => open_one::<I, 14>(isa, self.one),
+            10 => open_one::<I, _, 10>(isa, self.one, len),
+            12 => open_one::<I, _, 12>(isa, self.one, len),
+            _ => open_one::<I, _, 14>(isa, self.one, len),
         }
     }
 }

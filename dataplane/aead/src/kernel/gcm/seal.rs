@@ -3,10 +3,11 @@
 use std::marker::PhantomData;
 
 use super::{
-    BATCH, Hash, Idle, Item, One, Packet, Shape, Work, encrypt, hash_input, load, start, store, vectors,
+    Around, BATCH, Hash, Idle, One, Packet, Work, encrypt, hash_input, load, start, states, store, vectors,
 };
 use crate::kernel::isa::{Isa, Task};
 use crate::key::Tables;
+use crate::packet::Text;
 
 /// Seals `N` packets of `R` vectors each, side by side.
 pub(crate) struct SealGroup<'p, 'k, P, const ROUNDS: usize, const N: usize, const R: usize> {
@@ -33,27 +34,29 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const N: usize, const R: usize> Tas
     fn run<I: Isa>(self, isa: I) -> [P::Out; N] {
         let packets = self.packets;
         let mut tables = [packets[0].tables(); N];
-        let mut shapes = [Shape::none(isa); N];
+        let mut texts = [Text { start: 0, end: 0 }; N];
         let mut data = [[isa.zero(); R]; N];
-        let mut starts = [isa.zero(); N];
-        let mut counters = [0; N];
+        let mut inputs = [[isa.zero(); R]; N];
         for n in 0..N {
-            let item = packets[n].item();
-            let shape = Shape::new(isa, item.text, R);
-            data[n] = load::<I, true, true, R>(isa, &item, &shape, 0);
-            starts[n] = start(isa, &item);
-            counters[n] = shape.counters(0);
-            shapes[n] = shape;
             tables[n] = packets[n].tables();
+            let item = packets[n].item();
+            texts[n] = item.text;
+            let around = Around::new(&item);
+            let start = start(isa, tables[n], item.salt, item.iv);
+            let window = isa.window(item.packet, item.text, R);
+            data[n] = load::<I, true, true, R>(isa, &window, around, 0);
+            inputs[n] = states(isa, &window, start, 0);
         }
-        let work = Work { tables, start: starts, counters, data: &data };
-        let (out, streams) = encrypt::<I, Idle, ROUNDS, true, N, R>(isa, &work, &mut Idle);
+        let work = Work { tables, states: inputs, data: &data };
+        let (out, streams) = encrypt::<I, Idle, ROUNDS, true, N, R>(isa, work, &mut Idle);
         let mut outs = [P::Out::default(); N];
         for n in 0..N {
-            store::<I, true, true, R>(isa, packets[n].packet(), &shapes[n], 0, &out[n]);
-            let blocks = hash_input::<I, true, true, R>(isa, &shapes[n], &out[n], &data[n]);
+            let mut window = isa.window(packets[n].packet(), texts[n], R);
+            store::<I, true, true, R>(isa, &mut window, 0, &out[n]);
+            let blocks = hash_input::<I, true, true, R>(isa, &window, &out[n], &data[n]);
             let sum = Hash::<I, R, true>::new(isa, &tables[n].powers, None, blocks).all(isa);
-            outs[n] = packets[n].finish(isa.tag(sum, isa.lane(streams[n], shapes[n].pad)));
+            let tag = isa.tag(sum, isa.lane(streams[n], isa.pad(&window)));
+            outs[n] = P::finish(isa, &mut window, tag);
         }
         outs
     }
@@ -61,107 +64,125 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const N: usize, const R: usize> Tas
 
 /// Seals one packet of any length.
 #[inline(always)]
-pub(crate) fn seal_one<I: Isa, const ROUNDS: usize>(isa: I, one: &mut One<'_>) {
-    match vectors::<I>(one.item.text.end - one.item.text.start) {
-        1 => _ = isa.enter(SealGroup::<_, ROUNDS, 1, 1>::new([one])),
-        2 => _ = isa.enter(SealGroup::<_, ROUNDS, 1, 2>::new([one])),
-        3 => _ = isa.enter(SealGroup::<_, ROUNDS, 1, 3>::new([one])),
-        4 => _ = isa.enter(SealGroup::<_, ROUNDS, 1, 4>::new([one])),
-        _ => isa.enter(SealLong::<ROUNDS> { one }),
-    }
+pub(crate) fn seal_one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
+    isa: I,
+    packet: &mut P,
+    len: usize,
+) -> P::Out {
+    let [out] = match vectors::<I>(len) {
+        1 => isa.enter(SealGroup::<_, ROUNDS, 1, 1>::new([packet])),
+        2 => isa.enter(SealGroup::<_, ROUNDS, 1, 2>::new([packet])),
+        3 => isa.enter(SealGroup::<_, ROUNDS, 1, 3>::new([packet])),
+        4 => isa.enter(SealGroup::<_, ROUNDS, 1, 4>::new([packet])),
+        _ => [isa.enter(SealLong::<_, ROUNDS> { packet, keys: PhantomData })],
+    };
+    out
 }
 
 /// One packet of more vectors than make a group.
-pub(crate) struct SealLong<'i, 'a, const ROUNDS: usize> {
-    one: &'i mut One<'a>,
+pub(crate) struct SealLong<'i, 'k, P, const ROUNDS: usize> {
+    packet: &'i mut P,
+    keys: PhantomData<&'k Tables>,
 }
 
-impl<const ROUNDS: usize> Task for SealLong<'_, '_, ROUNDS> {
-    type Out = ();
+impl<'k, P: Packet<'k>, const ROUNDS: usize> Task for SealLong<'_, 'k, P, ROUNDS> {
+    type Out = P::Out;
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        self.one.tag = seal_long::<I, ROUNDS>(isa, &mut self.one.item);
+    fn run<I: Isa>(self, isa: I) -> P::Out {
+        let tables = self.packet.tables();
+        let item = self.packet.item();
+        let around = Around::new(&item);
+        let start = start(isa, tables, item.salt, item.iv);
+        let vectors = vectors::<I>(item.text.end - item.text.start);
+        let mut window = isa.window(item.packet, item.text, vectors);
+        let tag = seal_long::<I, ROUNDS>(isa, &mut window, tables, start, around, vectors);
+        P::finish(isa, &mut window, tag)
     }
 }
 
 #[inline(always)]
-fn seal_long<I: Isa, const ROUNDS: usize>(isa: I, item: &mut Item<'_>) -> [u8; 16] {
-    let tables = item.tables;
-    let shape = Shape::new(isa, item.text, vectors::<I>(item.text.end - item.text.start));
-    let start = start(isa, item);
-    let data = load::<I, true, false, BATCH>(isa, item, &shape, 0);
-    let work = Work { tables: [tables], start: [start], counters: [shape.counters(0)], data: &[data] };
-    let ([out], [stream]) = encrypt::<I, Idle, ROUNDS, true, 1, BATCH>(isa, &work, &mut Idle);
-    store::<I, true, false, BATCH>(isa, item.packet, &shape, 0, &out);
-    let mask = isa.lane(stream, shape.pad);
-    let mut pending = hash_input::<I, true, false, BATCH>(isa, &shape, &out, &data);
+fn seal_long<I: Isa, const ROUNDS: usize>(
+    isa: I,
+    window: &mut I::Window<'_>,
+    tables: &Tables,
+    start: I::V,
+    around: Around,
+    vectors: usize,
+) -> I::Block {
+    let data = load::<I, true, false, BATCH>(isa, window, around, 0);
+    let work = Work { tables: [tables], states: [states(isa, window, start, 0)], data: &[data] };
+    let ([out], [stream]) = encrypt::<I, Idle, ROUNDS, true, 1, BATCH>(isa, work, &mut Idle);
+    store::<I, true, false, BATCH>(isa, window, 0, &out);
+    let mask = isa.lane(stream, isa.pad(window));
+    let mut pending = hash_input::<I, true, false, BATCH>(isa, window, &out, &data);
     let mut carry = None;
     let mut v = BATCH;
-    while shape.vectors - v > BATCH {
+    while vectors - v > BATCH {
         let mut hash = Hash::<I, BATCH, false>::new(isa, &tables.powers, carry, pending);
-        let data = load::<I, false, false, BATCH>(isa, item, &shape, v);
-        let work = Work { tables: [tables], start: [start], counters: [shape.counters(v)], data: &[data] };
-        let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, &work, &mut hash);
+        let data = load::<I, false, false, BATCH>(isa, window, around, v);
+        let work = Work { tables: [tables], states: [states(isa, window, start, v)], data: &[data] };
+        let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, work, &mut hash);
         carry = Some(isa.reduce(hash.sum));
-        store::<I, false, false, BATCH>(isa, item.packet, &shape, v, &out);
-        pending = hash_input::<I, false, false, BATCH>(isa, &shape, &out, &data);
+        store::<I, false, false, BATCH>(isa, window, v, &out);
+        pending = hash_input::<I, false, false, BATCH>(isa, window, &out, &data);
         v += BATCH;
     }
     let hash = Hash::<I, BATCH, false>::new(isa, &tables.powers, carry, pending);
-    let end = End { shape, v, start, mask };
-    match shape.vectors - v {
-        1 => last::<I, ROUNDS, 1>(isa, item, &end, hash),
-        2 => last::<I, ROUNDS, 2>(isa, item, &end, hash),
-        3 => last::<I, ROUNDS, 3>(isa, item, &end, hash),
-        _ => last::<I, ROUNDS, 4>(isa, item, &end, hash),
+    let end = End { tables, around, start, v, mask };
+    match vectors - v {
+        1 => last::<I, ROUNDS, 1>(isa, window, &end, hash),
+        2 => last::<I, ROUNDS, 2>(isa, window, &end, hash),
+        3 => last::<I, ROUNDS, 3>(isa, window, &end, hash),
+        _ => last::<I, ROUNDS, 4>(isa, window, &end, hash),
     }
 }
 
 /// Where the last batch of a packet stands.
-struct End<I: Isa> {
-    shape: Shape<I>,
-    v: usize,
+struct End<'k, I: Isa> {
+    tables: &'k Tables,
+    around: Around,
     start: I::V,
+    v: usize,
     /// E(J0).
     mask: I::Block,
 }
 
-/// The last `R` vectors, with the batch before them still to be hashed.
+/// The last `R` vectors, with the batch before them still to be hashed; the tag.
 #[inline(always)]
 fn last<I: Isa, const ROUNDS: usize, const R: usize>(
     isa: I,
-    item: &mut Item<'_>,
-    end: &End<I>,
+    window: &mut I::Window<'_>,
+    end: &End<'_, I>,
     mut hash: Hash<'_, I, BATCH, false>,
-) -> [u8; 16] {
-    let End { shape, v, .. } = end;
-    let data = load::<I, false, true, R>(isa, item, shape, *v);
-    let work =
-        Work { tables: [item.tables], start: [end.start], counters: [shape.counters(*v)], data: &[data] };
-    let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, &work, &mut hash);
-    store::<I, false, true, R>(isa, item.packet, shape, *v, &out);
+) -> I::Block {
+    let &End { tables, around, start, v, mask } = end;
+    let data = load::<I, false, true, R>(isa, window, around, v);
+    let work = Work { tables: [tables], states: [states(isa, window, start, v)], data: &[data] };
+    let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, work, &mut hash);
+    store::<I, false, true, R>(isa, window, v, &out);
     let carry = isa.reduce(hash.sum);
-    let blocks = hash_input::<I, false, true, R>(isa, shape, &out, &data);
-    let sum = Hash::<I, R, true>::new(isa, &item.tables.powers, Some(carry), blocks).all(isa);
-    isa.tag(sum, end.mask)
+    let blocks = hash_input::<I, false, true, R>(isa, window, &out, &data);
+    let sum = Hash::<I, R, true>::new(isa, &tables.powers, Some(carry), blocks).all(isa);
+    isa.tag(sum, mask)
 }
 
-/// One packet, with the number of rounds still to be looked up.
+/// One item, with the number of rounds still to be looked up; its tag.
 pub(crate) struct SealOne<'i, 'a> {
     pub(crate) one: &'i mut One<'a>,
     pub(crate) rounds: usize,
 }
 
 impl Task for SealOne<'_, '_> {
-    type Out = ();
+    type Out = [u8; 16];
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
+    fn run<I: Isa>(self, isa: I) -> [u8; 16] {
+        let len = self.one.item.text.end - self.one.item.text.start;
         match self.rounds {
-            10 => seal_one::<I, 10>(isa, self.one),
-            12 => seal_one::<I, 12>(isa, self.one),
-            _ => seal_one::<I, 14>(isa, self.one),
+            10 => seal_one::<I, _, 10>(isa, self.one, len),
+            12 => seal_one::<I, _, 12>(isa, self.one, len),
+            _ => seal_one::<I, _, 14>(isa, self.one, len),
         }
     }
 }

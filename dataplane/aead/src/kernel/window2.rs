@@ -1,0 +1,68 @@
+//! A packet's text as vectors of two blocks: one lane of head and tail at most is text.
+
+use crate::kernel::gcm::{BEFORE, TABLE};
+use crate::packet::Text;
+
+/// Which octets of a packet are in which vector.
+pub(crate) struct Window<'p> {
+    pub(crate) packet: &'p mut [u8],
+    pub(crate) text: Text,
+    pub(crate) vectors: usize,
+    /// 0 or 1.
+    pub(crate) pad: usize,
+}
+
+/// The most vectors that the table has counters for.
+const VECTORS_MAX: usize = (TABLE - BEFORE - 1) / 2;
+
+impl<'p> Window<'p> {
+    #[inline(always)]
+    pub(crate) fn new(packet: &'p mut [u8], text: Text, vectors: usize) -> Self {
+        let pad = (2 * vectors).wrapping_sub((text.end - text.start).div_ceil(16) + 2);
+        assert!(
+            text.end <= packet.len() && pad < 2 && vectors <= VECTORS_MAX,
+            "the text makes so many vectors"
+        );
+        Self { packet, text, vectors, pad }
+    }
+
+    /// Whether the second lane of the first vector is text; the last of a single vector has the lengths.
+    #[inline(always)]
+    pub(crate) fn has_head(&self) -> bool {
+        self.pad == 0 && self.vectors > 1
+    }
+
+    /// Offset of vector `v`, which is not the first.
+    #[inline(always)]
+    pub(crate) fn at(&self, v: usize) -> usize {
+        self.text.start + 16 * (1 - self.pad) + 32 * (v - 1)
+    }
+
+    /// Offset and length of the text in the first lane of the last vector.
+    #[inline(always)]
+    pub(crate) fn tail(&self) -> (usize, usize) {
+        if self.vectors == 1 {
+            return (self.text.start, 0);
+        }
+        let at = self.at(self.vectors - 1);
+        (at, self.text.end - at)
+    }
+
+    /// Where in the table the counters of vector `v` are.
+    #[inline(always)]
+    pub(crate) fn counters(&self, v: usize) -> usize {
+        BEFORE + 1 - self.pad + 2 * v
+    }
+
+    /// Octets of ICV.
+    #[inline(always)]
+    pub(crate) fn icv_len(&self) -> usize {
+        (self.packet.len() - self.text.end).min(16)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn wipe(&mut self) {
+        self.packet[self.text.start..self.text.end].fill(0);
+    }
+}
