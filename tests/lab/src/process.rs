@@ -6,7 +6,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill};
 use nix::unistd::Pid;
 
 use crate::wait::{poll, wait_for};
@@ -30,12 +30,13 @@ impl Process {
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| format!("{}", log.display()))?;
         let errors = file.try_clone()?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(file)
-            .stderr(errors)
-            .spawn()
-            .with_context(|| format!("{command:?}"))?;
+        command.stdin(Stdio::null()).stdout(file).stderr(errors);
+        // A child inherits the mask of signals that this program waits for in a thread of its own, and would
+        // never see the one that asks it to end.
+        let ours = SigSet::empty().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        let child = command.spawn();
+        ours.thread_set_mask()?;
+        let child = child.with_context(|| format!("{command:?}"))?;
         Ok(Self { child, name: name.to_owned(), log: log.to_owned() })
     }
 
