@@ -1,11 +1,11 @@
 //! What is installed, as far as the housekeeper has to know it: for the operator, and for a control
 //! process that attaches anew. Keys are kept as fingerprints only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use pollux_abi::command::{CommandError, Direction, SaSpec};
-use pollux_abi::{KeyMaterial, SaId, Spi};
+use pollux_abi::{KeyMaterial, SaId, SaIndex, Spi};
 use pollux_config::api::{Fingerprint, fingerprint};
 use pollux_shm::{CheckpointError, CheckpointFile};
 use sha2::{Digest, Sha256};
@@ -25,6 +25,10 @@ pub struct Installed {
 #[derive(Debug, Default)]
 pub struct Registry {
     sas: HashMap<SaId, Installed>,
+    /// Taken table indices: outbound or not, and the index.
+    indices: HashSet<(bool, SaIndex)>,
+    /// SPIs of inbound SAs.
+    spis: HashSet<Spi>,
 }
 
 impl Registry {
@@ -39,18 +43,20 @@ impl Registry {
         if self.sas.contains_key(&spec.id) {
             return Err(RegistryError::Command(CommandError::Index));
         }
-        let taken = |other: &Installed| {
-            other.spec.direction == spec.direction
-                && (other.spec.index == spec.index
-                    || (spec.direction == Direction::Inbound && other.spec.spi == spec.spi))
-        };
-        if let Some(other) = self.sas.values().find(|other| taken(other)) {
-            let error =
-                if other.spec.index == spec.index { CommandError::Index } else { CommandError::SpiInUse };
-            return Err(RegistryError::Command(error));
+        let place = place(&spec);
+        if self.indices.contains(&place) {
+            return Err(RegistryError::Command(CommandError::Index));
+        }
+        let inbound = spec.direction == Direction::Inbound;
+        if inbound && self.spis.contains(&spec.spi) {
+            return Err(RegistryError::Command(CommandError::SpiInUse));
         }
         spec.checkpoint = slot(&spec, keys, checkpoints)?;
         let checkpoint = spec.checkpoint;
+        self.indices.insert(place);
+        if inbound {
+            self.spis.insert(spec.spi);
+        }
         self.put(spec, keys, key, Instant::now());
         Ok(checkpoint)
     }
@@ -93,7 +99,12 @@ impl Registry {
 
     /// Forgets an SA.
     pub fn remove(&mut self, id: SaId) -> Option<Installed> {
-        self.sas.remove(&id)
+        let gone = self.sas.remove(&id)?;
+        self.indices.remove(&place(&gone.spec));
+        if gone.spec.direction == Direction::Inbound {
+            self.spis.remove(&gone.spec.spi);
+        }
+        Some(gone)
     }
 
     /// An SA by its name.
@@ -113,11 +124,10 @@ impl Registry {
         let count = self.sas.values().filter(|installed| installed.spec.direction == direction).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
+}
 
-    /// Whether an inbound SA has this SPI.
-    pub fn has_inbound(&self, spi: Spi) -> bool {
-        self.sas.values().any(|one| one.spec.direction == Direction::Inbound && one.spec.spi == spi)
-    }
+fn place(spec: &SaSpec) -> (bool, SaIndex) {
+    (spec.direction == Direction::Outbound, spec.index)
 }
 
 /// Why an SA was not noted.
@@ -146,4 +156,93 @@ fn slot(
     digest.update(spec.suite.code().to_le_bytes());
     digest.update(keys.as_bytes());
     checkpoints.slot_for(digest.finalize().into()).map(Some).map_err(RegistryError::Checkpoint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pollux_abi::command::{EncapPorts, Lifetimes};
+    use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
+    use pollux_abi::{EspSuite, Reqid, Selectors, WorkerId};
+    use std::path::PathBuf;
+
+    struct Files(PathBuf);
+
+    impl Drop for Files {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn counters(name: &str) -> (Files, CheckpointFile) {
+        let folder = std::env::temp_dir().join(format!("pollux-registry-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = CheckpointFile::open(&folder.join("counters")).expect("a counter file");
+        (Files(folder), file)
+    }
+
+    fn spec(id: u64, index: u32, spi: u32) -> SaSpec {
+        SaSpec {
+            id: SaId(id),
+            direction: Direction::Inbound,
+            index: SaIndex(index),
+            spi: Spi::new(spi).expect("not reserved"),
+            suite: EspSuite::Aes128Gcm16,
+            esn: false,
+            window_packets: 64,
+            local: [192, 0, 2, 1].into(),
+            remote: [192, 0, 2, 2].into(),
+            encap: Some(EncapPorts { local: 4500, remote: 4500 }),
+            reqid: Reqid(1),
+            owner: WorkerId(0),
+            dscp: DscpMark::Copy,
+            ecn: EcnMode::Normal,
+            df: DfMark::Copy,
+            lifetimes: Lifetimes::default(),
+            seq_start: 0,
+            iv_start: 1,
+            checkpoint: Some(u32::MAX),
+            local_ts: Selectors::default(),
+            remote_ts: Selectors::default(),
+        }
+    }
+
+    fn keys(octet: u8) -> KeyMaterial {
+        KeyMaterial::new(&[octet; 20]).expect("a key")
+    }
+
+    #[test]
+    fn an_index_an_spi_and_a_name_are_given_once() {
+        let (_files, mut file) = counters("once");
+        let mut registry = Registry::default();
+        let mut add = |registry: &mut Registry, spec| registry.add(spec, &keys(1), &[0; 32], &mut file);
+        assert!(add(&mut registry, spec(1, 1, 0x100)).is_ok());
+        let refused =
+            |result| matches!(result, Err(RegistryError::Command(error)) if error != CommandError::Full);
+        assert!(refused(add(&mut registry, spec(1, 2, 0x200))), "the name");
+        assert!(refused(add(&mut registry, spec(2, 1, 0x200))), "the index");
+        assert!(refused(add(&mut registry, spec(2, 2, 0x100))), "the SPI");
+        assert!(registry.remove(SaId(1)).is_some());
+        assert!(add(&mut registry, spec(2, 1, 0x100)).is_ok(), "all free again");
+        assert_eq!((registry.count(Direction::Inbound), registry.count(Direction::Outbound)), (1, 0));
+    }
+
+    #[test]
+    fn the_counters_of_a_key_outlive_its_sa_and_follow_a_replacement() {
+        let (_files, mut file) = counters("life");
+        let mut registry = Registry::default();
+        let slot = registry.add(spec(1, 1, 0x100), &keys(1), &[0; 32], &mut file).expect("added");
+        let at = |slot: Option<u32>| usize::try_from(slot.expect("a manual SA")).expect("small");
+        file.checkpoints()[at(slot)].authenticate(77);
+        registry.remove(SaId(1));
+        let again = registry.add(spec(1, 1, 0x100), &keys(1), &[0; 32], &mut file).expect("added");
+        assert_eq!(slot, again, "the same key in the same place");
+        let before = registry.get(SaId(1)).expect("there").fingerprint;
+        let other = registry.replace(spec(1, 1, 0x100), &keys(2), &[0; 32], &mut file).expect("replaced");
+        assert_ne!(other, slot);
+        assert_eq!(file.checkpoints()[at(other)].authenticated(), 77, "the window goes on");
+        assert_ne!(registry.get(SaId(1)).expect("there").fingerprint, before);
+        let elsewhere = registry.replace(spec(1, 9, 0x100), &keys(2), &[0; 32], &mut file);
+        assert!(matches!(elsewhere, Err(RegistryError::Command(CommandError::Field))));
+    }
 }

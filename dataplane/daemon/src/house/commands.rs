@@ -172,7 +172,6 @@ impl House {
         let gone = self.registry.remove(id).ok_or(CommandError::Unknown)?;
         let spi = gone.spec.spi;
         if gone.spec.direction == Direction::Inbound
-            && !self.registry.has_inbound(spi)
             && let Err(error) = self.steering.remove_spi(spi)
         {
             tracing::error!(%error, %spi, "spi-not-removed");
