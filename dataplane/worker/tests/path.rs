@@ -231,7 +231,13 @@ fn each_way_to_nowhere_has_its_reason() {
     lab.rigs[0].policies(&[bypass, protect("10.1.0.0/16", "10.2.0.0/16")]);
     lab.send(0, LAN, &udp("10.1.0.2", "198.18.0.1", 20));
     lab.round();
-    assert_eq!(lab.drops(0, DropReason::NoRoute), 1);
+    assert_eq!(lab.drops(0, DropReason::Bypassed), 1);
+
+    let nowhere = pollux_worker::forward::fib::Fib::compile(&[]);
+    lab.rigs[1].tell(ToWorker::Fib(Box::new(nowhere)));
+    lab.send(1, LAN, &udp("10.2.0.2", "10.1.0.2", 20));
+    lab.round();
+    assert_eq!(lab.drops(1, DropReason::NoRoute), 1, "the peer cannot be reached");
 
     let down = PortFacts { mac: Mac([1; 6]), peer: None, mtu: 1500, up: false };
     lab.rigs[0].tell(ToWorker::Facts(WAN, down));

@@ -258,7 +258,8 @@ impl Forwarder {
                 return;
             }
             Resolution::Drop(reason) => {
-                meta.drop_for(reason);
+                let bypassed = meta.verdict == Verdict::Bypass && reason == DropReason::NoRoute;
+                meta.drop_for(if bypassed { DropReason::Bypassed } else { reason });
                 return;
             }
         };
