@@ -151,7 +151,7 @@ fn parts(written: &str, esp: bool) -> Result<Vec<Part>, Wrong> {
                 ));
             }
             let mend = match closest(word, &names) {
-                Some(near) => format!("did you mean `{near}`? Known: {}", names.join(", ")),
+                Some(near) => format!("did you mean `{near}`?"),
                 None => format!("known: {}", names.join(", ")),
             };
             Err(Wrong::new(format!("`{word}` in `{written}` is no algorithm"), mend))

@@ -39,9 +39,35 @@ fn kind_name(value: &DeValue<'_>) -> &'static str {
     }
 }
 
+/// What users of iproute2 and ipsec.conf write, and our name for it.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("dir", "direction"),
+    ("src", "local"),
+    ("dst", "remote"),
+    ("replay_window", "window"),
+    ("enc", "suite"),
+    ("aead", "suite"),
+    ("dpd", "dpd_delay"),
+    ("dpdaction", "dpd_action"),
+    ("left", "local_addrs"),
+    ("right", "remote_addrs"),
+    ("leftsubnet", "local_ts"),
+    ("rightsubnet", "remote_ts"),
+    ("ike", "proposals"),
+    ("esp", "esp_proposals"),
+    ("auto", "start_action"),
+    ("keyexchange", "version"),
+    ("secret", "psk"),
+    ("lifetime", "life_time"),
+];
+
 /// The known name that is nearest to what was written, if one is near.
 pub(crate) fn closest<'k>(written: &str, known: &[&'k str]) -> Option<&'k str> {
     let written = written.to_lowercase().replace('-', "_");
+    let ours = SYNONYMS.iter().find(|(theirs, _)| *theirs == written);
+    if let Some(ours) = ours.and_then(|(_, ours)| known.iter().find(|name| *name == ours)) {
+        return Some(ours);
+    }
     known
         .iter()
         .map(|name| (strsim::damerau_levenshtein(&written, &name.replace('-', "_")), *name))
@@ -161,6 +187,14 @@ pub(crate) fn duration(value: &DeValue<'_>) -> Result<Duration, Wrong> {
     count.checked_mul(millis).map(Duration::from_millis).ok_or_else(wrong)
 }
 
+/// A duration as the file has it.
+fn time(duration: Duration) -> String {
+    match duration.subsec_millis() {
+        0 => format!("\"{}s\"", duration.as_secs()),
+        _ => format!("\"{}ms\"", duration.as_millis()),
+    }
+}
+
 /// A duration within bounds.
 pub(crate) fn duration_in(
     range: RangeInclusive<Duration>,
@@ -171,8 +205,8 @@ pub(crate) fn duration_in(
             return Ok(found);
         }
         Err(Wrong::new(
-            format!("{found:?} is out of range"),
-            format!("write {:?} to {:?}", range.start(), range.end()),
+            format!("{} is out of range", time(found)),
+            format!("write {} to {}", time(*range.start()), time(*range.end())),
         ))
     }
 }
@@ -384,9 +418,9 @@ pub(crate) fn suite(value: &DeValue<'_>) -> Result<EspSuite, Wrong> {
     let written = text(value)?;
     let names: Vec<&str> = EspSuite::ALL.iter().map(|suite| suite.name()).collect();
     EspSuite::from_name(&written).ok_or_else(|| {
-        let near = closest(&written, &names).or_else(|| xfrm_suite(&written));
+        let near = xfrm_suite(&written).or_else(|| closest(&written, &names));
         let mend = match near {
-            Some(near) => format!("did you mean `{near}`? Known: {}", names.join(", ")),
+            Some(near) => format!("did you mean `{near}`?"),
             None => format!("write one of: {}", names.join(", ")),
         };
         Wrong::new(format!("`{written}` is no ESP suite"), mend)
@@ -397,8 +431,10 @@ pub(crate) fn suite(value: &DeValue<'_>) -> Result<EspSuite, Wrong> {
 fn xfrm_suite(written: &str) -> Option<&'static str> {
     let written = written.to_lowercase();
     Some(match written.as_str() {
-        "rfc4106(gcm(aes))" | "aes-gcm" | "aes-128-gcm" | "aes128-gcm" | "gcm" | "aes_gcm" => "aes128gcm16",
-        "aes-256-gcm" | "aes256-gcm" => "aes256gcm16",
+        "rfc4106(gcm(aes))" | "aes-gcm" | "aes-128-gcm" | "aes128-gcm" | "aes128gcm" | "gcm" | "aes_gcm" => {
+            "aes128gcm16"
+        }
+        "aes-256-gcm" | "aes256-gcm" | "aes256gcm" => "aes256gcm16",
         "rfc7539esp(chacha20,poly1305)" | "chacha20-poly1305" => "chacha20poly1305",
         "cbc(aes)" | "aes" | "aes-cbc" => "aes128-sha256",
         _ => return None,

@@ -1,0 +1,117 @@
+//! Files that users really write, and every line that they are told.
+//!
+//! `POLLUX_BLESS=1 cargo test -p pollux-config --test golden` writes what is said now; read the difference.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+fn broken() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/broken");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .expect("the folder is there")
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn every_mistake_of_a_broken_file_is_told_with_line_key_reason_and_mend() {
+    let bless = std::env::var_os("POLLUX_BLESS").is_some();
+    let mut wrong = String::new();
+    let files = broken();
+    assert!(files.len() >= 12, "only {} files", files.len());
+    for path in files {
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let name = Path::new(path.file_name().expect("a name"));
+        let said = match pollux_config::parse(name, &text) {
+            Ok(_) => "nothing is wrong\n".to_owned(),
+            Err(problems) => format!("{problems}\n"),
+        };
+        let golden = path.with_extension("expected");
+        if bless {
+            std::fs::write(&golden, &said).expect("written");
+        }
+        let expected = std::fs::read_to_string(&golden).unwrap_or_default();
+        if said != expected {
+            let _ = write!(wrong, "{}\n--- expected\n{expected}--- said\n{said}", name.display());
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn every_line_about_a_broken_file_has_a_reason_and_a_mend() {
+    for path in broken() {
+        let text = std::fs::read_to_string(&path).expect("readable");
+        let problems = pollux_config::parse(&path, &text).expect_err("it is broken");
+        for problem in problems.0 {
+            assert!(problem.line > 0 && !problem.reason.is_empty() && !problem.mend.is_empty(), "{problem}");
+            assert!(!problem.to_string().contains('\n'), "{problem}");
+        }
+    }
+}
+
+/// A configuration with one SA and a secrets file of this text and mode.
+fn with_secrets(name: &str, secrets: &str, mode: u32) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = std::env::temp_dir().join(format!("pollux-golden-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("folder");
+    let (config, file) = (folder.join("pollux.toml"), folder.join("secrets.toml"));
+    let text = "[paths]\nsecrets = \"secrets.toml\"\n[dataplane]\nwan = \"w\"\nlan = \"l\"\n\
+        [[sa]]\nname = \"to-b\"\ndirection = \"out\"\nspi = 4096\nsuite = \"aes128gcm16\"\nkey = \"to-b\"\n\
+        local = \"192.0.2.1\"\nremote = \"192.0.2.2\"\nreqid = 1\n\
+        [[policy]]\nname = \"p\"\ndirection = \"out\"\naction = \"protect\"\nreqid = 1\n\
+        local_ts = \"10.1.0.0/16\"\nremote_ts = \"10.2.0.0/16\"\n";
+    std::fs::write(&config, text).expect("written");
+    std::fs::write(&file, secrets).expect("written");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).expect("mode");
+    let said = pollux_config::load_with_secrets(&config)
+        .map_or_else(|problems| problems.to_string(), |_| String::new());
+    let _ = std::fs::remove_dir_all(&folder);
+    said.replace(&format!("{}/", folder.display()), "")
+}
+
+#[test]
+fn mistakes_of_the_secrets_file_are_told_without_the_secrets() {
+    let key = "000102030405060708090a0b0c0d0e0f10111213";
+    assert_eq!(with_secrets("right", &format!("[keys]\nto-b = \"0x{key}\"\n"), 0o600), "");
+    for (name, secrets, mode, said) in [
+        (
+            "mode",
+            format!("[keys]\nto-b = \"0x{key}\"\n"),
+            0o644,
+            "secrets.toml: others can read or write it (mode 644); chmod 600 secrets.toml",
+        ),
+        (
+            "missing",
+            format!("[keys]\nto_b = \"0x{key}\"\n"),
+            0o600,
+            "pollux.toml:6: sa.to-b.key: no key `to-b` in the secrets file; did you mean `to_b`?",
+        ),
+        (
+            "short",
+            format!("[keys]\nto-b = \"0x{}\"\n", &key[..32]),
+            0o600,
+            "pollux.toml:6: sa.to-b.key: key `to-b` has 16 octets, and aes128gcm16 takes 20 (16 of key, 4 of salt); \
+             draw one: openssl rand -hex 20",
+        ),
+        (
+            "digits",
+            format!("[keys]\nto-b = \"0x{}zz\"\n", &key[2..]),
+            0o600,
+            "secrets.toml:2: keys.to-b: is not hexadecimal; write \"0x\" and an even number of hexadecimal digits: \
+             the key, then the salt (40 digits for aes128gcm16)",
+        ),
+        (
+            "weak",
+            format!("[keys]\nto-b = \"0x{key}\"\n[psk]\noffice = \"hunter2\"\n"),
+            0o600,
+            "secrets.toml:4: psk.office: has 7 octets; a recorded handshake can be searched for one so short; \
+             draw one: openssl rand -hex 32, and write 0x before it",
+        ),
+    ] {
+        assert_eq!(with_secrets(name, &secrets, mode), said);
+    }
+}
