@@ -218,3 +218,63 @@ fn shared_keys(config: &Config, secrets: &Secrets) -> Vec<PreSharedKey> {
     }
     list
 }
+
+#[cfg(test)]
+mod tests {
+    use pollux_abi::EspSuite;
+    use pollux_ike::crypto::{Encryption, Integrity, KeMethod, Prf};
+
+    use super::*;
+
+    fn load(proposals: &str, esp: &str) -> Result<EndpointConfig, Problems> {
+        let text = format!(
+            "[dataplane]\nwan = \"w\"\nlan = \"l\"\n[[connection]]\nname = \"c\"\nproposals = \"{proposals}\"\n\
+             [connection.children.n]\nlocal_ts = \"10.1.0.0/16\"\nremote_ts = \"10.2.0.0/16\"\nesp_proposals = \"{esp}\"\n"
+        );
+        let file = pollux_config::parse(std::path::Path::new("test.toml"), &text)?;
+        config(&file, &Secrets::default(), &crate::policies::child_reqids(&file))
+    }
+
+    /// The file's check and the core's parser each have a list of algorithms: this holds them together.
+    #[test]
+    fn every_algorithm_of_the_core_can_be_written_in_the_file() {
+        for encryption in Encryption::ALL {
+            let rest = if encryption.is_combined() { "prfsha256-x25519" } else { "sha256-x25519" };
+            load(&format!("{encryption}-{rest}"), "default").expect("accepted by both");
+        }
+        for integrity in Integrity::ALL {
+            load(&format!("aes128-{integrity}-x25519"), "default").expect("accepted by both");
+        }
+        for prf in Prf::ALL {
+            load(&format!("aes128gcm16-{prf}-x25519"), "default").expect("accepted by both");
+        }
+        for method in KeMethod::ALL {
+            let config =
+                load(&format!("aes128gcm16-prfsha256-{method}"), &format!("aes128gcm16-{method}-esn"));
+            config.expect("accepted by both");
+        }
+        for suite in EspSuite::ALL {
+            load("default", suite.name()).expect("accepted by both");
+        }
+    }
+
+    #[test]
+    fn a_connection_for_one_peer_has_a_reqid_and_one_for_many_has_none() {
+        let reqid = |text: &str| {
+            let text = format!(
+                "[dataplane]\nwan = \"w\"\nlan = \"l\"\n[[connection]]\nname = \"c\"\n{text}\n\
+                 [connection.children.n]\nlocal_ts = \"10.1.0.0/16\"\nremote_ts = \"10.2.0.0/16\"\n"
+            );
+            let file = pollux_config::parse(std::path::Path::new("test.toml"), &text).expect("right");
+            let reqids = crate::policies::child_reqids(&file);
+            let config = config(&file, &Secrets::default(), &reqids).expect("right");
+            config.connections[0].children[0].reqid
+        };
+        assert!(reqid("remote_addrs = \"192.0.2.2\"").is_some());
+        assert!(reqid("remote.id = \"gw-b.example\"").is_some());
+        assert!(reqid("remote.id = \"*.phones.example\"").is_none());
+        assert!(reqid("remote_addrs = \"192.0.2.0/24\"").is_none());
+        // The same names have the same reqid in every life of control.
+        assert_eq!(reqid("remote_addrs = \"192.0.2.2\""), reqid("remote_addrs = \"192.0.2.3\""));
+    }
+}
