@@ -1,15 +1,18 @@
 //! The burst: jobs, and the walk over them.
 
+use arrayvec::ArrayVec;
+
 use crate::ct::icv_matches;
 use crate::dispatch::Engine;
 use crate::kernel;
+use crate::kernel::chacha::{AnyAad, ChaChaBurst, View};
 use crate::kernel::gcm::{
     Absorb, Huge, Item, One, OpenBurst, OpenOne, Packet, SealBurst, SealOne, TEXT_MAX, aes_rounds,
 };
 use crate::kernel::isa::Task;
 use crate::kernel::portable::Context;
 use crate::key::Key;
-use crate::packet::{Aad, Text, header};
+use crate::packet::{Aad, HEADER_LEN, Text, header, implicit_iv, nonce};
 use crate::suite::Path;
 use crate::verdict::Verdict;
 
@@ -56,11 +59,23 @@ impl Engine {
         for jobs in jobs.chunks_mut(BURST) {
             let all_done = kernel::run(self, SealBurst { jobs }) == Some(true);
             if !all_done {
-                for job in jobs.iter_mut().filter(|job| !self.has_kernel_for(job.key, job.packet.len())) {
-                    job.seal_alone();
-                }
+                self.seal_others(jobs);
             }
         }
+    }
+
+    /// Seals what the AES-GCM kernels have left.
+    #[inline(never)]
+    fn seal_others(self, jobs: &mut [SealJob<'_>]) {
+        let mut views: ArrayVec<View<'_>, BURST> = ArrayVec::new();
+        for job in jobs {
+            match self.route(job.key, job.packet.len()) {
+                Route::Gcm => {}
+                Route::ChaCha => views.push(job.view()),
+                Route::Alone => job.seal_alone(),
+            }
+        }
+        kernel::run(self, ChaChaBurst { views: &mut views, seal: true });
     }
 
     /// Opens every packet in place and tells of each what became of it.
@@ -74,19 +89,53 @@ impl Engine {
         for (jobs, verdicts) in jobs.chunks_mut(BURST).zip(verdicts.chunks_mut(BURST)) {
             let all_done = kernel::run(self, OpenBurst { jobs, verdicts }) == Some(true);
             if !all_done {
-                for (job, verdict) in jobs.iter_mut().zip(verdicts) {
-                    if !self.has_kernel_for(job.key, job.packet.len()) {
-                        *verdict = job.open_alone();
-                    }
-                }
+                self.open_others(jobs, verdicts);
             }
         }
     }
 
-    /// Whether the burst kernels have run a job with this key and so many octets of packet.
-    fn has_kernel_for(self, key: &Key, len: usize) -> bool {
-        self != Self::portable() && key.on_gcm_kernel() && len <= TEXT_MAX
+    /// Opens what the AES-GCM kernels have left.
+    #[inline(never)]
+    fn open_others(self, jobs: &mut [OpenJob<'_>], verdicts: &mut [Verdict]) {
+        let mut views: ArrayVec<View<'_>, BURST> = ArrayVec::new();
+        let mut places: ArrayVec<usize, BURST> = ArrayVec::new();
+        for (place, job) in jobs.iter_mut().enumerate() {
+            match self.route(job.key, job.packet.len()) {
+                Route::Gcm => {}
+                Route::ChaCha => match Text::locate(job.key.suite, job.packet.len()) {
+                    Ok(text) => {
+                        views.push(job.view(text));
+                        places.push(place);
+                    }
+                    Err(malformed) => verdicts[place] = malformed,
+                },
+                Route::Alone => verdicts[place] = job.open_alone(),
+            }
+        }
+        kernel::run(self, ChaChaBurst { views: &mut views, seal: false });
+        for (place, view) in places.into_iter().zip(&views) {
+            verdicts[place] = view.verdict;
+        }
     }
+
+    /// Who runs a job with this key and so many octets of packet.
+    fn route(self, key: &Key, len: usize) -> Route {
+        if self == Self::portable() || key.portable.is_some() {
+            return Route::Alone;
+        }
+        match key.suite.layout().path {
+            Path::Gcm128 | Path::Gcm192 | Path::Gcm256 if len <= TEXT_MAX => Route::Gcm,
+            Path::ChaCha => Route::ChaCha,
+            _ => Route::Alone,
+        }
+    }
+}
+
+/// The ways through a burst.
+enum Route {
+    Gcm,
+    ChaCha,
+    Alone,
 }
 
 impl SealJob<'_> {
@@ -97,6 +146,13 @@ impl SealJob<'_> {
             .expect("a packet to be sealed has room for IV, ICV and aligned text")
     }
 
+    /// The packet in its parts, for ChaCha20-Poly1305; writes the explicit IV.
+    fn view(&mut self) -> View<'_> {
+        let text = self.text();
+        self.write_iv(text);
+        View::new(self.key, self.packet, text, self.seq_high)
+    }
+
     /// Seals a packet that no burst kernel takes.
     fn seal_alone(&mut self) {
         let text = self.text();
@@ -105,6 +161,10 @@ impl SealJob<'_> {
         } else {
             self.write_iv(text);
             let key = self.key;
+            if key.suite.layout().path == Path::ChaCha {
+                key.on_own_kernel(ChaChaBurst { views: &mut [self.view()], seal: true });
+                return;
+            }
             let seq_high = self.seq_high;
             let mut item = self.item();
             if key.suite.layout().path == Path::Gmac {
@@ -118,6 +178,11 @@ impl SealJob<'_> {
 }
 
 impl OpenJob<'_> {
+    /// The packet in its parts, for ChaCha20-Poly1305.
+    fn view(&mut self, text: Text) -> View<'_> {
+        View::new(self.key, self.packet, text, self.seq_high)
+    }
+
     /// Opens a packet that no burst kernel takes.
     fn open_alone(&mut self) -> Verdict {
         let text = match Text::locate(self.key.suite, self.packet.len()) {
@@ -128,6 +193,11 @@ impl OpenJob<'_> {
             portable.open(self.key.context(self.seq_high), self.packet, text)
         } else {
             let key = self.key;
+            if key.suite.layout().path == Path::ChaCha {
+                let mut views = [self.view(text)];
+                key.on_own_kernel(ChaChaBurst { views: &mut views, seal: false });
+                return views[0].verdict;
+            }
             let seq_high = self.seq_high;
             let mut item = self.item();
             if key.suite.layout().path == Path::Gmac {
@@ -145,12 +215,39 @@ impl OpenJob<'_> {
     }
 }
 
+impl<'a> View<'a> {
+    /// A packet with its IV in place.
+    fn new(key: &'a Key, packet: &'a mut [u8], text: Text, seq_high: u32) -> Self {
+        let header = header(packet);
+        let (body, icv) = packet.split_at_mut(text.end);
+        let (front, text) = body.split_at_mut(text.start);
+        let iv = match front[HEADER_LEN..].as_chunks::<8>().0 {
+            [sent, ..] => u64::from_be_bytes(*sent),
+            [] => implicit_iv(header, key.esn, seq_high),
+        };
+        View {
+            key: &key.tables.round_keys,
+            nonce: nonce(key.salt, iv),
+            aad: AnyAad::Esp(Aad::new(header, key.esn, seq_high)),
+            text,
+            icv,
+            verdict: Verdict::Malformed,
+        }
+    }
+}
+
 impl Key {
     /// Seals `text` with a nonce and AAD of the caller's choice and returns the full tag: the suite's cipher
     /// outside of ESP, through the same kernel. `None` where the suite is not a combined mode.
     pub fn seal_detached(&self, nonce: &[u8; 12], aad: &[u8], text: &mut [u8]) -> Option<[u8; 16]> {
         if let Some(portable) = &self.portable {
             return portable.seal_detached(nonce, aad, text);
+        }
+        if self.suite.layout().path == Path::ChaCha {
+            let mut tag = [0; 16];
+            let mut views = [self.view(nonce, aad, text, &mut tag)];
+            self.on_own_kernel(ChaChaBurst { views: &mut views, seal: true });
+            return Some(tag);
         }
         Some(self.seal_item(self.item(nonce, aad, text)))
     }
@@ -163,6 +260,16 @@ impl Key {
         text: &mut [u8],
         tag: &[u8],
     ) -> Option<Verdict> {
+        if self.portable.is_none()
+            && self.suite.layout().path == Path::ChaCha
+            && (1..=16).contains(&tag.len())
+        {
+            let mut received = [0; 16];
+            received[..tag.len()].copy_from_slice(tag);
+            let mut views = [self.view(nonce, aad, text, &mut received[..tag.len()])];
+            self.on_own_kernel(ChaChaBurst { views: &mut views, seal: false });
+            return Some(views[0].verdict);
+        }
         let computed = match &self.portable {
             Some(portable) => portable.open_detached(nonce, aad, text)?,
             None => self.open_item(self.item(nonce, aad, text)),
@@ -178,6 +285,17 @@ impl Key {
     #[inline(always)]
     pub(crate) fn on_gcm_kernel(&self) -> bool {
         self.portable.is_none() && self.suite.layout().path <= Path::Gcm256
+    }
+
+    fn view<'a>(
+        &'a self,
+        nonce: &[u8; 12],
+        aad: &'a [u8],
+        text: &'a mut [u8],
+        icv: &'a mut [u8],
+    ) -> View<'a> {
+        let key = &self.tables.round_keys;
+        View { key, nonce: *nonce, aad: AnyAad::Other(aad), text, icv, verdict: Verdict::Malformed }
     }
 
     fn item<'a>(&'a self, nonce: &[u8; 12], aad: &[u8], text: &'a mut [u8]) -> Item<'a> {

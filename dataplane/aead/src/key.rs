@@ -121,7 +121,11 @@ impl Key {
             Path::Gcm128 | Path::Gcm192 | Path::Gcm256 | Path::Gmac => {
                 kernel::run(engine, Derive { key: enc, tables: &mut key.tables })
             }
-            Path::ChaCha | Path::Portable => None,
+            Path::ChaCha => {
+                let halves = key.tables.round_keys[..2].as_flattened_mut();
+                (engine != Engine::portable()).then(|| halves.copy_from_slice(enc))
+            }
+            Path::Portable => None,
         };
         if derived.is_none() {
             key.portable = Some(Box::new(Portable::new(suite, enc, auth)));

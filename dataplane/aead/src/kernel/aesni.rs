@@ -65,7 +65,8 @@ impl Isa for Aesni {
 pub(super) mod blocks {
     use std::arch::x86_64::{
         __m128i, _mm_and_si128, _mm_andnot_si128, _mm_bslli_si128, _mm_cmpeq_epi8, _mm_cvtsi32_si128,
-        _mm_cvtsi64_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi8, _mm_storeu_si128,
+        _mm_cvtsi64_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi8, _mm_set1_epi8,
+        _mm_storeu_si128,
     };
 
     use super::Window;
@@ -156,6 +157,17 @@ pub(super) mod blocks {
 
     #[target_feature(enable = "sse2")]
     #[inline]
+    pub(in super::super) fn equal(octets: &[u8; 64], octet: u8) -> u64 {
+        let octet = _mm_set1_epi8(octet.cast_signed());
+        let (blocks, _) = octets.as_chunks::<16>();
+        blocks.iter().rev().fold(0, |bits, block| {
+            let equal = _mm_movemask_epi8(_mm_cmpeq_epi8(load_block(block), octet));
+            (bits << 16) | u64::from(equal.cast_unsigned())
+        })
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
     pub(in super::super) fn window(packet: &mut [u8], text: Text, vectors: usize) -> Window<'_> {
         Window::new(packet, text, vectors)
     }
@@ -192,12 +204,13 @@ pub(super) mod blocks {
 /// The operations, compiled for the instruction set.
 mod ops {
     use std::arch::x86_64::{
-        __m128i, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_and_si128, _mm_andnot_si128,
-        _mm_clmulepi64_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi64x, _mm_setzero_si128,
-        _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_storeu_si128, _mm_xor_si128,
+        __m128i, _mm_add_epi32, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_and_si128, _mm_andnot_si128,
+        _mm_clmulepi64_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_setzero_si128,
+        _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_slli_epi32, _mm_srli_epi32, _mm_storeu_si128,
+        _mm_unpackhi_epi32, _mm_unpackhi_epi64, _mm_unpacklo_epi32, _mm_unpacklo_epi64, _mm_xor_si128,
     };
 
-    pub(super) use super::blocks::{icv_matches, octets, pad, put_icv, window, wipe};
+    pub(super) use super::blocks::{equal, icv_matches, octets, pad, put_icv, window, wipe};
     use super::blocks::{load_block, load_octets, mask, nonce_block, reversal, store_octets};
     use super::{Aesni, Pair, Sum, Task, Window};
     use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
@@ -354,6 +367,76 @@ mod ops {
     #[inline]
     pub(super) fn lane(v: V, lane: usize) -> __m128i {
         if lane == 0 { v.0 } else { v.1 }
+    }
+
+    #[target_feature(enable = "ssse3")]
+    #[inline]
+    pub(super) fn load_words(words: &[u32; 16]) -> V {
+        let (words, _) = words.split_first_chunk::<8>().expect("8 of 16");
+        let (first, second) = words.split_at(4);
+        // SAFETY: the slice has the 16 octets that are read, and the load needs no alignment.
+        let first = unsafe { _mm_loadu_si128(first.as_ptr().cast()) };
+        // SAFETY: the slice has the 16 octets that are read, and the load needs no alignment.
+        Pair(first, unsafe { _mm_loadu_si128(second.as_ptr().cast()) })
+    }
+
+    #[target_feature(enable = "ssse3")]
+    #[inline]
+    pub(super) fn add_words(a: V, b: V) -> V {
+        Pair(_mm_add_epi32(a.0, b.0), _mm_add_epi32(a.1, b.1))
+    }
+
+    #[target_feature(enable = "ssse3")]
+    #[inline]
+    pub(super) fn rotate_16(v: V) -> V {
+        let pattern = _mm_set_epi8(13, 12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2);
+        Pair(_mm_shuffle_epi8(v.0, pattern), _mm_shuffle_epi8(v.1, pattern))
+    }
+
+    #[target_feature(enable = "ssse3")]
+    #[inline]
+    pub(super) fn rotate_12(v: V) -> V {
+        let rotate = |v| _mm_or_si128(_mm_slli_epi32::<12>(v), _mm_srli_epi32::<20>(v));
+        Pair(rotate(v.0), rotate(v.1))
+    }
+
+    #[target_feature(enable = "ssse3")]
+    #[inline]
+    pub(super) fn rotate_8(v: V) -> V {
+        let pattern = _mm_set_epi8(14, 13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3);
+        Pair(_mm_shuffle_epi8(v.0, pattern), _mm_shuffle_epi8(v.1, pattern))
+    }
+
+    #[target_feature(enable = "ssse3")]
+    #[inline]
+    pub(super) fn rotate_7(v: V) -> V {
+        let rotate = |v| _mm_or_si128(_mm_slli_epi32::<7>(v), _mm_srli_epi32::<25>(v));
+        Pair(rotate(v.0), rotate(v.1))
+    }
+
+    #[target_feature(enable = "ssse3")]
+    #[inline]
+    pub(super) fn transpose(rows: [V; 4]) -> [V; 4] {
+        let transpose = |a, b, c, d| {
+            let (ab_low, ab_high) = (_mm_unpacklo_epi32(a, b), _mm_unpackhi_epi32(a, b));
+            let (cd_low, cd_high) = (_mm_unpacklo_epi32(c, d), _mm_unpackhi_epi32(c, d));
+            [
+                _mm_unpacklo_epi64(ab_low, cd_low),
+                _mm_unpackhi_epi64(ab_low, cd_low),
+                _mm_unpacklo_epi64(ab_high, cd_high),
+                _mm_unpackhi_epi64(ab_high, cd_high),
+            ]
+        };
+        let [a, b, c, d] = rows;
+        let ([a0, b0, c0, d0], [a1, b1, c1, d1]) =
+            (transpose(a.0, b.0, c.0, d.0), transpose(a.1, b.1, c.1, d.1));
+        [Pair(a0, a1), Pair(b0, b1), Pair(c0, c1), Pair(d0, d1)]
+    }
+
+    #[target_feature(enable = "ssse3")]
+    #[inline]
+    pub(super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
+        store(places.as_flattened_mut(), 0, v);
     }
 
     #[target_feature(enable = "sse2")]

@@ -38,6 +38,9 @@ pub(crate) trait Isa: Copy {
     /// Runs `task` compiled for this instruction set.
     fn enter<T: Task>(self, task: T) -> T::Out;
 
+    /// A bit for each octet that is `octet`.
+    fn equal(self, octets: &[u8; 64], octet: u8) -> u64;
+
     /// All lanes zero.
     fn zero(self) -> Self::V;
     /// Exclusive or.
@@ -92,6 +95,23 @@ pub(crate) trait Isa: Copy {
     /// The octets of a block.
     fn octets(self, block: Self::Block) -> [u8; 16];
 
+    /// The first words of these, one a 32-bit lane.
+    fn load_words(self, words: &[u32; 16]) -> Self::V;
+    /// Adds 32-bit lanes, wrapping.
+    fn add_words(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Turns every 32-bit lane left.
+    fn rotate_16(self, v: Self::V) -> Self::V;
+    /// Turns every 32-bit lane left.
+    fn rotate_12(self, v: Self::V) -> Self::V;
+    /// Turns every 32-bit lane left.
+    fn rotate_8(self, v: Self::V) -> Self::V;
+    /// Turns every 32-bit lane left.
+    fn rotate_7(self, v: Self::V) -> Self::V;
+    /// In every block, word `i` of row `j` becomes word `j` of row `i`.
+    fn transpose(self, rows: [Self::V; 4]) -> [Self::V; 4];
+    /// Writes the blocks to the first places.
+    fn store_lanes(self, v: Self::V, places: &mut [[u8; 16]; 4]);
+
     /// The sum of no products.
     fn no_sum(self) -> Self::Sum;
     /// Adds the products of the (reversed) lanes of `x` with those of `power`.
@@ -124,6 +144,7 @@ pub(crate) use forward;
 macro_rules! forward_all {
     () => {
         crate::kernel::isa::forward! {
+            fn equal(octets: &[u8; 64], octet: u8) -> u64;
             fn zero() -> Self::V;
             fn xor(a: Self::V, b: Self::V) -> Self::V;
             fn broadcast(block: &[u8; 16]) -> Self::V;
@@ -147,6 +168,14 @@ macro_rules! forward_all {
             fn insert(v: Self::V, lane: usize, first: u64, second: u64) -> Self::V;
             fn lane(v: Self::V, lane: usize) -> Self::Block;
             fn octets(block: Self::Block) -> [u8; 16];
+            fn load_words(words: &[u32; 16]) -> Self::V;
+            fn add_words(a: Self::V, b: Self::V) -> Self::V;
+            fn rotate_16(v: Self::V) -> Self::V;
+            fn rotate_12(v: Self::V) -> Self::V;
+            fn rotate_8(v: Self::V) -> Self::V;
+            fn rotate_7(v: Self::V) -> Self::V;
+            fn transpose(rows: [Self::V; 4]) -> [Self::V; 4];
+            fn store_lanes(v: Self::V, places: &mut [[u8; 16]; 4]);
             fn no_sum() -> Self::Sum;
             fn mul_add(sum: Self::Sum, x: Self::V, power: Self::V) -> Self::Sum;
             fn reduce(sum: Self::Sum) -> Self::V;

@@ -1,10 +1,11 @@
 //! The kernels: what runs on a burst, and for which instruction set it is compiled.
 //!
 //! `isa` names the operations; `aesni`, `vaes256` and `vaes512` are their intrinsics; `gcm` is AES-GCM over any
-//! of them; `portable` is every suite on the RustCrypto crates.
+//! of them, `chacha` ChaCha20-Poly1305; `portable` is every suite on the RustCrypto crates.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod aesni;
+pub(crate) mod chacha;
 pub(crate) mod gcm;
 pub(crate) mod isa;
 pub(crate) mod portable;

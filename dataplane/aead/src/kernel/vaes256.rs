@@ -60,15 +60,16 @@ impl Isa for Vaes256 {
 /// The operations, compiled for the instruction set.
 mod ops {
     use std::arch::x86_64::{
-        __m128i, __m256i, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
-        _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blend_epi32, _mm256_blendv_epi8,
-        _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_clmulepi64_epi128,
-        _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_set_m128i,
-        _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_shuffle_epi32, _mm256_storeu_si256,
-        _mm256_xor_si256,
+        __m128i, __m256i, _mm_set_epi8, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
+        _mm256_add_epi32, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blend_epi32,
+        _mm256_blendv_epi8, _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_clmulepi64_epi128,
+        _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_or_si256,
+        _mm256_set_m128i, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_shuffle_epi32, _mm256_slli_epi32,
+        _mm256_srli_epi32, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+        _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
     };
 
-    pub(super) use super::super::aesni::blocks::{icv_matches, octets, pad, put_icv, window, wipe};
+    pub(super) use super::super::aesni::blocks::{equal, icv_matches, octets, pad, put_icv, window, wipe};
     use super::super::aesni::blocks::{load_block, load_octets, mask, nonce_block, reversal, store_octets};
     use super::{Sum, Task, Vaes256, Window};
     use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
@@ -225,6 +226,66 @@ mod ops {
     #[inline]
     pub(super) fn lane(v: V, lane: usize) -> __m128i {
         if lane == 0 { _mm256_castsi256_si128(v) } else { _mm256_extracti128_si256::<1>(v) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn load_words(words: &[u32; 16]) -> V {
+        let (words, _) = words.split_first_chunk::<8>().expect("8 of 16");
+        // SAFETY: the reference covers the 32 octets that are read, and the load needs no alignment.
+        unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn add_words(a: V, b: V) -> V {
+        _mm256_add_epi32(a, b)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn rotate_16(v: V) -> V {
+        let pattern = _mm_set_epi8(13, 12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2);
+        _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(pattern))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn rotate_12(v: V) -> V {
+        _mm256_or_si256(_mm256_slli_epi32::<12>(v), _mm256_srli_epi32::<20>(v))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn rotate_8(v: V) -> V {
+        let pattern = _mm_set_epi8(14, 13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3);
+        _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(pattern))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn rotate_7(v: V) -> V {
+        _mm256_or_si256(_mm256_slli_epi32::<7>(v), _mm256_srli_epi32::<25>(v))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn transpose(rows: [V; 4]) -> [V; 4] {
+        let [a, b, c, d] = rows;
+        let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
+        let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
+        [
+            _mm256_unpacklo_epi64(ab_low, cd_low),
+            _mm256_unpackhi_epi64(ab_low, cd_low),
+            _mm256_unpacklo_epi64(ab_high, cd_high),
+            _mm256_unpackhi_epi64(ab_high, cd_high),
+        ]
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
+        store(places.as_flattened_mut(), 0, v);
     }
 
     #[target_feature(enable = "avx2")]

@@ -84,11 +84,13 @@ mod ops {
         __m128i, __m512i, __mmask8, __mmask16, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128,
         _mm_cvtsi64_si128, _mm_loadu_si128, _mm_mask_cmpneq_epi8_mask, _mm_mask_storeu_epi8,
         _mm_maskz_loadu_epi8, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_storeu_si128,
-        _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256,
+        _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256, _mm512_add_epi32,
         _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi512_si256,
-        _mm512_clmulepi64_epi128, _mm512_extracti64x4_epi64, _mm512_loadu_si512, _mm512_mask_mov_epi8,
-        _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_setzero_si512,
-        _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_xor_si512,
+        _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
+        _mm512_mask_mov_epi8, _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
+        _mm512_rol_epi32, _mm512_set1_epi8, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_epi32,
+        _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
+        _mm512_unpacklo_epi64, _mm512_xor_si512,
     };
 
     use super::{PhantomData, Sum, Task, Text, Vaes512, Window};
@@ -104,6 +106,14 @@ mod ops {
     #[inline(never)]
     pub(super) fn enter<T: Task>(isa: Vaes512, task: T) -> T::Out {
         task.run(isa)
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    pub(super) fn equal(octets: &[u8; 64], octet: u8) -> u64 {
+        // SAFETY: the reference covers the 64 octets that are read, and the load needs no alignment.
+        let octets = unsafe { _mm512_loadu_si512(octets.as_ptr().cast()) };
+        _mm512_cmpeq_epi8_mask(octets, _mm512_set1_epi8(octet.cast_signed()))
     }
 
     #[target_feature(enable = "avx512f")]
@@ -355,6 +365,64 @@ mod ops {
         // SAFETY: the array has the 16 octets that are written, and the store needs no alignment.
         unsafe { _mm_storeu_si128(octets.as_mut_ptr().cast(), block) };
         octets
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn load_words(words: &[u32; 16]) -> V {
+        // SAFETY: the reference covers the 64 octets that are read, and the load needs no alignment.
+        unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn add_words(a: V, b: V) -> V {
+        _mm512_add_epi32(a, b)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn rotate_16(v: V) -> V {
+        _mm512_rol_epi32::<16>(v)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn rotate_12(v: V) -> V {
+        _mm512_rol_epi32::<12>(v)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn rotate_8(v: V) -> V {
+        _mm512_rol_epi32::<8>(v)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn rotate_7(v: V) -> V {
+        _mm512_rol_epi32::<7>(v)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn transpose(rows: [V; 4]) -> [V; 4] {
+        let [a, b, c, d] = rows;
+        let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        [
+            _mm512_unpacklo_epi64(ab_low, cd_low),
+            _mm512_unpackhi_epi64(ab_low, cd_low),
+            _mm512_unpacklo_epi64(ab_high, cd_high),
+            _mm512_unpackhi_epi64(ab_high, cd_high),
+        ]
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
+        // SAFETY: the reference covers the 64 octets that are written, and the store needs no alignment.
+        unsafe { _mm512_storeu_si512(places.as_mut_ptr().cast(), v) }
     }
 
     #[target_feature(enable = "avx512f")]

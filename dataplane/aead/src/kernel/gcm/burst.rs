@@ -10,37 +10,61 @@ use crate::packet::{HEADER_LEN, Text};
 use crate::suite::Path;
 use crate::verdict::Verdict;
 
-/// Jobs of one burst, by index, sorted by what they can share a loop with.
+/// The class of each job of a burst: what it can share a loop with.
+///
+/// One octet a job and a vector compare for each class: counted lists would chain every job to the one before
+/// through memory, twelve cycles each.
 pub(crate) struct Order {
-    lists: [[u8; BURST]; CLASSES],
-    lens: [u8; CLASSES],
+    classes: [u8; BURST],
 }
 
 /// Three key lengths, times the vectors of a short packet or "long".
-const CLASSES: usize = 3 * PER_KEY_LEN;
 const PER_KEY_LEN: usize = SHORT + 1;
 
 /// The most vectors of a packet that runs beside others.
 const SHORT: usize = 4;
 
+/// No job of ours.
+const NONE: u8 = u8::MAX;
+
 impl Order {
     #[inline(always)]
     fn new() -> Self {
-        Self { lists: [[0; BURST]; CLASSES], lens: [0; CLASSES] }
+        Self { classes: [NONE; BURST] }
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "a burst has at most 64 jobs")]
+    #[expect(clippy::cast_possible_truncation, reason = "there are 15 classes")]
     fn add<I: Isa>(&mut self, index: usize, path: Path, text: Text) {
         let class = path as usize * PER_KEY_LEN + vectors::<I>(text.end - text.start).min(SHORT + 1) - 1;
-        let len = &mut self.lens[class];
-        self.lists[class][usize::from(*len) % BURST] = index as u8;
-        *len += 1;
+        self.classes[index] = class as u8;
     }
 
+    /// The jobs of packets of so many vectors, or longer ones with `SHORT + 1`.
     #[inline(always)]
-    fn of(&self, class: usize) -> &[u8] {
-        &self.lists[class][..usize::from(self.lens[class])]
+    #[expect(clippy::cast_possible_truncation, reason = "there are 15 classes")]
+    fn of<I: Isa>(&self, isa: I, path: Path, vectors: usize) -> Jobs {
+        Jobs(isa.equal(&self.classes, (path as usize * PER_KEY_LEN + vectors - 1) as u8))
+    }
+}
+
+/// Jobs of a burst, a bit for each.
+#[derive(Clone, Copy)]
+struct Jobs(u64);
+
+impl Jobs {
+    /// Takes out the first `N`, if there are so many.
+    #[inline(always)]
+    fn take<const N: usize>(&mut self) -> Option<[usize; N]> {
+        if (self.0.count_ones() as usize) < N {
+            return None;
+        }
+        let mut indices = [0; N];
+        for index in &mut indices {
+            *index = self.0.trailing_zeros() as usize;
+            self.0 &= self.0 - 1;
+        }
+        Some(indices)
     }
 }
 
@@ -76,41 +100,41 @@ impl Task for SealBurst<'_, '_> {
 
 #[inline(always)]
 fn seal_class<I: Isa, const ROUNDS: usize>(isa: I, jobs: &mut [SealJob<'_>], order: &Order, path: Path) {
-    let first = path as usize * PER_KEY_LEN;
-    let mut alone = [order.of(first), order.of(first + 1), order.of(first + 2), order.of(first + 3)];
-    // AES-192 is rare: its packets go one by one, which spares a third of the code.
-    if const { ROUNDS != 12 } {
-        alone[0] = seal_groups::<I, ROUNDS, 4, 1>(isa, jobs, alone[0]);
-        if const { I::IN_FLIGHT == 8 } {
-            alone[1] = seal_groups::<I, ROUNDS, 2, 2>(isa, jobs, alone[1]);
-            alone[2] = seal_groups::<I, ROUNDS, 2, 3>(isa, jobs, alone[2]);
-            alone[3] = seal_groups::<I, ROUNDS, 2, 4>(isa, jobs, alone[3]);
-        } else {
-            alone[1] = seal_groups::<I, ROUNDS, 2, 2>(isa, jobs, alone[1]);
+    let mut alone = 0;
+    for vectors in 1..=SHORT + 1 {
+        let mut class = order.of(isa, path, vectors);
+        // AES-192 is rare: its packets go one by one, which spares a third of the code.
+        if const { ROUNDS != 12 } {
+            match vectors {
+                1 => seal_groups::<I, ROUNDS, 2, 1>(isa, jobs, &mut class),
+                2 => seal_groups::<I, ROUNDS, 2, 2>(isa, jobs, &mut class),
+                3 if const { I::IN_FLIGHT == 8 } => seal_groups::<I, ROUNDS, 2, 3>(isa, jobs, &mut class),
+                4 if const { I::IN_FLIGHT == 8 } => seal_groups::<I, ROUNDS, 2, 4>(isa, jobs, &mut class),
+                _ => {}
+            }
         }
+        alone |= class.0;
     }
-    for list in alone.into_iter().chain([order.of(first + SHORT)]) {
-        for &index in list {
-            let job = &mut jobs[usize::from(index)];
-            let len = job.packet.len() - outside(job.key);
-            seal_one::<I, _, ROUNDS>(isa, job, len);
-        }
+    let mut alone = Jobs(alone);
+    while let Some([index]) = alone.take::<1>() {
+        let job = &mut jobs[index];
+        let len = job.packet.len() - outside(job.key);
+        seal_one::<I, _, ROUNDS>(isa, job, len);
     }
 }
 
-/// Packets of `R` vectors, `N` at a time; what is left over.
+/// Packets of `R` vectors, `N` at a time, as long as there are so many.
 #[inline(always)]
-fn seal_groups<'o, I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
+fn seal_groups<I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
     isa: I,
     jobs: &mut [SealJob<'_>],
-    list: &'o [u8],
-) -> &'o [u8] {
-    let (groups, rest) = list.as_chunks::<N>();
-    for indices in groups {
-        let packets = jobs.get_disjoint_mut(indices.map(usize::from)).expect(DISJOINT);
+    class: &mut Jobs,
+) {
+    while let Some(indices) = class.take::<N>() {
+        let packets =
+            jobs.get_disjoint_mut(indices).expect("a job's bit is taken once, and each is in the burst");
         isa.enter(SealGroup::<_, ROUNDS, N, R>::new(packets));
     }
-    rest
 }
 
 /// Opens the AES-GCM jobs of a burst; others are left alone.
@@ -153,45 +177,49 @@ fn open_class<I: Isa, const ROUNDS: usize>(
     order: &Order,
     path: Path,
 ) {
-    let first = path as usize * PER_KEY_LEN;
-    let mut alone = [order.of(first), order.of(first + 1), order.of(first + 2), order.of(first + 3)];
-    if const { ROUNDS != 12 } {
-        alone[0] = open_groups::<I, ROUNDS, 4, 1>(isa, jobs, verdicts, alone[0]);
-        if const { I::IN_FLIGHT == 8 } {
-            alone[1] = open_groups::<I, ROUNDS, 2, 2>(isa, jobs, verdicts, alone[1]);
-            alone[2] = open_groups::<I, ROUNDS, 2, 3>(isa, jobs, verdicts, alone[2]);
-            alone[3] = open_groups::<I, ROUNDS, 2, 4>(isa, jobs, verdicts, alone[3]);
-        } else {
-            alone[1] = open_groups::<I, ROUNDS, 2, 2>(isa, jobs, verdicts, alone[1]);
+    let mut alone = 0;
+    for vectors in 1..=SHORT + 1 {
+        let mut class = order.of(isa, path, vectors);
+        // AES-192 is rare: its packets go one by one, which spares a third of the code.
+        if const { ROUNDS != 12 } {
+            match vectors {
+                1 => open_groups::<I, ROUNDS, 2, 1>(isa, jobs, verdicts, &mut class),
+                2 => open_groups::<I, ROUNDS, 2, 2>(isa, jobs, verdicts, &mut class),
+                3 if const { I::IN_FLIGHT == 8 } => {
+                    open_groups::<I, ROUNDS, 2, 3>(isa, jobs, verdicts, &mut class)
+                }
+                4 if const { I::IN_FLIGHT == 8 } => {
+                    open_groups::<I, ROUNDS, 2, 4>(isa, jobs, verdicts, &mut class)
+                }
+                _ => {}
+            }
         }
+        alone |= class.0;
     }
-    for list in alone.into_iter().chain([order.of(first + SHORT)]) {
-        for &index in list {
-            let index = usize::from(index);
-            let job = &mut jobs[index];
-            let len = job.packet.len() - outside(job.key);
-            verdicts[index] = open_one::<I, _, ROUNDS>(isa, job, len);
-        }
+    let mut alone = Jobs(alone);
+    while let Some([index]) = alone.take::<1>() {
+        let job = &mut jobs[index];
+        let len = job.packet.len() - outside(job.key);
+        verdicts[index] = open_one::<I, _, ROUNDS>(isa, job, len);
     }
 }
 
-/// Packets of `R` vectors, `N` at a time; what is left over.
+/// Packets of `R` vectors, `N` at a time, as long as there are so many.
 #[inline(always)]
-fn open_groups<'o, I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
+fn open_groups<I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
     isa: I,
     jobs: &mut [OpenJob<'_>],
     verdicts: &mut [Verdict],
-    list: &'o [u8],
-) -> &'o [u8] {
-    let (groups, rest) = list.as_chunks::<N>();
-    for indices in groups {
-        let packets = jobs.get_disjoint_mut(indices.map(usize::from)).expect(DISJOINT);
+    class: &mut Jobs,
+) {
+    while let Some(indices) = class.take::<N>() {
+        let packets =
+            jobs.get_disjoint_mut(indices).expect("a job's bit is taken once, and each is in the burst");
         let outs = isa.enter(OpenGroup::<_, ROUNDS, N, R>::new(packets));
-        for (&index, verdict) in indices.iter().zip(outs) {
-            verdicts[usize::from(index)] = verdict;
+        for (index, verdict) in indices.into_iter().zip(outs) {
+            verdicts[index] = verdict;
         }
     }
-    rest
 }
 
 /// Octets of a packet that are not text.
@@ -200,8 +228,6 @@ fn outside(key: &Key) -> usize {
     let layout = key.suite.layout();
     usize::from(layout.text_start) + usize::from(layout.icv_len)
 }
-
-const DISJOINT: &str = "an index is in one list, once";
 
 impl<'k> Packet<'k> for SealJob<'k> {
     type Out = ();
