@@ -1,30 +1,28 @@
 //! Ctrl-C: remembered, so that waits end and everything is dropped, and so undone, in order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Result, bail};
-use nix::sys::signal::{SigSet, Signal};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-static ASKED: AtomicBool = AtomicBool::new(false);
+static ASKED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Catches SIGINT, SIGTERM and SIGHUP from here on. Call it before any thread or process is started.
+/// Catches SIGINT, SIGTERM and SIGHUP from here on. Nothing is blocked: a child would inherit that, and not end.
 ///
 /// # Errors
-/// If the signal mask can't be set.
+/// If the handlers can't be set.
 pub fn catch() -> Result<()> {
-    let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect();
-    signals.thread_block()?;
-    std::thread::spawn(move || {
-        while signals.wait().is_ok() {
-            ASKED.store(true, Ordering::Relaxed);
-        }
-    });
+    let asked = ASKED.get_or_init(Arc::default);
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(asked))?;
+    }
     Ok(())
 }
 
 /// Whether the user asked to stop.
 pub fn asked() -> bool {
-    ASKED.load(Ordering::Relaxed)
+    ASKED.get().is_some_and(|asked| asked.load(Ordering::Relaxed))
 }
 
 /// Ends what is going on if the user asked to stop.

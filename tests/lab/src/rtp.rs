@@ -56,13 +56,16 @@ pub fn summary(frames: &[Frame], destination: IpAddr) -> Summary {
     }
 }
 
-/// Flow and timestamp of an RTP packet: UDP, version 2, a media port.
+/// Payload type of G.711 A-law (RFC 3551); the events that SIPp plays too run on a clock of their own.
+const PCMA: u8 = 8;
+
+/// Flow and timestamp of a G.711 packet: UDP, version 2, a media port.
 fn rtp(frame: &Frame) -> Option<(Flow, f64)> {
     let ip = frame.ip().filter(|ip| ip.protocol == 17)?;
     let port = |at: usize| Some(u16::from_be_bytes(*ip.payload.get(at..)?.first_chunk()?));
     let (source, destination) = (port(0)?, port(2)?);
     let payload = ip.payload.get(8..)?;
-    if payload.len() < 12 || payload[0] >> 6 != 2 || source == 5060 || destination == 5060 {
+    if payload.len() < 12 || payload[0] >> 6 != 2 || payload[1] & 0x7f != PCMA || source == 5060 || destination == 5060 {
         return None;
     }
     let timestamp = u32::from_be_bytes(*payload.get(4..)?.first_chunk()?);

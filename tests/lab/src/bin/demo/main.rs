@@ -7,6 +7,7 @@ mod media;
 mod outside;
 mod summary;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -21,7 +22,7 @@ use pollux_lab::{interrupt, rtp};
 use arguments::Arguments;
 use summary::Summary;
 
-fn main() -> Result<()> {
+fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     interrupt::catch()?;
     let started = Instant::now();
@@ -35,10 +36,8 @@ fn main() -> Result<()> {
     if arguments.json {
         println!("{}", summary.json());
     }
-    if !summary.succeeded() {
-        std::process::exit(1);
-    }
-    Ok(())
+    // No exit() here: it would leave everything behind.
+    Ok(if summary.succeeded() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn run(arguments: &Arguments, world: &World) -> Result<Summary> {
