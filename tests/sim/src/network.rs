@@ -31,24 +31,35 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) weather: Weather,
-    pub(crate) nat: bool,
+    nat: bool,
+    addresses: [IpAddr; 2],
     rng: Seeded,
 }
 
 /// Outer addresses of the gateways.
-pub(crate) const ADDRESSES: [IpAddr; 2] = [
+const V4: [IpAddr; 2] = [
     IpAddr::V4(core::net::Ipv4Addr::new(192, 0, 2, 1)),
     IpAddr::V4(core::net::Ipv4Addr::new(198, 51, 100, 2)),
 ];
+const V6: [IpAddr; 2] = [
+    IpAddr::V6(core::net::Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1)),
+    IpAddr::V6(core::net::Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 2)),
+];
+
+/// Outer addresses of the gateways, in one family or the other.
+pub(crate) const fn addresses(v6: bool) -> [IpAddr; 2] {
+    if v6 { V6 } else { V4 }
+}
 /// What gateway 0 looks like behind its NAT.
 pub(crate) const NAT: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(203, 0, 113, 9));
 const NAT_PORTS: u16 = 20_000;
 
 impl Network {
-    pub(crate) const fn new(rng: Seeded, nat: bool) -> Self {
+    pub(crate) const fn new(rng: Seeded, nat: bool, v6: bool) -> Self {
         Self {
             weather: Weather { drop: 0, duplicate: 0, corrupt: 0, reflect: 0, straggle_ms: 0, cut: false },
             nat,
+            addresses: addresses(v6),
             rng,
         }
     }
@@ -102,13 +113,13 @@ impl Network {
     ) -> Option<(SocketAddr, SocketAddr)> {
         if from == 0 {
             let seen = if self.nat { SocketAddr::new(NAT, local.port() + NAT_PORTS) } else { local };
-            return (remote.ip() == ADDRESSES[1]).then_some((remote, seen));
+            return (remote.ip() == self.addresses[1]).then_some((remote, seen));
         }
         if self.nat {
             let port = remote.port().checked_sub(NAT_PORTS)?;
-            return (remote.ip() == NAT).then_some((SocketAddr::new(ADDRESSES[0], port), local));
+            return (remote.ip() == NAT).then_some((SocketAddr::new(self.addresses[0], port), local));
         }
-        (remote.ip() == ADDRESSES[0]).then_some((remote, local))
+        (remote.ip() == self.addresses[0]).then_some((remote, local))
     }
 
     fn corrupt(&mut self, bytes: &mut Vec<u8>) {

@@ -12,7 +12,7 @@ use pollux_ike::identity::{Identity, IdentityPattern};
 use pollux_ike::negotiate::Proposal;
 use zeroize::Zeroizing;
 
-use crate::network::{ADDRESSES, NAT};
+use crate::network::{NAT, addresses};
 use crate::random::Seeded;
 
 /// Which provider the gateways have.
@@ -51,7 +51,8 @@ pub struct Scenario {
 pub(crate) struct Draw {
     pub(crate) mood: Mood,
     pub(crate) nat: bool,
-    pub(crate) encap: bool,
+    pub(crate) v6: bool,
+    encap: bool,
     /// Jitter of rekey times; without it both ends rekey at once.
     rand_time: Duration,
     children: u64,
@@ -72,9 +73,11 @@ impl Draw {
             _ => Mood::Chaos,
         };
         let rand_time = Duration::from_secs([0, 0, 2, 15][usize::try_from(rng.below(4)).unwrap_or(0)]);
+        let nat = rng.per_mille(250);
         Self {
             mood,
-            nat: rng.per_mille(250),
+            nat,
+            v6: !nat && rng.per_mille(300),
             encap: rng.per_mille(150),
             rand_time,
             children: rng.between(1, 2),
@@ -91,13 +94,13 @@ impl Draw {
     pub(crate) fn config(&self, end: usize) -> EndpointConfig {
         let names = ["a.example", "b.example"];
         let tries = if self.mood == Mood::Lossy { 12 } else { 5 };
-        let remote = if end == 1 && self.nat { NAT } else { ADDRESSES[1 - end] };
+        let remote = if end == 1 && self.nat { NAT } else { addresses(self.v6)[1 - end] };
         // Behind a NAT only gateway 0 can begin.
         let initiates = end == 0 || !self.nat;
         let start = if end == 0 || self.both_start && initiates { Action::Start } else { Action::None };
         let connection = Connection {
             name: "peer".into(),
-            local_addrs: vec![AddressRange::host(ADDRESSES[end])],
+            local_addrs: vec![AddressRange::host(addresses(self.v6)[end])],
             remote_addrs: if initiates { vec![AddressRange::host(remote)] } else { Vec::new() },
             local_id: Identity::parse(names[end]),
             remote_id: Identity::parse(names[1 - end]).map_or(IdentityPattern::Any, IdentityPattern::Exactly),

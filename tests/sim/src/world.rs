@@ -111,7 +111,7 @@ impl World {
         let mut rng = Seeded::new(scenario.seed);
         let draw = Draw::new(&mut rng);
         let gateways = [0, 1].map(|end| Gateway::new(draw.config(end), provider.clone(), &mut rng));
-        let network = Network::new(rng.part(), draw.nat);
+        let network = Network::new(rng.part(), draw.nat, draw.v6);
         let now = Instant::from_nanos(1_000_000_000);
         let (queue, watch) = (BTreeMap::new(), Watch::default());
         let trace = scenario.trace;
@@ -430,7 +430,7 @@ impl World {
             let mut bytes = vec![0; len];
             pollux_ike::crypto::Rng::fill(&mut self.rng, &mut bytes);
             let port = ports[usize::try_from(self.rng.below(2)).unwrap_or(0)];
-            let local = core::net::SocketAddr::new(crate::network::ADDRESSES[end], port);
+            let local = core::net::SocketAddr::new(crate::network::addresses(self.draw.v6)[end], port);
             let remote = core::net::SocketAddr::new([192, 0, 2, 66].into(), 4500);
             let gateway = &mut self.gateways[end];
             gateway.endpoint.handle_datagram(self.now, local, remote, &bytes, &mut gateway.rng);

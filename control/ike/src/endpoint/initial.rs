@@ -34,7 +34,7 @@ impl Endpoint {
         };
         match (header.exchange, header.flags.response) {
             (ExchangeType::IkeSaInit, false) => self.init_request(now, ends, &message, bytes, rng),
-            (ExchangeType::IkeSaInit, true) => self.init_reply(now, &message, bytes, rng),
+            (ExchangeType::IkeSaInit, true) => self.init_reply(now, local, &message, bytes, rng),
             _ => self.protected(now, ends, &message, bytes, rng),
         }
     }
@@ -165,7 +165,14 @@ impl Endpoint {
     }
 
     /// An answer to a request of ours for a new IKE SA.
-    fn init_reply(&mut self, now: Instant, message: &Message<'_>, bytes: &[u8], rng: &mut dyn Rng) {
+    fn init_reply(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        message: &Message<'_>,
+        bytes: &[u8],
+        rng: &mut dyn Rng,
+    ) {
         let header = &message.header;
         if header.flags.initiator || message.encrypted.is_some() {
             return;
@@ -175,6 +182,10 @@ impl Endpoint {
         self.turn(now, id, rng, |sa, turn| {
             if !sa.line.initiator || !sa.line.window.awaits(header.id) {
                 return;
+            }
+            if sa.line.path.local.ip().is_unspecified() {
+                // Routing chose our address; the answer shows it.
+                sa.line.path.local.set_ip(local.ip());
             }
             let state = core::mem::replace(&mut sa.state, State::Gone);
             sa.state = match state {

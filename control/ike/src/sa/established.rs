@@ -274,8 +274,9 @@ impl Established {
     }
 
     fn expire(&mut self, line: &mut Line, turn: &mut Turn<'_>) {
-        if self.closing.is_some() {
-            self.finished = Some(DownReason::Lifetime);
+        if self.closing.is_some() || self.redundant {
+            // A peer that had made the superfluous one too would have deleted it by now.
+            self.finished = Some(if self.redundant { DownReason::Replaced } else { DownReason::Lifetime });
             return;
         }
         let replaced = self.successor.is_some() || self.undecided;
@@ -289,6 +290,10 @@ impl Established {
     }
 
     fn look_for_life(&mut self, line: &mut Line, turn: &mut Turn<'_>) {
+        if self.redundant || self.undecided || self.successor.is_some() {
+            // Its end comes by itself, and asks the peer as well as a probe does.
+            return;
+        }
         let delay = self.peer.connection.dpd_delay;
         let inbound = self.children.keys_where(|child| matches!(child.inbound.state, HalfState::Installed));
         match self.watch.look(turn, line.heard, delay, inbound.into_iter()) {

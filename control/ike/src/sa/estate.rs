@@ -9,6 +9,7 @@ use super::children::{ChildSa, Children};
 use super::established::Established;
 use super::line::Line;
 use super::tasks::Tasks;
+use super::timer::Timer;
 use crate::config::{Action, ChildConfig, Connection};
 use crate::endpoint::{Effect, Turn};
 use crate::event::DownReason;
@@ -70,6 +71,10 @@ impl Established {
             DownReason::Peer if self.successor.is_none() => {
                 self.bring_up_again(turn, |child| child.close_action == Action::Start);
             }
+            // The peer's other IKE SA stays: what this one carried belongs there now.
+            DownReason::Replaced if self.successor.is_none() && !self.redundant => {
+                self.bring_up_again(turn, |child| child.start_action == Action::Start);
+            }
             _ => {}
         }
         if let Some(ours) = self.ours.take()
@@ -100,6 +105,10 @@ impl Established {
     /// Takes over what a predecessor bequeathed.
     pub(crate) fn inherit(&mut self, line: &mut Line, turn: &mut Turn<'_>, estate: Estate) {
         self.undecided = false;
+        let dpd_delay = self.peer.connection.dpd_delay;
+        if !dpd_delay.is_zero() {
+            line.timers.set(Timer::Dpd, turn.now + dpd_delay);
+        }
         self.peer.reqids = estate.reqids;
         self.children.inherit(turn, line.id, estate.children);
         self.tasks.inherit(estate.tasks);

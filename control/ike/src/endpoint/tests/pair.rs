@@ -27,7 +27,10 @@ use crate::time::Instant;
 
 /// Arithmetic in place of cryptography: enough to tell one key from another, and no more.
 #[derive(Debug)]
-pub(super) struct Toy;
+pub(super) struct Toy {
+    /// Takes every message for authentic, so that mangled ones reach the exchanges.
+    gullible: bool,
+}
 
 fn mix(parts: &[&[u8]]) -> u64 {
     parts.iter().flat_map(|part| part.iter()).fold(0xcbf2_9ce4_8422_2325, |hash: u64, octet| {
@@ -66,7 +69,8 @@ impl Provider for Toy {
         key: &[u8],
         integrity: Option<(Integrity, &[u8])>,
     ) -> Result<Box<dyn SkCipher>, CryptoError> {
-        Ok(Box::new(ToyCipher(mix(&[key, integrity.map_or(&[], |(_, key)| key)]))))
+        let key = mix(&[key, integrity.map_or(&[], |(_, key)| key)]);
+        Ok(Box::new(ToyCipher { key, gullible: self.gullible }))
     }
 }
 
@@ -94,7 +98,10 @@ impl KeyExchange for ToyKe {
 }
 
 #[derive(Debug)]
-struct ToyCipher(u64);
+struct ToyCipher {
+    key: u64,
+    gullible: bool,
+}
 
 impl SkCipher for ToyCipher {
     fn iv_len(&self) -> usize {
@@ -112,7 +119,7 @@ impl SkCipher for ToyCipher {
     fn seal(&self, iv: &Iv, message: &mut [u8], content: usize) -> Result<(), CryptoError> {
         message[content..content + 8].copy_from_slice(&iv.as_bytes()[..8]);
         let (body, icv) = message.split_at_mut(message.len() - 8);
-        icv.copy_from_slice(&mix(&[&self.0.to_be_bytes(), body]).to_be_bytes());
+        icv.copy_from_slice(&mix(&[&self.key.to_be_bytes(), body]).to_be_bytes());
         Ok(())
     }
 
@@ -121,7 +128,7 @@ impl SkCipher for ToyCipher {
             return Err(CryptoError::Authentication);
         }
         let (body, icv) = message.split_at_mut(message.len() - 8);
-        if *icv != mix(&[&self.0.to_be_bytes(), body]).to_be_bytes() {
+        if !self.gullible && *icv != mix(&[&self.key.to_be_bytes(), body]).to_be_bytes() {
             return Err(CryptoError::Authentication);
         }
         Ok(&mut body[content + 8..])
@@ -255,9 +262,18 @@ pub(super) struct Pair {
 
 impl Pair {
     pub(super) fn new(a: EndpointConfig, b: EndpointConfig) -> Self {
+        Self::with(a, b, false)
+    }
+
+    /// Both ends take every message for authentic.
+    pub(super) fn gullible(a: EndpointConfig, b: EndpointConfig) -> Self {
+        Self::with(a, b, true)
+    }
+
+    fn with(a: EndpointConfig, b: EndpointConfig, gullible: bool) -> Self {
         let configs = [Arc::new(a), Arc::new(b)];
         let end = |config: &Arc<EndpointConfig>| {
-            Endpoint::new(config.clone(), Arc::new(Toy), Box::new(Counting(0, 0)))
+            Endpoint::new(config.clone(), Arc::new(Toy { gullible }), Box::new(Counting(0, 0)))
         };
         let mut pair = Self {
             ends: [end(&configs[0]), end(&configs[1])],
@@ -390,7 +406,8 @@ impl Pair {
             self.tables[end].clear();
         }
         let allocator = Box::new(Counting(1_000, 1_000));
-        self.ends[end] = Endpoint::new(self.configs[end].clone(), Arc::new(Toy), allocator);
+        self.ends[end] =
+            Endpoint::new(self.configs[end].clone(), Arc::new(Toy { gullible: false }), allocator);
         self.command(end, Command::DataPlaneUp { live });
     }
 
