@@ -29,6 +29,7 @@ mod policies;
 mod query;
 mod report;
 mod rings;
+mod sandbox;
 mod shell;
 mod table;
 mod udp;
@@ -58,6 +59,9 @@ pub fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
         let opened = config.clone();
         let mut shell = shell::Shell::new(config, secrets)?;
         shell.open_sockets(&opened).map_err(anyhow::Error::msg)?;
+        if opened.control.sandbox {
+            sandbox::enter().context("giving up privileges")?;
+        }
         tracing::info!(event = "ready", socket = %path.display(), "pollux-control is ready");
         let result = drive::drive(shell, listener).await.context("the loop ended");
         // Left behind, it would only look as if somebody answered.

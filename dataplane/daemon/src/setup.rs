@@ -13,7 +13,7 @@ use pollux_ebpf::{Capacity, Role, SteerError, Steering, bpffs};
 use pollux_esp::{Engine, EngineConfig, EngineCounters, SaCounterTable};
 use pollux_packet::PortSlot;
 use pollux_port::{Umem, UmemConfig, UmemError, XskError};
-use pollux_shm::{CheckpointError, CheckpointFile, HandshakeError, Listener, Welcome};
+use pollux_shm::{CheckpointError, CheckpointFile, HandshakeError, Listener, Pages, Welcome};
 use pollux_worker::handover::{Handover, mesh};
 use pollux_worker::housekeeping::{BoxedPort, Sleeper, Waker, channel, waker};
 use pollux_worker::stats::{PORTS_MAX, WorkerCounters};
@@ -31,7 +31,7 @@ use crate::namespace::{self, NamespaceError};
 use crate::netlink::mirror::Mirror;
 use crate::netlink::{NetlinkError, Rtnl};
 use crate::query::{QueryError, QuerySocket};
-use crate::sandbox::privileges;
+use crate::sandbox::{privileges, seccomp};
 
 /// Why the data plane did not come up. Each says what, where and what mends it.
 #[derive(Debug, Error)]
@@ -362,6 +362,9 @@ fn spawn(
         if sandboxed && let Err(error) = privileges::keep_only(CapabilitySet::empty()) {
             tracing::warn!(worker = id, %error, "worker-keeps-its-privileges");
         }
+        if sandboxed && let Err(error) = seccomp::confine_worker() {
+            tracing::warn!(worker = id, %error, "worker-not-confined");
+        }
         worker.run(idle);
     };
     std::thread::Builder::new()
@@ -390,7 +393,7 @@ pub fn packet_role(role: Role) -> pollux_packet::Role {
 
 fn report_umem(umem: &Umem, got: &mut Vec<Got>) {
     let info = umem.info();
-    let asked = format!("{:?}", info.pages.asked);
+    let asked = if info.pages.asked == Pages::Huge2M { "2 MiB" } else { "4 KiB" }.to_owned();
     got.push(Got { what: "huge pages".to_owned(), asked, got: info.to_string() });
 }
 
