@@ -10,11 +10,16 @@ pub(crate) mod gcm;
 pub(crate) mod isa;
 pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
+mod prefetch;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod vaes256;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vaes512;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod window2;
+
+#[cfg(target_arch = "x86_64")]
+pub(crate) use prefetch::prefetch;
 
 use crate::dispatch::{Engine, Proof};
 use isa::{Isa, Task};
@@ -33,8 +38,7 @@ pub(crate) fn run<T: Task>(engine: Engine, task: T) -> Option<T::Out> {
     }
 }
 
-/// Asks for every cache line of a key.
+/// There is no portable way to ask.
+#[cfg(not(target_arch = "x86_64"))]
 #[inline]
-pub(crate) fn prefetch(key: &crate::key::Key) {
-    let _ = key;
-}
+pub(crate) fn prefetch(_: &crate::key::Key) {}

@@ -37,7 +37,7 @@ impl Poly1305 {
         let high = (u128::from(h2) * r0 + (mid >> 64)) as u64;
         // What lies above 2^130 comes back times 5.
         let folded = (high & !3) + (high >> 2);
-        let joined = u128::from(low as u64) | (mid as u64 as u128) << 64;
+        let joined = u128::from(low as u64) | u128::from(mid as u64) << 64;
         let (joined, carry) = joined.overflowing_add(u128::from(folded));
         self.h = [joined as u64, (joined >> 64) as u64, (high & 3) + u64::from(carry)];
     }
@@ -74,8 +74,8 @@ pub(super) fn hash<const N: usize>(hashes: &mut [Poly1305; N], messages: [Messag
     let shared = whole.iter().map(|blocks| blocks.len()).min().unwrap_or(0);
     let fronts = whole.map(|blocks| &blocks[..shared]);
     for i in 0..shared {
-        for n in 0..N {
-            hashes[n].block(fronts[n][i]);
+        for (hash, front) in hashes.iter_mut().zip(&fronts) {
+            hash.block(front[i]);
         }
     }
     for n in 0..N {

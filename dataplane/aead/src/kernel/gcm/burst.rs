@@ -186,10 +186,10 @@ fn open_class<I: Isa, const ROUNDS: usize>(
                 1 => open_groups::<I, ROUNDS, 2, 1>(isa, jobs, verdicts, &mut class),
                 2 => open_groups::<I, ROUNDS, 2, 2>(isa, jobs, verdicts, &mut class),
                 3 if const { I::IN_FLIGHT == 8 } => {
-                    open_groups::<I, ROUNDS, 2, 3>(isa, jobs, verdicts, &mut class)
+                    open_groups::<I, ROUNDS, 2, 3>(isa, jobs, verdicts, &mut class);
                 }
                 4 if const { I::IN_FLIGHT == 8 } => {
-                    open_groups::<I, ROUNDS, 2, 4>(isa, jobs, verdicts, &mut class)
+                    open_groups::<I, ROUNDS, 2, 4>(isa, jobs, verdicts, &mut class);
                 }
                 _ => {}
             }

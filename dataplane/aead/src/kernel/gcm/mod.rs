@@ -195,6 +195,7 @@ impl<I: Isa, S: Side<I>, const N: usize> Side<I> for [S; N] {
 }
 
 /// What AES is to work on: `R` vectors each of `N` packets.
+#[derive(Clone, Copy)]
 struct Work<'k, 'd, I: Isa, const N: usize, const R: usize> {
     tables: [&'k Tables; N],
     /// The inputs of the first full round.
