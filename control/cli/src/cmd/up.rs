@@ -36,9 +36,11 @@ pub(crate) fn up(config: &Config, json: bool) -> Result<()> {
 
 /// Whether control has put everything into the data plane, or says why not.
 fn installed(paths: &Paths) -> bool {
-    control::<ControlStatus>(paths, &ControlRequest::Status).is_ok_and(|status| {
-        status.attached && (status.sas_installed >= status.sas_wanted || !status.refused.is_empty())
-    })
+    let Ok(wanted) = control::<ControlStatus>(paths, &ControlRequest::Status) else { return false };
+    let in_force = dataplane::<DataplaneStatus>(paths, &DataplaneRequest::Status)
+        .is_ok_and(|plane| plane.policies >= wanted.policies_wanted);
+    let complete = wanted.sas_installed >= wanted.sas_wanted && in_force;
+    wanted.attached && (complete || !wanted.refused.is_empty())
 }
 
 /// Starts a daemon in a process group of its own, so that Ctrl-C in this terminal does not reach it.
