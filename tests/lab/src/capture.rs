@@ -60,6 +60,9 @@ pub struct Ip<'a> {
     pub payload: &'a [u8],
 }
 
+/// Room for a few seconds at full rate, should the disk or the other core be busy.
+const BUFFER_KIB: &str = "262144";
+
 impl Capture {
     /// Starts to capture on `device` in `netns` into `folder/<name>.pcap`.
     ///
@@ -69,7 +72,7 @@ impl Capture {
         let file = folder.join(format!("{name}.pcap"));
         let mut command = netns.command("tcpdump");
         command
-            .args(["-i", device, "-n", "-U", "-B", "32768", "--immediate-mode", "-Z", "root", "-w"])
+            .args(["-i", device, "-n", "-U", "-B", BUFFER_KIB, "--immediate-mode", "-Z", "root", "-w"])
             .arg(&file);
         let log = folder.join(format!("{name}.tcpdump.log"));
         let mut process = Process::start("tcpdump", &mut command, &log)?;

@@ -65,7 +65,12 @@ fn rtp(frame: &Frame) -> Option<(Flow, f64)> {
     let port = |at: usize| Some(u16::from_be_bytes(*ip.payload.get(at..)?.first_chunk()?));
     let (source, destination) = (port(0)?, port(2)?);
     let payload = ip.payload.get(8..)?;
-    if payload.len() < 12 || payload[0] >> 6 != 2 || payload[1] & 0x7f != PCMA || source == 5060 || destination == 5060 {
+    if payload.len() < 12
+        || payload[0] >> 6 != 2
+        || payload[1] & 0x7f != PCMA
+        || source == 5060
+        || destination == 5060
+    {
         return None;
     }
     let timestamp = u32::from_be_bytes(*payload.get(4..)?.first_chunk()?);

@@ -92,15 +92,14 @@ fn nothing_leaks_while_the_data_plane_is_dead_restarts_or_reloads() -> Result<()
     }
     check(&capture.stop()?, "reload")?;
 
-    let capture = outside("no-sa")?;
-    a.configure(&Config {
-        tables: config.tables_where(|table| table.starts_with("policy")),
-        ..config.clone()
-    })?;
-    a.reload()?;
-    try_to_leak(&world, &third);
-    check(&capture.stop()?, "no SA")?;
     b.check_ledger()
+}
+
+/// All routes but those of link-local and multicast prefixes, which the kernel adds when it has finished with a link.
+fn routes(world: &World) -> Result<Vec<String>> {
+    let text = world.gateway_a.ip("route show table all")?;
+    let kept = text.lines().filter(|line| !line.contains("fe80::") && !line.contains("ff00::/8"));
+    Ok(kept.map(str::to_owned).collect())
 }
 
 #[test]
@@ -108,7 +107,7 @@ fn down_gives_everything_back_to_the_kernel() -> Result<()> {
     skip_unless!("ip", "tcpdump", "ping");
     let world = World::new("dwn")?;
     let links_before = world.gateway_a.ip("-br link")?.lines().count();
-    let routes_before = world.gateway_a.ip("route show table all")?;
+    let routes_before = routes(&world)?;
     let [config, _] = protected()?;
     let mut a = Gateway::start(&world, Side::A, &config)?;
     ensure!(world.gateway_a.ip("-br link")?.contains("pollux0"), "no host port");
@@ -116,8 +115,8 @@ fn down_gives_everything_back_to_the_kernel() -> Result<()> {
     wait_for("the links to go", Duration::from_secs(5), || {
         Ok(world.gateway_a.ip("-br link")?.lines().count() == links_before)
     })?;
-    let routes_after = world.gateway_a.ip("route show table all")?;
-    ensure!(routes_before == routes_after, "before:\n{routes_before}\nafter:\n{routes_after}");
+    let routes_after = routes(&world)?;
+    ensure!(routes_before == routes_after, "before:\n{routes_before:#?}\nafter:\n{routes_after:#?}");
     let programs = world.gateway_a.ip("-d link show wan0")?;
     ensure!(!programs.contains("xdp"), "{programs}");
     let mounts = std::fs::read_to_string("/proc/mounts")?;

@@ -105,14 +105,14 @@ fn ten_thousand_sas_are_added_under_traffic_without_loss() -> Result<()> {
     config.set("sa_capacity", "16384");
     let pair = pair("tks", &[config.clone(), other])?;
     for number in 0..10_000_u32 {
-        let (direction, spi, reqid) =
-            (["in", "out"][number as usize % 2], 0x0010_0000 + number, 10_000 + number / 2);
-        let _ = writeln!(config.secrets, "bulk-{number} = \"{number:040x}\"");
+        let (direction, spi) = (["in", "out"][number as usize % 2], 0x0010_0000 + number);
+        let _ = writeln!(config.secrets, "bulk-{number} = \"{:040x}\"", number + 1);
         config.table(&format!(
             "[[sa]]\nname = \"bulk-{number}\"\ndirection = \"{direction}\"\nspi = {spi:#x}\nlocal = \"192.0.2.2\"\nremote = \"198.51.100.2\"\n\
-             suite = \"aes128gcm16\"\nkey = \"bulk-{number}\"\nreqid = {reqid}\nlocal_ts = \"10.1.0.0/16\"\nremote_ts = \"10.3.0.0/16\"\n"
+             suite = \"aes128gcm16\"\nkey = \"bulk-{number}\"\nreqid = 2\nlocal_ts = \"10.1.0.0/16\"\nremote_ts = \"10.3.0.0/16\"\n"
         ));
     }
+    config.table("[[policy]]\nname = \"bulk\"\naction = \"protect\"\nreqid = 2\nlocal_ts = \"10.1.0.0/16\"\nremote_ts = \"10.3.0.0/16\"\n");
     let flow = pair.flow(5_000, 8.0)?;
     sleep(Duration::from_secs(1))?;
     pair.a.configure(&config)?;
