@@ -70,22 +70,7 @@ fn connection(
             mend: mend.to_owned(),
         });
     };
-    let local_id = connection.local.id.as_deref().and_then(|id| {
-        let parsed = Identity::parse(id);
-        if parsed.is_none() {
-            wrong("local.id", format!("`{id}` is no identity"), "write a name, an address or user@name");
-        }
-        parsed
-    });
-    let remote = connection.remote.id.as_deref().unwrap_or("%any");
-    let remote_id = IdentityPattern::parse(remote).unwrap_or_else(|| {
-        wrong(
-            "remote.id",
-            format!("`{remote}` is no identity"),
-            "write a name, an address, user@name or %any",
-        );
-        IdentityPattern::Any
-    });
+    let (local_id, remote_id) = identities(connection, &mut wrong);
     let proposals = proposals(
         &connection.proposals,
         Proposal::default_ike,
@@ -131,6 +116,30 @@ fn connection(
         },
         children,
     }
+}
+
+/// Our identity and those that the peer may have.
+fn identities(
+    connection: &Connection,
+    mut wrong: impl FnMut(&str, String, &str),
+) -> (Option<Identity>, IdentityPattern) {
+    let local_id = connection.local.id.as_deref().and_then(|id| {
+        let parsed = Identity::parse(id);
+        if parsed.is_none() {
+            wrong("local.id", format!("`{id}` is no identity"), "write a name, an address or user@name");
+        }
+        parsed
+    });
+    let remote = connection.remote.id.as_deref().unwrap_or("%any");
+    let remote_id = IdentityPattern::parse(remote).unwrap_or_else(|| {
+        wrong(
+            "remote.id",
+            format!("`{remote}` is no identity"),
+            "write a name, an address, user@name or %any",
+        );
+        IdentityPattern::Any
+    });
+    (local_id, remote_id)
 }
 
 fn proposals(
