@@ -116,3 +116,19 @@ fn a_second_control_is_refused() {
     assert!(refused.to_string().contains("another pollux-control answers here"), "{refused}");
     assert_eq!(fake.told().sas.len(), 2);
 }
+
+#[test]
+fn an_sa_that_is_not_acknowledged_in_time_is_taken_back() {
+    let mut control = Control::folder("silent");
+    control.configure(&pair(), "");
+    let fake = Fake::start(&control.folder);
+    fake.told().silent.push(0x1001);
+    control.start();
+    wait("the SA to be given up", || {
+        let status = control.ask(r#"{"op":"status"}"#).unwrap_or_default();
+        status["ok"]["refused"]
+            == serde_json::json!(["sa from-b: the data plane did not acknowledge within 10s"])
+    });
+    wait("what was done to be taken back", || fake.told().sas.len() == 1);
+    assert!(fake.told().at_workers.iter().any(|word| word == "delete"));
+}
