@@ -72,7 +72,8 @@ impl Watch {
         match event {
             Event::IkeDown { reason, .. } if *reason != DownReason::Replaced => self.excused = true,
             Event::ChildDown { reason, replaced, .. } => {
-                self.excused |= !replaced && *reason != DownReason::Replaced;
+                self.excused |=
+                    *reason == DownReason::DataPlane || !replaced && *reason != DownReason::Replaced;
             }
             Event::ChildRekeyed { .. } => self.rekeys.0 += 1,
             Event::IkeRekeyed { .. } => self.rekeys.1 += 1,

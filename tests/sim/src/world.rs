@@ -187,7 +187,7 @@ impl World {
             self.at(at, Happening::Do { end, deed });
             // Half of them at both ends at once, or within a round trip.
             if self.rng.per_mille(500) {
-                let apart = Duration::from_millis(self.rng.below(60));
+                let apart = Duration::from_millis(self.rng.below(60)).min(self.draw.chaos.saturating_sub(at));
                 let other = if self.rng.per_mille(700) { deed } else { self.deed() };
                 self.at(at + apart, Happening::Do { end: 1 - end, deed: other });
             }
@@ -284,7 +284,9 @@ impl World {
                 self.act(end, Deed::DataPlaneReturns)?;
             }
         }
-        self.act(0, Deed::Initiate)
+        // What the last deeds have begun ends first.
+        self.at(Duration::from_secs(20), Happening::Do { end: 0, deed: Deed::Initiate });
+        Ok(())
     }
 
     /// A packet of the protected traffic.

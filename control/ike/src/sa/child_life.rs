@@ -146,8 +146,12 @@ impl Established {
         child.expire_at = None;
         let was_up = child.told;
         child.tell_down(turn, line.id);
-        let (replaces, config) = (child.replaces, child.config.clone());
+        let (replaces, config, successor) = (child.replaces, child.config.clone(), child.replaced_by);
         self.tasks.push(Task::DeleteChild(key));
+        if let Some(successor) = successor {
+            // The peer has made it, or is about to: better than nothing at all.
+            return self.promote(line, turn, successor);
+        }
         match replaces.and_then(|old| self.children.get_mut(old)).filter(|old| old.phase == Phase::Up) {
             Some(old) => {
                 old.replaced_by = None;
