@@ -191,13 +191,18 @@ pub(super) mod blocks {
         store_octets(window.packet, window.text.end, len, tag);
     }
 
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn icv(window: &Window<'_>) -> __m128i {
+        load_octets(window.packet, window.text.end, window.icv_len())
+    }
+
     /// All octets are compared before any branch.
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(in super::super) fn icv_matches(window: &Window<'_>, tag: __m128i) -> bool {
-        let len = window.icv_len();
-        let received = load_octets(window.packet, window.text.end, len);
-        _mm_movemask_epi8(_mm_cmpeq_epi8(received, _mm_and_si128(tag, mask(len)))) == 0xffff
+    pub(in super::super) fn icv_matches(window: &Window<'_>, tag: __m128i, received: __m128i) -> bool {
+        let tag = _mm_and_si128(tag, mask(window.icv_len()));
+        _mm_movemask_epi8(_mm_cmpeq_epi8(received, tag)) == 0xffff
     }
 }
 
@@ -210,7 +215,7 @@ mod ops {
         _mm_unpackhi_epi32, _mm_unpackhi_epi64, _mm_unpacklo_epi32, _mm_unpacklo_epi64, _mm_xor_si128,
     };
 
-    pub(super) use super::blocks::{equal, icv_matches, octets, pad, put_icv, window, wipe};
+    pub(super) use super::blocks::{equal, icv, icv_matches, octets, pad, put_icv, window, wipe};
     use super::blocks::{load_block, load_octets, mask, nonce_block, reversal, store_octets};
     use super::{Aesni, Pair, Sum, Task, Window};
     use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};

@@ -84,8 +84,11 @@ pub(crate) trait Isa: Copy {
     fn select_tail(self, window: &Self::Window<'_>, inside: Self::V, around: Self::V) -> Self::V;
     /// Writes as much of the tag as the packet has room for after its text.
     fn put_icv(self, window: &mut Self::Window<'_>, tag: Self::Block);
-    /// Whether what comes after the text is the beginning of the tag, in a time that does not tell where they differ.
-    fn icv_matches(self, window: &Self::Window<'_>, tag: Self::Block) -> bool;
+    /// What comes after the text, up to a block, and zeros.
+    fn icv(self, window: &Self::Window<'_>) -> Self::Block;
+    /// Whether `received` is the tag, as far as the packet has room for one, in a time that does not tell where they
+    /// differ.
+    fn icv_matches(self, window: &Self::Window<'_>, tag: Self::Block, received: Self::Block) -> bool;
     /// Zeroes the text.
     fn wipe(self, window: &mut Self::Window<'_>);
     /// Replaces one lane by a block, given as its two halves as they lie in memory.
@@ -163,7 +166,8 @@ macro_rules! forward_all {
             fn select_head(window: &Self::Window<'_>, inside: Self::V, around: Self::V) -> Self::V;
             fn select_tail(window: &Self::Window<'_>, inside: Self::V, around: Self::V) -> Self::V;
             fn put_icv(window: &mut Self::Window<'_>, tag: Self::Block);
-            fn icv_matches(window: &Self::Window<'_>, tag: Self::Block) -> bool;
+            fn icv(window: &Self::Window<'_>) -> Self::Block;
+            fn icv_matches(window: &Self::Window<'_>, tag: Self::Block, received: Self::Block) -> bool;
             fn wipe(window: &mut Self::Window<'_>);
             fn insert(v: Self::V, lane: usize, first: u64, second: u64) -> Self::V;
             fn lane(v: Self::V, lane: usize) -> Self::Block;

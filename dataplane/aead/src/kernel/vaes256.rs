@@ -69,7 +69,9 @@ mod ops {
         _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
     };
 
-    pub(super) use super::super::aesni::blocks::{equal, icv_matches, octets, pad, put_icv, window, wipe};
+    pub(super) use super::super::aesni::blocks::{
+        equal, icv, icv_matches, octets, pad, put_icv, window, wipe,
+    };
     use super::super::aesni::blocks::{load_block, load_octets, mask, nonce_block, reversal, store_octets};
     use super::{Sum, Task, Vaes256, Window};
     use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};

@@ -318,11 +318,16 @@ mod ops {
 
     #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
     #[inline]
-    pub(super) fn icv_matches(window: &Window<'_>, tag: __m128i) -> bool {
+    pub(super) fn icv(window: &Window<'_>) -> __m128i {
         let mask = icv_mask(window);
         // SAFETY: the mask has as many bits as there are octets after the text.
-        let received = unsafe { _mm_maskz_loadu_epi8(mask, window.icv.cast()) };
-        _mm_mask_cmpneq_epi8_mask(mask, received, tag) == 0
+        unsafe { _mm_maskz_loadu_epi8(mask, window.icv.cast()) }
+    }
+
+    #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
+    #[inline]
+    pub(super) fn icv_matches(window: &Window<'_>, tag: __m128i, received: __m128i) -> bool {
+        _mm_mask_cmpneq_epi8_mask(icv_mask(window), received, tag) == 0
     }
 
     #[target_feature(enable = "sse2")]

@@ -248,7 +248,7 @@ impl<'k> Packet<'k> for SealJob<'k> {
     }
 
     #[inline(always)]
-    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block) {
+    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block, _: I::Block) {
         isa.put_icv(window, tag);
     }
 }
@@ -272,8 +272,8 @@ impl<'k> Packet<'k> for OpenJob<'k> {
     }
 
     #[inline(always)]
-    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block) -> Verdict {
-        if isa.icv_matches(window, tag) {
+    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block, received: I::Block) -> Verdict {
+        if isa.icv_matches(window, tag, received) {
             Verdict::Authentic
         } else {
             isa.wipe(window);

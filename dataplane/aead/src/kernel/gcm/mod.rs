@@ -82,8 +82,8 @@ pub(crate) trait Packet<'k> {
     /// Its key.
     fn tables(&self) -> &'k Tables;
 
-    /// Takes the tag that it has or ought to have.
-    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block) -> Self::Out;
+    /// Takes the tag that it has or ought to have; `received` is what came with it.
+    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block, received: I::Block) -> Self::Out;
 }
 
 /// A single item, of which the tag is wanted and not an ICV in its place.
@@ -111,7 +111,7 @@ impl<'k> Packet<'k> for One<'k> {
     }
 
     #[inline(always)]
-    fn finish<I: Isa>(isa: I, _: &mut I::Window<'_>, tag: I::Block) -> [u8; 16] {
+    fn finish<I: Isa>(isa: I, _: &mut I::Window<'_>, tag: I::Block, _: I::Block) -> [u8; 16] {
         isa.octets(tag)
     }
 }

@@ -56,7 +56,7 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const N: usize, const R: usize> Tas
             let blocks = hash_input::<I, true, true, R>(isa, &window, &out[n], &data[n]);
             let sum = Hash::<I, R, true>::new(isa, &tables[n].powers, None, blocks).all(isa);
             let tag = isa.tag(sum, isa.lane(streams[n], isa.pad(&window)));
-            outs[n] = P::finish(isa, &mut window, tag);
+            outs[n] = P::finish(isa, &mut window, tag, tag);
         }
         outs
     }
@@ -97,7 +97,7 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize> Task for SealLong<'_, 'k, P, ROUNDS
         let vectors = vectors::<I>(item.text.end - item.text.start);
         let mut window = isa.window(item.packet, item.text, vectors);
         let tag = seal_long::<I, ROUNDS>(isa, &mut window, tables, start, around, vectors);
-        P::finish(isa, &mut window, tag)
+        P::finish(isa, &mut window, tag, tag)
     }
 }
 
