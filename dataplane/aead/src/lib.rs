@@ -1,5 +1,20 @@
 //! AEAD over bursts of ESP packets.
-
+//!
+//! An [`Engine`] is a kernel that this CPU runs, a [`Key`] one SA's derived keys, a burst some [`SealJob`]s or
+//! [`OpenJob`]s with any mix of keys, suites and lengths. The crate has no sockets, no clock, no randomness and no
+//! idea of SAs: IVs and sequence numbers come with the jobs. Nothing is allocated after [`Key::new`], nothing
+//! blocks, and no secret decides a branch or an address.
+//!
+//! ```text
+//! burst ── order by key length and vectors ─┬─ AES-GCM, 1 to 4 vectors: two packets side by side ─┐
+//!                                           ├─ AES-GCM, longer: one packet, GHASH a batch behind ─┤
+//!                                           ├─ ChaCha20-Poly1305: a block a lane, four hashes ────┼─ ICVs,
+//!                                           └─ the rest: RustCrypto (GMAC: our GHASH) ────────────┘  verdicts
+//!
+//! kernel/gcm, kernel/chacha   the algorithms, once, in safe code over the trait kernel/isa.rs
+//! kernel/{vaes512,vaes256,aesni}.rs   the intrinsics; the only unsafe code, with kernel/prefetch.rs
+//! ```
+#![doc = include_str!("../docs/kernels.md")]
 #![deny(unsafe_code)]
 
 mod burst;
