@@ -15,8 +15,7 @@ use crate::endpoint::{Effect, Turn};
 use crate::error::IkeError;
 use crate::event::{DownReason, Event};
 use crate::message::{
-    ExchangeType, IkeSpi, Ke, MessageId, NONCE_LEN_MAX, Notify, NotifyType, Payloads, Protocol, Transform,
-    Writer,
+    ExchangeType, IkeSpi, Ke, MessageId, Notify, NotifyType, Payloads, Protocol, Transform, Writer,
 };
 use crate::negotiate::{proposal, syntax};
 use crate::sa::keys::{Contributions, Seed, grow};
@@ -247,7 +246,6 @@ impl ExpectInitReply {
         if nat_local || nat_remote || line.path.forced {
             line.path.float(turn.shared.config.ports);
         }
-        debug_assert!(peer_nonce.len() <= NONCE_LEN_MAX);
         Ok(Accepted {
             peer_nonce: peer_nonce.to_vec(),
             keys,
