@@ -182,9 +182,10 @@ fn every_reading_command_has_a_table_and_json() -> Result<()> {
         let json = a.json(verb)?;
         ensure!(json.is_array() || json.is_object(), "{verb}: {json}");
     }
-    for (verb, empty) in [("list-conns", "[]"), ("list-sas", "[]")] {
+    for verb in ["list-conns", "list-sas"] {
         ensure!(!a.cli(verb)?.trim().is_empty(), "{verb} says nothing");
-        ensure!(a.json(verb)?.to_string() == empty, "{verb}: {}", a.json(verb)?);
+        let rows = a.json(verb)?;
+        ensure!(rows.as_array().is_some_and(Vec::is_empty), "{verb}: {rows}");
     }
     ensure!(a.json("sas")?.as_array().is_some_and(|rows| rows.len() == 2), "{}", a.json("sas")?);
     let (host, far) = (Side::A.host(Family::V4), Side::B.host(Family::V4));
