@@ -176,6 +176,12 @@ impl Installer {
         let mut held_ids = HashSet::new();
         while self.jobs.len() < JOBS_MAX {
             let Some(request) = self.backlog.pop_front() else { break };
+            // What was asked for before a removal is in place before it: the next outbound SA of a reqid is used
+            // before the one that it follows goes, and no packet finds neither.
+            if matches!(request.work, Work::Remove(_)) && self.is_adding() {
+                held.push_back(request);
+                break;
+            }
             if self.jobs.contains_key(&request.id) || held_ids.contains(&request.id) {
                 held_ids.insert(request.id);
                 held.push_back(request);
@@ -192,6 +198,11 @@ impl Installer {
             self.start_policies(rings, now, &list, patience)?;
         }
         rings.flush()
+    }
+
+    /// Whether an SA is on its way in.
+    fn is_adding(&self) -> bool {
+        self.jobs.values().any(|job| matches!(job.work, Work::Add(..)))
     }
 
     fn start(&mut self, rings: &mut Rings, now: Instant, request: Request) -> Result<(), RingBroken> {

@@ -57,7 +57,7 @@ fn wrong_secret_is_refused_by_authentication_failed() -> Result<()> {
     let connection = Connection::new(IKE, "aes128gcm16");
     let pair = Pair::start("rfa", Version::Trixie, &connection)?;
     let mut config = connection.pollux(Side::A, "none");
-    config.secrets = format!("[psk]\n{NAME} = \"something else\"\n");
+    config.secrets = format!("[psk]\n{NAME} = \"not the secret that the peer has, nor one like it\"\n");
     pair.a.configure(&config)?;
     pair.a.reload()?;
     pair.swan.try_swanctl(&format!("--initiate --child {NAME} --timeout 6"))?;
