@@ -4,7 +4,11 @@
 ///
 /// The starting contender moves on each round, so that none always follows the same neighbour's caches. One round
 /// before the first is not counted.
-pub fn interleave<C>(contenders: &mut [C], rounds: usize, mut slice: impl FnMut(&mut C) -> f64) -> Vec<Vec<f64>> {
+pub fn interleave<C>(
+    contenders: &mut [C],
+    rounds: usize,
+    mut slice: impl FnMut(&mut C) -> f64,
+) -> Vec<Vec<f64>> {
     let count = contenders.len();
     let mut figures = vec![vec![0.0; rounds]; count];
     for contender in contenders.iter_mut() {

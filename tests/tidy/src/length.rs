@@ -7,8 +7,10 @@ const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 
 /// Functions that may be longer, with the reason.
-const LONG_FUNCTIONS: &[(&str, &str, &str)] =
-    &[("dataplane/abi/src/event.rs", "encode", "one arm for each event, three lines an arm")];
+const LONG_FUNCTIONS: &[(&str, &str, &str)] = &[
+    ("dataplane/abi/src/event.rs", "encode", "one arm for each event, three lines an arm"),
+    ("control/ike/tests/message_malformed.rs", "insides_that_contradict_themselves_are_refused", "a table"),
+];
 
 pub(crate) fn check(repo: &Repo) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -88,7 +88,14 @@ fn main() -> Result<()> {
                 for sas in if many { &[1, 1000, CONTEXTS][..] } else { &[1] } {
                     let title = format!("{suite} {direction} {} {sas}", payload.name());
                     if title.contains(&arguments.only) {
-                        rows.extend(compare(&mut contenders, suite, direction, payload, *sas, arguments.quick)?);
+                        rows.extend(compare(
+                            &mut contenders,
+                            suite,
+                            direction,
+                            payload,
+                            *sas,
+                            arguments.quick,
+                        )?);
                     }
                 }
             }
@@ -218,7 +225,8 @@ impl Walk {
     fn new(sas: usize) -> Self {
         let sas = u32::try_from(sas).unwrap_or(u32::MAX);
         // At least a pool's worth, and whole pools, so that every slice is one run of the array.
-        let mut order: Vec<u32> = (0..sas).cycle().take((sas as usize).max(POOL).next_multiple_of(POOL)).collect();
+        let mut order: Vec<u32> =
+            (0..sas).cycle().take((sas as usize).max(POOL).next_multiple_of(POOL)).collect();
         let mut random = 0x2545_f491_4f6c_dd1d_u64;
         for i in (1..order.len()).rev() {
             random ^= random << 13;
@@ -239,7 +247,9 @@ impl Walk {
 /// One table for each suite, direction and count of SAs: engines down, payloads across.
 fn print(machine: &Machine, rows: &[Row]) {
     println!("{}; Linux {}; {}", machine.cpu, machine.kernel, machine.date);
-    println!("ns a packet (median of slices), one core, bursts of 32, AAD 8, ICV 16; in brackets: times the first engine");
+    println!(
+        "ns a packet (median of slices), one core, bursts of 32, AAD 8, ICV 16; in brackets: times the first engine"
+    );
     let key = |row: &Row| (row.suite, row.direction, row.sas);
     let mut tables: Vec<_> = rows.iter().map(key).collect();
     tables.dedup();
@@ -259,7 +269,8 @@ fn print(machine: &Machine, rows: &[Row]) {
         let mut text = Table::new(heads);
         for engine in engines {
             let cells = mine.iter().filter(|row| row.engine == engine);
-            let cells = cells.map(|row| format!("{:.1} ±{:.0}% ({:.2})", row.ns, row.spread * 100.0, row.ratio));
+            let cells =
+                cells.map(|row| format!("{:.1} ±{:.0}% ({:.2})", row.ns, row.spread * 100.0, row.ratio));
             text.push([engine.to_owned()].into_iter().chain(cells));
         }
         println!("\n{}", text.render().trim_end());

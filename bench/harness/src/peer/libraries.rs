@@ -62,7 +62,8 @@ impl<A: AeadInOut<NonceSize = U12, TagSize = U16>> Contender for RustCrypto<A> {
             let mut tag = [0; ICV_LEN];
             tag.copy_from_slice(icv);
             let context = &self.contexts[sas[i] as usize];
-            let opened = context.decrypt_inout_detached(&nonce(i).into(), &head[..8], text.into(), &tag.into());
+            let opened =
+                context.decrypt_inout_detached(&nonce(i).into(), &head[..8], text.into(), &tag.into());
             authentic += usize::from(opened.is_ok());
         });
         authentic
@@ -121,7 +122,8 @@ macro_rules! ring_like {
                     let (head, rest) = packet.split_at_mut(TEXT_AT);
                     let context = &self.contexts[sas[i] as usize];
                     let nonce = Nonce::assume_unique_for_key(nonce(i));
-                    authentic += usize::from(context.open_in_place(nonce, Aad::from(&head[..8]), rest).is_ok());
+                    authentic +=
+                        usize::from(context.open_in_place(nonce, Aad::from(&head[..8]), rest).is_ok());
                 });
                 authentic
             }
