@@ -26,7 +26,7 @@ pub struct Verdict {
 pub fn verify(capture: &Path, sas: &[Sa]) -> Result<Verdict> {
     let mut command = Command::new("tshark");
     command.arg("-r").arg(capture).args(["-o", "esp.enable_encryption_decode:TRUE"]);
-    command.args(["-o", "esp.enable_authentication_check:TRUE", "-o", "udpencap.port:4500"]);
+    command.args(["-o", "esp.enable_authentication_check:TRUE"]);
     for sa in sas.iter().filter(|sa| !sa.esn) {
         let family = if sa.outer[0].contains(':') { "IPv6" } else { "IPv4" };
         command.arg("-o").arg(format!(
