@@ -1,4 +1,4 @@
-//! Scapy and tshark judge every payload length, and make the packets that we have to accept.
+//! Scapy judges every payload length, and makes the packets that we have to accept.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use pollux_lab::capture::{Capture, Frame};
 use pollux_lab::gateway::{Config, Gateway};
 use pollux_lab::oracle::scapy::{self, Sa};
-use pollux_lab::oracle::tshark;
 use pollux_lab::skip_unless;
 use pollux_lab::tunnel::{Tunnel, configs};
 use pollux_lab::world::{Family, Side, World};
@@ -88,10 +87,14 @@ fn sas(cases: &[Case]) -> Vec<Sa> {
 }
 
 #[test]
-fn scapy_and_tshark_decrypt_what_we_send_at_every_length() -> Result<()> {
-    skip_unless!("ip", "tcpdump", "tshark");
+fn scapy_decrypts_what_we_send_at_every_length() -> Result<()> {
+    skip_unless!("ip", "tcpdump");
     let cases = cases()?;
     let (world, [config, _]) = world_for("orc", &cases)?;
+    // The next hop is known before the flood; the queue for unresolved ones is short on purpose.
+    for router in ["192.0.2.1", "2001:db8:a::1"] {
+        world.gateway_a.sh(&format!("ping -c1 -W2 {router}"))?;
+    }
     let gateway = Gateway::start(&world, Side::A, &config)?;
     let capture = Capture::start(&world.internet, "a0", world.folder(), "outside")?;
     let file = capture.file().to_owned();
@@ -132,6 +135,9 @@ fn what_scapy_makes_arrives_byte_exact_at_every_length() -> Result<()> {
     skip_unless!("ip", "tcpdump");
     let cases = cases()?;
     let (world, [_, config]) = world_for("mak", &cases)?;
+    for case in &cases {
+        world.gateway_b.sh(&format!("ping -c1 -W2 {}", case.hosts[1]))?;
+    }
     let gateway = Gateway::start(&world, Side::B, &config)?;
     let capture = Capture::start(&world.callee, "eth0", world.folder(), "callee")?;
     let link = world.gateway_b.sh("cat /sys/class/net/wan0/address")?;

@@ -1,4 +1,3 @@
-//! Programs that judge our packets: scapy and tshark.
+//! Programs that judge our packets: scapy.
 
 pub mod scapy;
-pub mod tshark;
