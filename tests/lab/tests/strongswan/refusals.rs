@@ -62,7 +62,7 @@ fn wrong_secret_is_refused_by_authentication_failed() -> Result<()> {
     pair.a.reload()?;
     pair.swan.try_swanctl(&format!("--initiate --child {NAME} --timeout 6"))?;
     ensure!(pair.swan.log().contains("AUTH_FAILED"), "{}", pair.story());
-    ensure!(pair.a.cli("log")?.contains("psk"), "{}", pair.story());
+    ensure!(pair.a.cli("log")?.contains("secrets (connections.media)"), "{}", pair.story());
     Ok(())
 }
 
