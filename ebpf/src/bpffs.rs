@@ -3,7 +3,8 @@
 //! A bpffs mounted inside `ip netns exec` dies with that command's mount namespace, and the pinned program
 //! with it: the gateway would fail open. So ours is mounted in the initial mount namespace, that of process 1,
 //! under the run directory, and shown in the caller's namespace as well where that is another one. Where the
-//! namespace of process 1 is closed to us, that of our topmost readable ancestor takes its place.
+//! namespace of process 1 is closed to us or has another directory at that path, as in a container or a changed
+//! root, that of our topmost ancestor which sees ours takes its place.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::{chroot, fchdir};
 use pollux_abi::IfIndex;
 use rustix::fs::CWD;
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
@@ -29,10 +31,10 @@ const LINK_PREFIX: &str = "link-";
 
 /// Mounts our bpffs at `<run_dir>/bpf` unless it is there already, and returns that path.
 ///
-/// `run_dir` has to exist, at the same path in the initial mount namespace. Linux 5.2 or later.
+/// `run_dir` has to exist. Linux 5.2 or later.
 pub fn mount_own(run_dir: &Path) -> Result<PathBuf, SteerError> {
     let point = run_dir.join(MOUNT_POINT);
-    let tree = in_initial_namespace(|| {
+    let tree = in_lasting_namespace(run_dir, || {
         create_dir(&point)?;
         if !is_bpffs(&point)? {
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
@@ -64,10 +66,10 @@ pub fn unmount(run_dir: &Path) -> Result<(), SteerError> {
             _ => Ok(()),
         }
     };
-    if in_own_namespace()? {
+    if outlives_us(run_dir)?.is_some() {
         unmount_here()?;
     }
-    in_initial_namespace(unmount_here)
+    in_lasting_namespace(run_dir, unmount_here)
 }
 
 /// Whether `path` lies on a bpffs.
@@ -76,25 +78,28 @@ pub fn is_bpffs(path: &Path) -> Result<bool, SteerError> {
     Ok(stat.f_type == BPF_FS_MAGIC)
 }
 
-/// Puts a clone of the initial namespace's mount onto the same path of this namespace.
+/// Puts a clone of the lasting namespace's mount onto the same path of this namespace.
 fn show_here(tree: &OwnedFd, point: &Path) -> Result<(), SteerError> {
     create_dir(point)?;
     move_mount(tree, "", CWD, point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|errno| failed("cannot show the bpffs at", point, errno.into()))
 }
 
-/// Runs `work` in the initial mount namespace: on a thread of its own, since the namespace of a thread that
-/// shares its working directory with others cannot be changed.
-fn in_initial_namespace<T: Send>(
+/// Runs `work` in the mount namespace of the process that [`outlives_us`]: on a thread of its own, since the namespace of a thread
+/// that shares its working directory with others cannot be changed.
+fn in_lasting_namespace<T: Send>(
+    run_dir: &Path,
     work: impl FnOnce() -> Result<T, SteerError> + Send,
 ) -> Result<T, SteerError> {
-    if !in_own_namespace()? {
-        return work();
-    }
+    let Some(lasting) = outlives_us(run_dir)? else { return work() };
     let enter = || -> io::Result<()> {
-        let initial = File::open(mount_namespace_of(lasting_process()))?;
+        let namespace = File::open(mount_namespace_of(lasting))?;
+        let root = File::open(root_of(lasting))?;
         unshare(CloneFlags::CLONE_FS)?;
-        setns(initial, CloneFlags::CLONE_NEWNS)?;
+        setns(namespace, CloneFlags::CLONE_NEWNS)?;
+        // setns leads to the namespace's own root; the process may have changed its.
+        fchdir(root)?;
+        chroot(".")?;
         Ok(())
     };
     std::thread::scope(|scope| {
@@ -106,25 +111,28 @@ fn in_initial_namespace<T: Send>(
     })
 }
 
-/// Whether this thread's mount namespace is another one than that which [`lasting_process`] lives in.
-fn in_own_namespace() -> Result<bool, SteerError> {
-    let inode = |path: &Path| {
+/// Process 1, or our topmost ancestor, that we may look into and that finds our run directory at the same path; none if
+/// that shares this thread's mount namespace, or if nobody else sees the directory.
+fn outlives_us(run_dir: &Path) -> Result<Option<u32>, SteerError> {
+    let directory = |path: &Path| {
         rustix::fs::stat(path)
-            .map(|stat| stat.st_ino)
+            .map(|stat| (stat.st_dev, stat.st_ino))
             .map_err(|errno| failed("cannot stat", path, errno.into()))
     };
-    Ok(inode(Path::new("/proc/thread-self/ns/mnt"))? != inode(&mount_namespace_of(lasting_process()))?)
+    let ours = directory(run_dir)?;
+    let relative = run_dir.strip_prefix("/").unwrap_or(run_dir);
+    let sees_ours = |pid: &u32| directory(&root_of(*pid).join(relative)).is_ok_and(|theirs| theirs == ours);
+    let ancestors = std::iter::successors(Some(std::process::id()), |pid| parent_of(*pid));
+    let Some(lasting) = Some(1).filter(sees_ours).or_else(|| ancestors.filter(sees_ours).last()) else {
+        return Ok(None);
+    };
+    let theirs = directory(&mount_namespace_of(lasting))?;
+    Ok(Some(lasting)
+        .filter(|_| !directory(Path::new("/proc/thread-self/ns/mnt")).is_ok_and(|here| here == theirs)))
 }
 
-/// Process 1, or our topmost ancestor whose namespaces we may see.
-fn lasting_process() -> u32 {
-    let is_open = |pid: u32| rustix::fs::stat(mount_namespace_of(pid)).is_ok();
-    if is_open(1) {
-        return 1;
-    }
-    let parents =
-        std::iter::successors(Some(std::process::id()), |pid| parent_of(*pid).filter(|pid| is_open(*pid)));
-    parents.last().unwrap_or_else(std::process::id)
+fn root_of(pid: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/root"))
 }
 
 fn parent_of(pid: u32) -> Option<u32> {

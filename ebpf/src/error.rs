@@ -32,8 +32,8 @@ pub enum SteerError {
         /// The kernel's answer.
         source: io::Error,
     },
-    /// The initial mount namespace could not be entered.
-    #[error("cannot work in the initial mount namespace: {source}")]
+    /// The lasting mount namespace could not be entered.
+    #[error("cannot enter the mount namespace that keeps the pinned programs: {source}")]
     MountNamespace {
         /// The kernel's answer.
         source: io::Error,

@@ -226,6 +226,26 @@ fn a_bpffs_mounted_from_another_mount_namespace_outlives_it() {
     assert!(run.pins.join("v1/verdicts").exists());
 }
 
+#[test]
+fn a_run_directory_that_only_this_mount_namespace_has_gets_its_bpffs_here() {
+    let Some(run) = RunDir::new() else { return };
+    std::thread::scope(|scope| {
+        let container = scope.spawn(|| {
+            unshare(CloneFlags::CLONE_FS | CloneFlags::CLONE_NEWNS).expect("root may");
+            command("mount --make-rprivate /");
+            command(&format!("mount -t tmpfs tmpfs {}", run.path.display()));
+            let own = run.path.join("own");
+            std::fs::create_dir(&own).expect("a folder on the new mount");
+            let pins = pollux_ebpf::bpffs::mount_own(&own).expect("mounts");
+            Steering::open(&pins, Capacity::default()).expect("pins its maps");
+            pollux_ebpf::bpffs::unmount(&own).expect("unmounts");
+            assert!(!pins.exists());
+        });
+        container.join().expect("the container's assertions");
+    });
+    assert!(!run.path.join("own").exists(), "the other mount namespaces have seen nothing of it");
+}
+
 /// Runs a test on a thread with a network namespace of its own, which ends with the thread.
 fn in_own_network(test: impl FnOnce(&RunDir) + Send) {
     let Some(run) = RunDir::new() else { return };
