@@ -13,6 +13,7 @@ pub mod capture;
 pub mod command;
 pub mod flow;
 pub mod gateway;
+pub mod huge_pages;
 pub mod ike;
 pub mod interrupt;
 pub mod netns;

@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use pollux_lab::capture::Capture;
 use pollux_lab::gateway::Gateway;
+use pollux_lab::huge_pages::HugePages;
 use pollux_lab::sipp::{self, Caller};
 use pollux_lab::wait::{sleep, wait_for};
 use pollux_lab::world::{Side, World};
@@ -22,22 +23,38 @@ use pollux_lab::{interrupt, rtp};
 use arguments::Arguments;
 use summary::Summary;
 
-fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+/// Pages of 2 MiB for two gateways of one worker each.
+const HUGE_PAGES: u64 = 64;
+
+fn main() -> ExitCode {
+    // No exit() here: it would leave everything behind.
+    match demo(&Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every call went through.
+fn demo(arguments: &Arguments) -> Result<bool> {
     interrupt::catch()?;
     let started = Instant::now();
+    // Without them the gateways take ordinary pages and say so.
+    let _pages = HugePages::add(HUGE_PAGES).inspect_err(|error| eprintln!("no huge pages: {error:#}"));
     let mut world = World::new("plx").context("making the network namespaces")?;
     if arguments.keep {
         world.keep_files();
     }
-    let summary = run(&arguments, &world)?;
+    let summary = run(arguments, &world)?;
     eprintln!("done in {} s", started.elapsed().as_secs());
     print!("{}", summary.text());
     if arguments.json {
         println!("{}", summary.json());
     }
-    // No exit() here: it would leave everything behind.
-    Ok(if summary.succeeded() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(summary.succeeded())
 }
 
 fn run(arguments: &Arguments, world: &World) -> Result<Summary> {
