@@ -1,12 +1,13 @@
-//! Scapy judges every payload length, and makes the packets that we have to accept.
+//! Scapy and tshark judge every payload length, and scapy makes the packets that we have to accept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use pollux_lab::capture::{Capture, Frame};
 use pollux_lab::gateway::{Config, Gateway};
 use pollux_lab::oracle::scapy::{self, Sa};
+use pollux_lab::oracle::tshark::{self, Keys};
 use pollux_lab::skip_unless;
 use pollux_lab::tunnel::{Tunnel, configs};
 use pollux_lab::world::{Family, Side, World};
@@ -87,8 +88,8 @@ fn sas(cases: &[Case]) -> Vec<Sa> {
 }
 
 #[test]
-fn scapy_decrypts_what_we_send_at_every_length() -> Result<()> {
-    skip_unless!("ip", "tcpdump");
+fn scapy_and_tshark_decrypt_what_we_send_at_every_length() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "tshark");
     let cases = cases()?;
     let (world, [config, _]) = world_for("orc", &cases)?;
     // The next hop is known before the flood; the queue for unresolved ones is short on purpose.
@@ -105,11 +106,12 @@ fn scapy_decrypts_what_we_send_at_every_length() -> Result<()> {
     let frames = capture.stop()?;
     let esp = frames.iter().filter(|frame| frame.esp().is_some()).count() as u64;
     ensure!(esp == sent, "{sent} sent, {esp} ESP packets outside; drops {:?}", gateway.drops()?);
-    judge(&file, world.folder(), &cases)?;
+    scapy_agrees(&file, world.folder(), &cases)?;
+    tshark_agrees(&file, &cases)?;
     gateway.check_ledger()
 }
 
-fn judge(file: &Path, folder: &Path, cases: &[Case]) -> Result<()> {
+fn scapy_agrees(file: &Path, folder: &Path, cases: &[Case]) -> Result<()> {
     let sas = sas(cases);
     let verdicts = scapy::verify(file, folder, &sas)?;
     for sa in &sas {
@@ -119,6 +121,31 @@ fn judge(file: &Path, folder: &Path, cases: &[Case]) -> Result<()> {
             && verdict["lengths"] == want
             && verdict["distinct_sequence_numbers"] == want;
         ensure!(all, "scapy, of {sa:?}: {verdict}");
+    }
+    Ok(())
+}
+
+/// Every ICV holds, every packet opens, every payload is what was sent, and each length came once.
+fn tshark_agrees(file: &Path, cases: &[Case]) -> Result<()> {
+    let sas = sas(cases);
+    let packets = tshark::esp(file, &Keys::of_sas(&sas), scapy::PORTS[1])?;
+    for sa in sas.iter().filter(|sa| !sa.esn) {
+        let family = |address: &str| if address.contains(':') { "ipv6" } else { "ip" };
+        let encap = if sa.encap { "udp:udpencap:" } else { "" };
+        let layers =
+            format!("eth:ethertype:{}:{encap}esp:{}:udp", family(&sa.outer[0]), family(&sa.inner[0]));
+        let (mut lengths, mut numbers) = (HashSet::new(), HashSet::new());
+        for packet in packets.iter().filter(|packet| packet.spi == sa.spi) {
+            ensure!(packet.authentic == Some(true), "tshark, of {sa:?}: the ICV of {packet:?}");
+            let length = u32::try_from(packet.payload.len())?;
+            let data = if length == 0 { "" } else { ":data" };
+            ensure!(packet.layers == layers.clone() + data, "tshark, of {sa:?}: {packet:?}");
+            ensure!(packet.payload == pattern(length), "tshark, of {sa:?}: the payload of {packet:?}");
+            let new = lengths.insert(length) && numbers.insert(packet.sequence);
+            ensure!(new, "tshark, of {sa:?}: came twice: {packet:?}");
+        }
+        let want: HashSet<u32> = (sa.lengths[0]..=sa.lengths[1]).collect();
+        ensure!(lengths == want, "tshark, of {sa:?}: {} of {} lengths", lengths.len(), want.len());
     }
     Ok(())
 }

@@ -1,3 +1,4 @@
-//! Programs that judge our packets: scapy.
+//! Programs that judge our packets: scapy and tshark.
 
 pub mod scapy;
+pub mod tshark;

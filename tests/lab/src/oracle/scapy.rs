@@ -30,6 +30,9 @@ pub struct Sa {
     pub lengths: [u32; 2],
 }
 
+/// Source and destination port of every datagram that the scripts send, as `esp.py` has them.
+pub const PORTS: [u16; 2] = [40_000, 40_001];
+
 fn script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("oracle/esp.py")
 }
