@@ -10,14 +10,14 @@ pub fn interleave<C>(
     mut slice: impl FnMut(&mut C) -> f64,
 ) -> Vec<Vec<f64>> {
     let count = contenders.len();
-    let mut figures = vec![vec![0.0; rounds]; count];
+    let mut figures = vec![Vec::with_capacity(rounds); count];
     for contender in contenders.iter_mut() {
         slice(contender);
     }
     for round in 0..rounds {
         for turn in 0..count {
             let who = (turn + round) % count;
-            figures[who][round] = slice(&mut contenders[who]);
+            figures[who].push(slice(&mut contenders[who]));
         }
     }
     figures

@@ -164,7 +164,7 @@ impl IpsecMb {
 }
 
 impl Contender for IpsecMb {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         self.name
     }
 

@@ -40,7 +40,7 @@ pub fn rustcrypto(suite: Suite, contexts: usize) -> Result<Box<dyn Contender>> {
 }
 
 impl<A: AeadInOut<NonceSize = U12, TagSize = U16>> Contender for RustCrypto<A> {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "rustcrypto"
     }
 
@@ -98,7 +98,7 @@ macro_rules! ring_like {
         }
 
         impl Contender for $type {
-            fn name(&self) -> &str {
+            fn name(&self) -> &'static str {
                 $name
             }
 
@@ -163,7 +163,7 @@ impl OpenSsl {
 }
 
 impl Contender for OpenSsl {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "openssl"
     }
 

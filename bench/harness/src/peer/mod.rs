@@ -84,7 +84,7 @@ pub fn nonce(i: usize) -> [u8; 12] {
 /// An AEAD with a table of key contexts.
 pub trait Contender {
     /// The name in tables.
-    fn name(&self) -> &str;
+    fn name(&self) -> &'static str;
 
     /// Seals every packet; `sas` says with which context each.
     fn seal(&mut self, pool: &mut Pool, sas: &[u32]);

@@ -30,7 +30,7 @@ impl Ours {
 }
 
 impl Contender for Ours {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         self.engine.name()
     }
 
