@@ -1,11 +1,16 @@
 //! The demo, as a user runs it.
 
+use std::os::unix::process::CommandExt;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use pollux_lab::command::output;
-use pollux_lab::process::built;
+use pollux_lab::process::{Process, built};
 use pollux_lab::skip_unless;
+use pollux_lab::wait::sleep;
 use serde_json::Value;
 
 fn left_behind() -> Result<String> {
@@ -69,4 +74,23 @@ fn calls_complete_under_ikev2_and_survive_its_rekeys() -> Result<()> {
 fn calls_complete_through_a_nat() -> Result<()> {
     skip_unless!("ip", "tcpdump", "sipp", "nft");
     demo("--nat", "ikev2")
+}
+
+#[test]
+fn ctrl_c_in_mid_call_leaves_nothing_behind() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "sipp", "nft");
+    let before = left_behind()?;
+    let log = std::env::temp_dir().join(format!("pollux-demo-{}.log", std::process::id()));
+    let mut command = Command::new(built("demo")?);
+    // As a terminal does it, the signal goes to everything that the demo has started, too.
+    command.args(["--static", "--calls", "5"]).process_group(0);
+    let mut demo = Process::start("demo", &mut command, &log)?;
+    demo.wait_for_log("calls with media", Duration::from_secs(60))?;
+    sleep(Duration::from_secs(2))?;
+    killpg(Pid::from_raw(i32::try_from(demo.pid())?), Signal::SIGINT)?;
+    let status = demo.wait(Duration::from_secs(20))?;
+    std::fs::remove_file(&log)?;
+    ensure!(!status.success(), "an interrupted demo says that it succeeded");
+    ensure!(left_behind()? == before, "left behind: {} instead of {before}", left_behind()?);
+    Ok(())
 }

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use pollux_lab::capture::{Capture, Kind};
+use pollux_lab::command::run;
 use pollux_lab::flow::{End, Flow};
 use pollux_lab::gateway::Gateway;
+use pollux_lab::process::Process;
 use pollux_lab::skip_unless;
 use pollux_lab::tunnel::{Tunnel, configs};
 use pollux_lab::wait::wait_for;
@@ -68,4 +70,48 @@ fn ipv4_in_ipv4_and_ipv6_in_ipv6_cross_in_udp() -> Result<()> {
 fn mixed_families_cross_in_udp() -> Result<()> {
     skip_unless!("ip", "tcpdump", "ping");
     carries("mxu", &[(Family::V4, Family::V6), (Family::V6, Family::V4)], true)
+}
+
+#[test]
+fn gateways_own_addresses_are_reached_through_the_tunnel_and_reach_out_through_it() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "ping");
+    let world = World::new("own")?;
+    let tunnels = [Tunnel::new(1, Family::V4, Family::V4)?, Tunnel::new(2, Family::V6, Family::V4)?];
+    let [config_a, config_b] = configs(&tunnels);
+    let b = Gateway::start(&world, Side::B, &config_b)?;
+    let a = Gateway::start(&world, Side::A, &config_a)?;
+    let capture = Capture::start(&world.internet, "a0", world.folder(), "outside")?;
+    for family in [Family::V4, Family::V6] {
+        let [own, far] = [Side::A.inside(family), Side::B.host(family)];
+        for (from, line) in [
+            (&world.callee, format!("ping -c1 -W1 {own}")),
+            (&world.gateway_a, format!("ping -c1 -W1 -I {own} {far}")),
+        ] {
+            wait_for(&line, Duration::from_secs(10), || Ok(from.sh(&line).is_ok())).map_err(|error| {
+                error.context(format!("{:?} {:?}\n{}\n{}", a.drops(), b.drops(), a.logs(), b.logs()))
+            })?;
+        }
+        // TCP needs its checksums right on both ways through the host port.
+        let server = format!(
+            "import socket; s = socket.create_server(('{own}', 5061), family=socket.AF_INET{}); s.settimeout(10)
+print('ready', flush=True); c, _ = s.accept(); c.sendall(c.recv(100)); c.close()",
+            if family == Family::V6 { "6" } else { "" }
+        );
+        let client = format!(
+            "import socket; s = socket.create_connection(('{own}', 5061), 5); s.sendall(b'OPTIONS'); assert s.recv(100) == b'OPTIONS'"
+        );
+        let mut command = world.gateway_a.command("/usr/bin/python3");
+        command.args(["-c", &server]);
+        let mut process = Process::start("server", &mut command, &world.folder().join("server.log"))?;
+        process.wait_for_log("ready", Duration::from_secs(10))?;
+        let mut command = world.callee.command("/usr/bin/python3");
+        run(command.args(["-c", &client]))?;
+        process.wait(Duration::from_secs(10))?;
+    }
+    let frames = capture.stop()?;
+    ensure!(frames.iter().any(|frame| frame.kind() == Kind::Esp), "nothing outside");
+    let clear = frames.iter().find(|frame| frame.kind() == Kind::Clear);
+    ensure!(clear.is_none(), "in clear outside: {:02x?}", clear.map(|frame| &frame.bytes));
+    a.check_ledger()?;
+    b.check_ledger()
 }

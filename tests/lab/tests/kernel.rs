@@ -1,9 +1,11 @@
-//! ESP that Linux wrote: the kernel of a VM as the peer, with manual keys; one boot for all cases.
+//! ESP that Linux wrote: the kernel of a VM as the peer, with manual keys; one boot for all cases, and for every AEAD
+//! engine that this CPU runs.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use pollux_aead::Engine;
 use pollux_lab::gateway::{Config, Gateway};
 use pollux_lab::peer::vm::Vm;
 use pollux_lab::skip_unless;
@@ -69,8 +71,19 @@ fn linux_accepts_what_we_send_and_we_accept_what_linux_sends() -> Result<()> {
         vm.sh(&xfrm(tunnel))?;
     }
     config.tables = config.tables.replace("198.51.100.2", GUEST);
-    let a = Gateway::start(&world, Side::A, &config)?;
-    for tunnel in &tunnels {
+    for engine in Engine::available() {
+        config.set("aead", &format!("\"{}\"", engine.kind()));
+        let a = Gateway::start(&world, Side::A, &config)?;
+        carries(&world, &vm, &a, &tunnels).with_context(|| format!("engine {}", engine.kind()))?;
+    }
+    let errors = vm.sh("grep -v '[[:space:]]0$' /proc/net/xfrm_stat || true")?;
+    ensure!(errors.trim().is_empty(), "Linux counts errors: {errors}");
+    Ok(())
+}
+
+/// Pings of several sizes through every tunnel; no packet is refused at either end.
+fn carries(world: &World, vm: &Vm, a: &Gateway, tunnels: &[Tunnel]) -> Result<()> {
+    for tunnel in tunnels {
         let target = tunnel.selectors[1].trim_end_matches("/32").to_owned();
         let story =
             || format!("{tunnel:?}\n{:?}\n{:?}\n{}", a.drops(), vm.sh("cat /proc/net/xfrm_stat"), a.logs());
@@ -84,8 +97,6 @@ fn linux_accepts_what_we_send_and_we_accept_what_linux_sends() -> Result<()> {
             ensure!(text.contains(" 0% packet loss"), "{text}\n{}", story());
         }
     }
-    let errors = vm.sh("grep -v '[[:space:]]0$' /proc/net/xfrm_stat || true")?;
-    ensure!(errors.trim().is_empty(), "Linux counts errors: {errors}");
     let drops = a.drops()?;
     ensure!(drops.keys().all(|reason| reason == "no_neighbour"), "{drops:?}");
     let sas = a.json("sas")?;

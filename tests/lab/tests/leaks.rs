@@ -150,6 +150,7 @@ fn selectors_as_wide_as_the_world_do_not_lock_the_operator_out() -> Result<()> {
     };
     still_reachable(&a, "running")?;
     tcp_and_udp_reach_the_gateway(&world)?;
+    dhcp_reaches_the_gateway(&world)?;
     a.kill_dataplane()?;
     still_reachable(&a, "data plane dead")?;
     a.start_dataplane()?;
@@ -187,5 +188,41 @@ u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.settimeout(5); u.sendto(
         netns.sh(&format!("/usr/bin/python3 {}", script.display()))?;
     }
     process.wait(Duration::from_secs(10))?;
+    Ok(())
+}
+
+/// The broadcasts of DHCP both ways: a host asks the gateway as its server, and the gateway asks a server outside.
+fn dhcp_reaches_the_gateway(world: &World) -> Result<()> {
+    for (server, server_device, client, client_device) in
+        [(&world.gateway_a, "lan0", &world.caller, "eth0"), (&world.internet, "a0", &world.gateway_a, "wan0")]
+    {
+        let socket = |port: u16, device: &str| {
+            format!(
+                "import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1); s.setsockopt(socket.SOL_SOCKET, 25, b'{device}')
+s.bind(('0.0.0.0', {port})); s.settimeout(10)"
+            )
+        };
+        let serve = format!(
+            "{}\nprint('ready', flush=True); d, _ = s.recvfrom(100); s.sendto(d, ('255.255.255.255', 68))",
+            socket(67, server_device)
+        );
+        let ask = format!(
+            "{}\ns.sendto(b'ask', ('255.255.255.255', 67)); assert s.recv(9) == b'ask'",
+            socket(68, client_device)
+        );
+        let [serving, asking] = [("dhcp-server.py", serve), ("dhcp-client.py", ask)].map(|(name, text)| {
+            let script = world.folder().join(name);
+            std::fs::write(&script, text).map(|()| script)
+        });
+        let mut command = server.command("/usr/bin/python3");
+        command.arg(serving?);
+        let log = world.folder().join("dhcp.log");
+        let mut process = pollux_lab::process::Process::start("DHCP server", &mut command, &log)?;
+        process.wait_for_log("ready", Duration::from_secs(10))?;
+        client.sh(&format!("/usr/bin/python3 {}", asking?.display()))?;
+        process.wait(Duration::from_secs(10))?;
+    }
     Ok(())
 }
