@@ -77,50 +77,50 @@ const WEAK: &[&str] = &[
 /// An IKE proposal: cipher, integrity or PRF, group.
 pub(crate) fn ike(value: &DeValue<'_>) -> Result<String, Wrong> {
     const MEND: &str = "write for example \"aes256gcm16-prfsha384-ecp384\" or \"aes128-sha256-curve25519\"";
-    let written = text(value)?;
-    if written == "default" {
-        return Ok(written);
-    }
-    let parts = parts(&written, false)?;
-    let has = |part| parts.contains(&part);
-    let reason = if !has(Part::Combined) && !has(Part::Cipher) {
-        "names no cipher"
-    } else if has(Part::Cipher) && !has(Part::Integrity) {
-        "names a cipher without integrity"
-    } else if has(Part::Combined) && has(Part::Integrity) && !has(Part::Cipher) {
-        "names integrity beside a cipher that has its own; the PRF is written prfsha256"
-    } else if !has(Part::Prf) && !has(Part::Integrity) {
-        "names no PRF"
-    } else if !has(Part::Group) {
-        "names no key exchange group"
-    } else {
-        return Ok(written);
-    };
-    Err(Wrong::new(format!("`{written}` {reason}"), MEND))
+    proposal(value, false, MEND, |parts| {
+        let has = |part| parts.contains(&part);
+        wrong_cipher(parts, "names integrity beside a cipher that has its own; the PRF is written prfsha256")
+            .or((!has(Part::Prf) && !has(Part::Integrity)).then_some("names no PRF"))
+            .or((!has(Part::Group)).then_some("names no key exchange group"))
+    })
 }
 
 /// An ESP proposal: cipher, integrity where the cipher has none, group for PFS, ESN.
 pub(crate) fn esp(value: &DeValue<'_>) -> Result<String, Wrong> {
     const MEND: &str =
         "write for example \"aes256gcm16-ecp384\", \"aes128gcm16\" or \"aes128-sha256-curve25519\"";
+    proposal(value, true, MEND, |parts| {
+        wrong_cipher(parts, "names integrity beside a cipher that has its own").or(parts
+            .contains(&Part::Prf)
+            .then_some("names a PRF, which belongs to the connection's proposals"))
+    })
+}
+
+fn proposal(
+    value: &DeValue<'_>,
+    esp: bool,
+    mend: &'static str,
+    wrong: impl Fn(&[Part]) -> Option<&'static str>,
+) -> Result<String, Wrong> {
     let written = text(value)?;
     if written == "default" {
         return Ok(written);
     }
-    let parts = parts(&written, true)?;
+    match wrong(&parts(&written, esp)?) {
+        None => Ok(written),
+        Some(reason) => Err(Wrong::new(format!("`{written}` {reason}"), mend)),
+    }
+}
+
+/// What is wrong with a proposal's cipher and integrity; `both` where there is one integrity too many.
+fn wrong_cipher(parts: &[Part], both: &'static str) -> Option<&'static str> {
     let has = |part| parts.contains(&part);
-    let reason = if !has(Part::Combined) && !has(Part::Cipher) {
-        "names no cipher"
-    } else if has(Part::Cipher) && !has(Part::Integrity) {
-        "names a cipher without integrity"
-    } else if has(Part::Combined) && has(Part::Integrity) && !has(Part::Cipher) {
-        "names integrity beside a cipher that has its own"
-    } else if has(Part::Prf) {
-        "names a PRF, which belongs to the connection's proposals"
-    } else {
-        return Ok(written);
-    };
-    Err(Wrong::new(format!("`{written}` {reason}"), MEND))
+    match (has(Part::Combined), has(Part::Cipher), has(Part::Integrity)) {
+        (false, false, _) => Some("names no cipher"),
+        (_, true, false) => Some("names a cipher without integrity"),
+        (true, false, true) => Some(both),
+        _ => None,
+    }
 }
 
 fn parts(written: &str, esp: bool) -> Result<Vec<Part>, Wrong> {
