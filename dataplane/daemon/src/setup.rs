@@ -147,6 +147,10 @@ pub fn bring_up(config: Config) -> Result<House, SetupError> {
     let mirror = Mirror::open(TABLES)?;
     let mut steering = Steering::open(&pin_dir, Capacity::default())?;
     steering.set_local_addrs(&mirror.addresses())?;
+    // Of the SAs of an earlier life none is left: what their SPIs would let through belongs to others by now.
+    for spi in steering.spis()? {
+        steering.remove_spi(spi)?;
+    }
 
     let workers = config.dataplane.queues;
     let umem = Umem::new(UmemConfig {
