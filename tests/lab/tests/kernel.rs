@@ -108,6 +108,8 @@ fn linux_accepts_what_we_send_and_we_accept_what_linux_sends() -> Result<()> {
     config.tables = config.tables.replace("198.51.100.2", GUEST);
     for engine in Engine::available() {
         config.set("aead", &format!("\"{}\"", engine.kind()));
+        // A test machine that stalls must not cost a packet.
+        config.set("stale", "\"10s\"");
         let a = Gateway::start(&world, Side::A, &config)?;
         let story = || format!("engine {}", engine.kind());
         carries(&world, &vm, &a, &cases, 20).with_context(story)?;
