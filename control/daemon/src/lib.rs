@@ -59,6 +59,7 @@ pub fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
         let opened = config.clone();
         let mut shell = shell::Shell::new(config, secrets)?;
         shell.open_sockets(&opened).map_err(anyhow::Error::msg)?;
+        shell.warn_of_key_log();
         if opened.control.sandbox {
             sandbox::enter().context("giving up privileges")?;
         }

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use crate::api::Answer;
 use crate::change::Reply;
 use crate::ike;
+use crate::journal::{Level, fields};
 use crate::policies;
 use crate::shell::Shell;
 use crate::udp::Sockets;
@@ -66,6 +67,7 @@ impl Shell {
         self.config = config;
         self.secrets = secrets;
         self.reqids = reqids;
+        self.warn_of_key_log();
         self.command(now, Command::Reload(Arc::new(endpoint)));
         let (reply, answer): (Reply, _) = oneshot::channel();
         if self.rings.is_some() {
@@ -116,6 +118,14 @@ impl Shell {
                 .push("[paths] has changed: both processes take it at their next start".to_owned());
         }
         report
+    }
+
+    /// Says it where every negotiated key is written down: nobody shall forget to end that.
+    pub(crate) fn warn_of_key_log(&mut self) {
+        if let Some(file) = &self.config.control.key_log {
+            let text = format!("every negotiated key is written to {}: control.key_log", file.display());
+            self.journal.note(Level::Warn, "key-log", text, fields());
+        }
     }
 
     /// Opens the IKE sockets where a connection needs them.
