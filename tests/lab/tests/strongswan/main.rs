@@ -1,17 +1,22 @@
 //! Pollux as gateway a, strongSwan as gateway b: in both roles, raw and in UDP, with every refusal seen on the wire.
 
+mod keys;
 mod matrix;
 mod nat;
 mod refusals;
 mod rekey;
 mod restart;
 
+use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use pollux_lab::capture::Capture;
 use pollux_lab::flow::{End, Flow, Outcome};
-use pollux_lab::gateway::Gateway;
+use pollux_lab::gateway::{Config, Gateway};
 use pollux_lab::ike::{Connection, NAME};
+use pollux_lab::oracle::tshark::{self, Keys};
 use pollux_lab::peer::strongswan::{Setup, Swan, Version};
 use pollux_lab::wait::wait_for;
 use pollux_lab::world::{Side, World};
@@ -141,5 +146,41 @@ impl Pair {
             lines[lines.len().saturating_sub(40)..].join("\n"),
             self.a.drops()
         )
+    }
+}
+
+/// What goes over the wire between the gateways, and our keys for it.
+struct Wire {
+    capture: Capture,
+    key_log: PathBuf,
+}
+
+impl Wire {
+    /// Gives our gateway this configuration with a key log, and starts to capture.
+    fn tap(pair: &Pair, config: &Config) -> Result<Self> {
+        let key_log = pair.a.folder().join("keys.log");
+        let mut config = config.clone();
+        config.set_control("key_log", &format!("\"{}\"", key_log.display()));
+        pair.a.configure(&config)?;
+        pair.a.reload()?;
+        let capture = Capture::start(&pair.world.internet, "a0", pair.world.folder(), "wire")?;
+        Ok(Self { capture, key_log })
+    }
+
+    /// Ends the capture.
+    fn finish(self) -> Result<(PathBuf, Keys)> {
+        let file = self.capture.file().to_owned();
+        self.capture.stop()?;
+        // A handshake that is refused before there are keys logs none.
+        let keys = if self.key_log.exists() { Keys::of_log(&self.key_log)? } else { Keys::default() };
+        Ok((file, keys))
+    }
+
+    /// Ends the capture: the notifies that came from `source`, by their numbers.
+    fn notifies(self, source: IpAddr) -> Result<Vec<String>> {
+        let (file, keys) = self.finish()?;
+        let filter = format!("isakmp && ip.src == {source}");
+        let rows = tshark::fields(&file, &keys, &[], &filter, &["isakmp.notify.msgtype"])?;
+        Ok(rows.iter().flatten().flat_map(|types| types.split(',')).map(ToOwned::to_owned).collect())
     }
 }
