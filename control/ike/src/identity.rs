@@ -52,6 +52,16 @@ impl Identity {
         self.id_type
     }
 
+    /// The same identity with the case of its name taken away: those that are [the same](Self::is_same)
+    /// are equal.
+    pub(crate) fn folded(&self) -> Self {
+        let mut folded = self.clone();
+        if matches!(self.id_type, IdType::Fqdn | IdType::Rfc822Addr) {
+            folded.value.make_ascii_lowercase();
+        }
+        folded
+    }
+
     /// The identification data.
     pub fn value(&self) -> &[u8] {
         &self.value

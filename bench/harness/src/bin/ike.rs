@@ -54,8 +54,13 @@ enum Row {
         /// This row's time over that of the first row, round by round: the median.
         ratio: f64,
     },
-    /// What an established tunnel holds.
-    Memory { tunnels: u32, kib_per_tunnel: f64 },
+    /// What an established tunnel holds, and what one more costs beside so many.
+    Memory {
+        tunnels: u32,
+        kib_per_tunnel: f64,
+        /// CPU time of the last set-ups, both ends, over that of the first ones.
+        last_to_first: f64,
+    },
 }
 
 /// The proposal that strongSwan's load-tester negotiates too.
@@ -74,7 +79,7 @@ enum Gateways {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(tunnels) = arguments.memory_of {
-        println!("{}", memory(tunnels)?);
+        println!("{}", serde_json::to_string(&memory(tunnels)?)?);
         return Ok(());
     }
     let machine = Machine::here();
@@ -84,8 +89,8 @@ fn main() -> Result<()> {
         let own = std::env::current_exe().context("our own program")?;
         let output = Command::new(own).arg("--memory-of").arg(tunnels.to_string()).output()?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let kib_per_tunnel = String::from_utf8(output.stdout)?.trim().parse()?;
-        rows.push(Row::Memory { tunnels, kib_per_tunnel });
+        let Held { kib_per_tunnel, last_to_first } = serde_json::from_slice(&output.stdout)?;
+        rows.push(Row::Memory { tunnels, kib_per_tunnel, last_to_first });
     }
     if arguments.json {
         for row in &rows {
@@ -183,14 +188,30 @@ fn strongswan() -> Result<f64> {
     Ok(result.cpu_seconds * 1e6 / f64::from(result.set_ups))
 }
 
-/// KiB of resident memory per tunnel and gateway.
-fn memory(tunnels: u32) -> Result<f64> {
+/// What many tunnels cost.
+#[derive(Serialize, Deserialize)]
+struct Held {
+    kib_per_tunnel: f64,
+    last_to_first: f64,
+}
+
+/// Set-ups whose time is taken at the beginning and at the end.
+const FEW: u32 = 250;
+
+/// Resident memory per tunnel and gateway, and how much more the last set-ups took than the first ones.
+fn memory(tunnels: u32) -> Result<Held> {
     let mut pair = Pair::new(tunnels, MAIN)?;
     let before = resident_kib()?;
-    for client in 0..tunnels {
-        pair.set_up(client)?;
+    let mut slices = Vec::new();
+    for (first, last) in [(0, FEW), (FEW, tunnels - FEW), (tunnels - FEW, tunnels)] {
+        let from = cpu_us()?;
+        for client in first..last {
+            pair.set_up(client)?;
+        }
+        slices.push(cpu_us()? - from);
     }
-    Ok((resident_kib()? - before) / f64::from(tunnels) / 2.0)
+    let kib_per_tunnel = (resident_kib()? - before) / f64::from(tunnels) / 2.0;
+    Ok(Held { kib_per_tunnel, last_to_first: slices[2] / slices[0] })
 }
 
 fn resident_kib() -> Result<f64> {
@@ -202,7 +223,7 @@ fn resident_kib() -> Result<f64> {
 fn print(machine: &Machine, rows: &[Row]) {
     println!("{}, Linux {}, {}", machine.cpu, machine.kernel, machine.date);
     let mut times = Table::new(["gateways and proposal", "us CPU", "min", "spread %", "a second", "ratio"]);
-    let mut memory = Table::new(["tunnels", "KiB each"]);
+    let mut memory = Table::new(["tunnels", "KiB each", "last set-ups to first"]);
     for row in rows {
         match row {
             Row::SetUp { gateways, proposal, us, us_min, spread, per_second, ratio } => times.push([
@@ -213,8 +234,12 @@ fn print(machine: &Machine, rows: &[Row]) {
                 format!("{per_second:.0}"),
                 format!("{ratio:.2}"),
             ]),
-            Row::Memory { tunnels, kib_per_tunnel } => {
-                memory.push([tunnels.to_string(), format!("{kib_per_tunnel:.1}")]);
+            Row::Memory { tunnels, kib_per_tunnel, last_to_first } => {
+                memory.push([
+                    tunnels.to_string(),
+                    format!("{kib_per_tunnel:.1}"),
+                    format!("{last_to_first:.2}"),
+                ]);
             }
         }
     }

@@ -1,11 +1,11 @@
 //! Which connection a peer belongs to, and connections that are tried again.
 
-use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::config::{AddressRange, Connection, EndpointConfig};
+use super::book::Book;
+use crate::config::Connection;
 use crate::error::IkeError;
 use crate::identity::Identity;
 use crate::message::TransformType;
@@ -13,52 +13,25 @@ use crate::negotiate::IkeAgreement;
 use crate::sa::Path;
 use crate::time::Instant;
 
-/// Connections about these addresses, the most specific first; equals in the order of the file.
-pub(crate) fn candidates(config: &EndpointConfig, local: IpAddr, remote: IpAddr) -> Vec<Arc<Connection>> {
-    let mut ranked: Vec<(u8, Arc<Connection>)> = Vec::new();
-    for connection in &config.connections {
-        let ranks = (rank(&connection.remote_addrs, remote), rank(&connection.local_addrs, local));
-        if let (Some(remote), Some(local)) = ranks {
-            ranked.push((remote * 3 + local, connection.clone()));
-        }
-    }
-    ranked.sort_by_key(|(rank, _)| core::cmp::Reverse(*rank));
-    ranked.into_iter().map(|(_, connection)| connection).collect()
-}
-
-/// 2 for the address itself, 1 for a range around it, 0 for any.
-fn rank(ranges: &[AddressRange], address: IpAddr) -> Option<u8> {
-    if ranges.is_empty() {
-        return Some(0);
-    }
-    let fits = ranges.iter().filter(|range| range.contains(address));
-    fits.map(|range| if range.single().is_some() { 2 } else { 1 }).max()
-}
-
 /// The connection of an authenticating peer, and the identity that we have in it.
 ///
 /// `wanted` is the IDr that the peer asked for.
 pub(crate) fn matching(
-    config: &EndpointConfig,
+    book: &Book,
     path: &Path,
     remote_id: &Identity,
     wanted: Option<&Identity>,
     suite: IkeAgreement,
 ) -> Result<(Arc<Connection>, Identity), IkeError> {
     let (local, remote) = (path.local.ip(), path.remote.ip());
-    let mut best: Option<(u8, Arc<Connection>, Identity)> = None;
-    for connection in candidates(config, local, remote) {
-        let Some(rank) = connection.remote_id.rank(remote_id) else { continue };
+    for connection in book.about_peer(local, remote, remote_id) {
         let local_id = connection.local_id.clone().unwrap_or_else(|| Identity::address(local));
         let is_wanted = wanted.is_none_or(|wanted| local_id.is_same(wanted));
-        if !is_wanted || !accepts(&connection, suite) {
-            continue;
-        }
-        if best.as_ref().is_none_or(|(known, ..)| rank > *known) {
-            best = Some((rank, connection, local_id));
+        if is_wanted && accepts(connection, suite) {
+            return Ok((connection.clone(), local_id));
         }
     }
-    best.map(|(_, connection, local_id)| (connection, local_id)).ok_or_else(|| IkeError::NoConnection {
+    Err(IkeError::NoConnection {
         local,
         remote,
         identity: remote_id.to_string(),
@@ -84,7 +57,8 @@ fn accepts(connection: &Connection, suite: IkeAgreement) -> bool {
 /// Connections and children that wait for another attempt; one entry each, so bounded by the configuration.
 #[derive(Debug, Default)]
 pub(crate) struct Retries {
-    waiting: BTreeMap<Key, Instant>,
+    planned: BTreeMap<Key, Instant>,
+    by_time: BTreeSet<(Instant, Key)>,
     failures: BTreeMap<Arc<str>, u32>,
 }
 
@@ -112,29 +86,50 @@ impl Retries {
 
     /// Tries again at `at`, or when it was planned before.
     pub(crate) fn plan(&mut self, key: Key, at: Instant) {
-        let planned = self.waiting.entry(key).or_insert(at);
-        *planned = at.min(*planned);
+        let before = self.planned.get(&key).copied();
+        if before.is_some_and(|before| before <= at) {
+            return;
+        }
+        self.forget(&key);
+        self.by_time.insert((at, key.clone()));
+        self.planned.insert(key, at);
     }
 
     /// Forgets what is planned for a connection.
-    pub(crate) fn cancel(&mut self, connection: &str) {
-        self.waiting.retain(|(name, _), _| **name != *connection);
+    pub(crate) fn cancel(&mut self, connection: &Arc<str>) {
+        let from = (connection.clone(), None);
+        let keys: Vec<Key> = self
+            .planned
+            .range(from..)
+            .map(|(key, _)| key)
+            .take_while(|(name, _)| name == connection)
+            .cloned()
+            .collect();
+        for key in keys {
+            self.forget(&key);
+        }
         self.failures.remove(connection);
     }
 
     /// What is due now.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Key> {
         let due: Vec<Key> =
-            self.waiting.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
+            self.by_time.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| key.clone()).collect();
         for key in &due {
-            self.waiting.remove(key);
+            self.forget(key);
         }
         due
     }
 
     /// When the next one is due.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.waiting.values().min().copied()
+        self.by_time.first().map(|&(at, _)| at)
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(at) = self.planned.remove(key) {
+            self.by_time.remove(&(at, key.clone()));
+        }
     }
 }
 

@@ -4,10 +4,12 @@
 //! are carried out, indices and the deadline follow what the turn has changed.
 
 mod admission;
+mod book;
 mod command;
 mod connections;
 mod cookie;
 mod demux;
+mod directory;
 mod initial;
 mod operate;
 mod orphans;
@@ -22,8 +24,10 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+pub(crate) use book::Book;
 pub use command::{Command, LiveSa, Target};
-pub(crate) use connections::{candidates, matching};
+pub(crate) use connections::matching;
+pub(crate) use directory::Entry;
 pub use output::{Output, SaAllocator, SaCommand, SaInstall, Transmit};
 pub use status::{ChildStatus, IkeStatus};
 pub(crate) use turn::{DYNAMIC_REQID, Effect, Shared, Turn};
@@ -36,6 +40,7 @@ use admission::Admission;
 use connections::Retries;
 use cookie::Cookies;
 use demux::Demux;
+use directory::Directory;
 use orphans::Orphans;
 
 /// How long the data plane has to answer; what comes later is as good as a refusal.
@@ -46,6 +51,7 @@ pub struct Endpoint {
     shared: Shared,
     sas: BTreeMap<IkeSaId, IkeSa>,
     demux: Demux,
+    directory: Directory,
     deadlines: BTreeSet<(Instant, IkeSaId)>,
     admission: Admission,
     cookies: Cookies,
@@ -62,7 +68,7 @@ impl Endpoint {
     ) -> Self {
         Self {
             shared: Shared {
-                config,
+                config: Book::new(config),
                 provider,
                 allocator,
                 out: VecDeque::new(),
@@ -77,6 +83,7 @@ impl Endpoint {
             },
             sas: BTreeMap::new(),
             demux: Demux::default(),
+            directory: Directory::default(),
             deadlines: BTreeSet::new(),
             admission: Admission::default(),
             cookies: Cookies::default(),
@@ -145,6 +152,11 @@ impl Endpoint {
         assert_eq!(self.admission.half_open() as usize, half_open);
         assert_eq!(self.shared.contacts.values().sum::<u32>() as usize, sas);
         assert!(self.deadlines.iter().all(|(_, id)| self.sas.contains_key(id)));
+        let entries: Vec<Entry> = self.sas.values().map(IkeSa::entry).collect();
+        let count = |has: fn(&Entry) -> bool| entries.iter().filter(|entry| has(entry)).count();
+        let expected = (count(|entry| entry.connection.is_some()), count(|entry| entry.peer.is_some()));
+        assert_eq!(self.directory.len(), expected);
+        assert!(self.sas.values().all(IkeSa::is_entered_rightly));
         assert!(self.shared.owners.values().all(|id| self.sas.contains_key(id)));
         sas
     }
@@ -175,10 +187,10 @@ impl Endpoint {
             self.admission.closed(source.ip());
             self.demux.no_longer_initial(source, sa.line.spi_i);
         }
-        let old = core::mem::take(&mut sa.indexed_deadline);
         let gone = sa.is_gone();
         let new = if gone { None } else { sa.deadline() };
-        if old != new || gone {
+        let old = core::mem::replace(&mut sa.indexed.deadline, new);
+        if old != new {
             if let Some(old) = old {
                 self.deadlines.remove(&(old, id));
             }
@@ -186,7 +198,12 @@ impl Endpoint {
                 self.deadlines.insert((new, id));
             }
         }
-        sa.indexed_deadline = new;
+        if !sa.is_entered_rightly() {
+            let new = sa.entry();
+            self.directory.enter(id, &new);
+            let old = core::mem::replace(&mut sa.indexed.entry, new);
+            self.directory.strike(id, &old.without(&sa.indexed.entry));
+        }
         if gone {
             self.demux.forget(sa);
             self.shared.count_out(sa.line.counted);

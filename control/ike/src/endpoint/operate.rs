@@ -7,13 +7,14 @@ use std::sync::Arc;
 
 use pollux_abi::{Reqid, SaId};
 
+use super::book::Book;
 use super::{Command, DYNAMIC_REQID, Effect, Endpoint, Target, Turn};
 use crate::config::{Action, Connection, EndpointConfig, Unique};
 use crate::crypto::Rng;
 use crate::error::IkeError;
 use crate::event::{DownReason, Event};
 use crate::exchange::init_initiator;
-use crate::sa::{IkeSa, IkeSaId, LAST_WORDS, State, Task, Timer};
+use crate::sa::{Established, IkeSa, IkeSaId, LAST_WORDS, State, Task, Timer};
 use crate::time::Instant;
 
 impl Endpoint {
@@ -88,20 +89,17 @@ impl Endpoint {
         child: Option<Arc<str>>,
         rng: &mut dyn Rng,
     ) {
-        let connection = self.shared.config.connections.iter().find(|connection| connection.name == *name);
-        let Some(connection) = connection.cloned() else { return self.unknown(name) };
+        let Some(connection) = self.shared.config.connection(name).cloned() else {
+            return self.unknown(name);
+        };
         if let Some(child) = &child
             && !connection.children.iter().any(|known| known.name == *child)
         {
             return self.unknown(child);
         }
-        let of_connection = |sa: &IkeSa| match &sa.state {
-            State::Established(established) => {
-                established.peer.connection.name == *name && established.stays()
-            }
-            _ => false,
-        };
-        let up = self.sas.values().find(|sa| of_connection(sa)).map(|sa| sa.line.id);
+        let of_connection = || self.directory.of_connection(name).filter_map(|id| self.sas.get(&id));
+        let stays = |sa: &&IkeSa| sa.established().is_some_and(Established::stays);
+        let up = of_connection().find(stays).map(|sa| sa.line.id);
         if let Some(up) = up {
             self.turn(now, up, rng, |ike, turn| {
                 if let Some((_, established)) = ike.established_mut() {
@@ -119,17 +117,11 @@ impl Endpoint {
         }
         // An attempt that is under way brings up what it was begun for; the rest waits for its end.
         let begun_for = |sa: &IkeSa| match &sa.state {
-            State::ExpectInitReply(expect) => Some(expect.wanted()),
-            State::ExpectAuthReply(expect) => Some(expect.wanted()),
+            State::ExpectInitReply(expect) => Some(expect.wanted().1),
+            State::ExpectAuthReply(expect) => Some(expect.wanted().1),
             _ => None,
         };
-        let attempts: Vec<Option<Arc<str>>> = self
-            .sas
-            .values()
-            .filter_map(begun_for)
-            .filter(|(known, _)| known.name == *name)
-            .map(|(_, begun_for)| begun_for)
-            .collect();
+        let attempts: Vec<Option<Arc<str>>> = of_connection().filter_map(begun_for).collect();
         if !attempts.is_empty() {
             if !attempts.iter().any(|begun_for| begun_for.is_none() || *begun_for == child) {
                 self.retries.plan((name.clone(), child), now + Duration::from_secs(1));
@@ -176,10 +168,8 @@ impl Endpoint {
     }
 
     fn acquire(&mut self, now: Instant, reqid: Reqid, rng: &mut dyn Rng) {
-        let wanted = self.shared.config.connections.iter().find_map(|connection| {
-            let child = connection.children.iter().find(|child| child.reqid == Some(reqid))?;
-            Some((connection.name.clone(), child.name.clone()))
-        });
+        let wanted = self.shared.config.child(reqid);
+        let wanted = wanted.map(|(connection, child)| (connection.name.clone(), child.name.clone()));
         if let Some((connection, child)) = wanted {
             self.initiate(now, &connection, Some(child), rng);
         }
@@ -192,7 +182,7 @@ impl Endpoint {
         let ids: Vec<IkeSaId> = match target {
             Target::Ike(id) => vec![*id],
             Target::Child(sa) => self.shared.owners.get(sa).copied().into_iter().collect(),
-            Target::Connection { .. } => self.sas.keys().copied().collect(),
+            Target::Connection { connection, .. } => self.directory.of_connection(connection).collect(),
         };
         for id in ids {
             self.turn(now, id, rng, |ike, turn| ike.on_wish(turn, target, wish));
@@ -201,13 +191,11 @@ impl Endpoint {
     }
 
     fn reload(&mut self, now: Instant, config: Arc<EndpointConfig>, rng: &mut dyn Rng) {
-        let old = core::mem::replace(&mut self.shared.config, config);
-        let config = self.shared.config.clone();
-        let unchanged = |connection: &Connection| config.connections.iter().any(|new| **new == *connection);
+        let old = core::mem::replace(&mut self.shared.config, Book::new(config));
         let changed: Vec<Arc<str>> = old
             .connections
             .iter()
-            .filter(|connection| !unchanged(connection))
+            .filter(|connection| !self.shared.config.has(connection))
             .map(|connection| connection.name.clone())
             .collect();
         for name in &changed {
@@ -215,9 +203,7 @@ impl Endpoint {
             self.on_target(now, &target, rng, Wish::Terminate);
         }
         if self.shared.data_plane {
-            self.start_connections(now, rng, |connection| {
-                !old.connections.iter().any(|known| **known == *connection)
-            });
+            self.start_connections(now, rng, |connection| !old.has(connection));
         }
     }
 
@@ -243,14 +229,14 @@ impl Endpoint {
 
     /// Brings up what starts by itself; those with the newest traffic of an earlier life first.
     fn start_connections(&mut self, now: Instant, rng: &mut dyn Rng, which: impl Fn(&Connection) -> bool) {
-        let peers = self.shared.orphans.peers();
+        let places = self.shared.orphans.places();
         let place = |connection: &Connection| {
             let remote = connection.remote_addrs.iter().find_map(crate::config::AddressRange::single);
-            peers.iter().position(|peer| Some(*peer) == remote).unwrap_or(usize::MAX)
+            remote.and_then(|remote| places.get(&remote)).copied().unwrap_or(usize::MAX)
         };
         let mut starting: Vec<Arc<Connection>> =
             self.shared.config.connections.iter().filter(|connection| which(connection)).cloned().collect();
-        starting.sort_by_key(|connection| place(connection));
+        starting.sort_by_cached_key(|connection| place(connection));
         for connection in starting {
             let starts = |child: &crate::config::ChildConfig| child.start_action == Action::Start;
             if !connection.children.is_empty() && connection.children.iter().all(|child| starts(child)) {
@@ -276,8 +262,7 @@ impl Endpoint {
     /// Connections whose next attempt is due.
     pub(super) fn retry_due(&mut self, now: Instant, rng: &mut dyn Rng) {
         for (connection, child) in self.retries.due(now) {
-            let known = self.shared.config.connections.iter().any(|known| known.name == connection);
-            if known {
+            if self.shared.config.connection(&connection).is_some() {
                 self.initiate(now, &connection, child, rng);
             }
         }
@@ -351,7 +336,7 @@ impl Endpoint {
         failed: bool,
         rng: &mut dyn Rng,
     ) {
-        if !self.shared.config.connections.contains(connection) {
+        if !self.shared.config.has(connection) {
             return;
         }
         let wait = if failed { self.retries.failed(connection) } else { Some(Duration::from_millis(200)) };
@@ -370,15 +355,12 @@ impl Endpoint {
         let (born, initiator, spi) = (new.line.born, new.line.initiator, new.line.spi_i);
         let same = |other: &IkeSa| match other.established() {
             Some(known) => {
-                other.line.id != ike
-                    && known.peer.remote_id == state.peer.remote_id
-                    && known.peer.local_id == state.peer.local_id
-                    && known.stays()
+                other.line.id != ike && known.peer.local_id == state.peer.local_id && known.stays()
             }
             None => false,
         };
-        let others: Vec<IkeSaId> =
-            self.sas.values().filter(|other| same(other)).map(|other| other.line.id).collect();
+        let of_peer = self.directory.of_peer(&state.peer.remote_id).filter_map(|id| self.sas.get(&id));
+        let others: Vec<IkeSaId> = of_peer.filter(|other| same(other)).map(|other| other.line.id).collect();
         let mut loser_is_new = false;
         for id in others {
             self.turn(now, id, rng, |other, turn| {

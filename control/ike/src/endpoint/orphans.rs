@@ -3,7 +3,7 @@
 
 use core::net::IpAddr;
 use core::time::Duration;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pollux_abi::command::Direction;
 use pollux_abi::event::SaStats;
@@ -13,10 +13,13 @@ use super::command::LiveSa;
 use super::output::{Output, SaCommand};
 use crate::time::Instant;
 
-/// The list.
+/// The list, and what it is asked by.
 #[derive(Debug, Default)]
 pub(crate) struct Orphans {
-    live: Vec<LiveSa>,
+    live: BTreeMap<SaId, LiveSa>,
+    by_reqid: BTreeMap<Reqid, BTreeSet<SaId>>,
+    /// How many there are of each peer.
+    peers: BTreeMap<IpAddr, u32>,
     superseded: BTreeSet<Reqid>,
     give_up: Option<Instant>,
     look: Option<Instant>,
@@ -25,10 +28,14 @@ pub(crate) struct Orphans {
 impl Orphans {
     /// Takes over what the data plane holds.
     pub(crate) fn adopt(&mut self, now: Instant, live: Vec<LiveSa>, lifetime: Duration) {
-        self.superseded.clear();
+        *self = Self::default();
         self.give_up = (!live.is_empty()).then_some(now + lifetime);
         self.look = (!live.is_empty()).then_some(now + LOOK_EVERY);
-        self.live = live;
+        for sa in live {
+            *self.peers.entry(sa.remote).or_default() += 1;
+            self.by_reqid.entry(sa.reqid).or_default().insert(sa.id);
+            self.live.insert(sa.id, sa);
+        }
     }
 
     /// The data plane died, and they with it.
@@ -38,48 +45,47 @@ impl Orphans {
 
     /// Whether a peer still has SAs of an earlier life.
     pub(crate) fn has_peer(&self, remote: IpAddr) -> bool {
-        self.live.iter().any(|sa| sa.remote == remote)
+        self.peers.contains_key(&remote)
     }
 
-    /// Peers with such SAs, the one whose traffic is newest first.
-    pub(crate) fn peers(&self) -> Vec<IpAddr> {
-        let mut by_idle: Vec<(u64, IpAddr)> = self.live.iter().map(|sa| (sa.idle_ns, sa.remote)).collect();
+    /// Peers with such SAs, and the place of each: the one whose traffic is newest has the first.
+    pub(crate) fn places(&self) -> BTreeMap<IpAddr, usize> {
+        let mut by_idle: Vec<(u64, IpAddr)> = self.live.values().map(|sa| (sa.idle_ns, sa.remote)).collect();
         by_idle.sort_unstable();
-        let mut peers = Vec::new();
-        for (_, remote) in by_idle {
-            if !peers.contains(&remote) {
-                peers.push(remote);
-            }
+        let mut places = BTreeMap::new();
+        for (place, (_, remote)) in by_idle.into_iter().enumerate() {
+            places.entry(remote).or_insert(place);
         }
-        peers
+        places
     }
 
     /// New SAs of this reqid work: the old outbound ones go, the inbound ones wait for silence.
     pub(crate) fn superseded(&mut self, reqid: Reqid, out: &mut impl Extend<Output>) {
-        if !self.live.iter().any(|sa| sa.reqid == reqid) {
-            return;
-        }
+        let Some(ids) = self.by_reqid.get(&reqid) else { return };
+        let is_outbound =
+            |id: &&SaId| self.live.get(id).is_some_and(|sa| sa.direction == Direction::Outbound);
+        let outbound: Vec<SaId> = ids.iter().filter(is_outbound).copied().collect();
         self.superseded.insert(reqid);
-        self.remove_where(out, |sa| sa.reqid == reqid && sa.direction == Direction::Outbound);
+        self.remove(&outbound, out);
     }
 
     /// The answer to a query.
     pub(crate) fn on_stats(&mut self, id: SaId, stats: SaStats, out: &mut impl Extend<Output>) {
-        if Duration::from_nanos(stats.idle_ns) >= SILENCE {
-            let Self { superseded, .. } = self;
-            let superseded = superseded.clone();
-            self.remove_where(out, |sa| sa.id == id && superseded.contains(&sa.reqid));
+        let is_superseded = self.live.get(&id).is_some_and(|sa| self.superseded.contains(&sa.reqid));
+        if is_superseded && Duration::from_nanos(stats.idle_ns) >= SILENCE {
+            self.remove(&[id], out);
         }
     }
 
     /// Asks for counters, and gives up what is too old.
     pub(crate) fn on_timeout(&mut self, now: Instant, out: &mut impl Extend<Output>) {
         if self.give_up.is_some_and(|at| at <= now) {
-            self.remove_where(out, |_| true);
+            let all: Vec<SaId> = self.live.keys().copied().collect();
+            self.remove(&all, out);
         }
         if self.look.is_some_and(|at| at <= now) {
-            let query = |sa: &LiveSa| Output::Sa(SaCommand::Query { id: sa.id });
-            out.extend(self.live.iter().filter(|sa| self.superseded.contains(&sa.reqid)).map(query));
+            let waiting = self.superseded.iter().filter_map(|reqid| self.by_reqid.get(reqid)).flatten();
+            out.extend(waiting.map(|&id| Output::Sa(SaCommand::Query { id })));
             self.look = Some(now + LOOK_EVERY);
         }
         if self.live.is_empty() {
@@ -93,14 +99,24 @@ impl Orphans {
         [self.give_up, self.look].into_iter().flatten().min()
     }
 
-    fn remove_where(&mut self, out: &mut impl Extend<Output>, which: impl Fn(&LiveSa) -> bool) {
-        let (go, stay) = core::mem::take(&mut self.live).into_iter().partition(|sa| which(sa));
-        self.live = stay;
-        let go: Vec<LiveSa> = go;
-        out.extend(
-            go.into_iter()
-                .map(|sa| Output::Sa(SaCommand::Remove { id: sa.id, spi: sa.spi, direction: sa.direction })),
-        );
+    fn remove(&mut self, ids: &[SaId], out: &mut impl Extend<Output>) {
+        for id in ids {
+            let Some(sa) = self.live.remove(id) else { continue };
+            if let Some(count) = self.peers.get_mut(&sa.remote) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.peers.remove(&sa.remote);
+                }
+            }
+            if let Some(of_reqid) = self.by_reqid.get_mut(&sa.reqid) {
+                of_reqid.remove(id);
+                if of_reqid.is_empty() {
+                    self.by_reqid.remove(&sa.reqid);
+                }
+            }
+            let remove = SaCommand::Remove { id: sa.id, spi: sa.spi, direction: sa.direction };
+            out.extend([Output::Sa(remove)]);
+        }
     }
 }
 

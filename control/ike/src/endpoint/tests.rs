@@ -1,5 +1,6 @@
 //! Two endpoints that talk to each other over a perfect network and a data plane that never hesitates.
 
+mod book;
 mod hostile;
 mod pair;
 mod refusals;
@@ -304,9 +305,10 @@ fn addresses_decide_between_connections_and_the_file_between_equals() {
         at("net", vec![range]),
         at("host", vec![AddressRange::host([192, 0, 2, 1].into())]),
     ];
+    let book = super::Book::new(Arc::new(config));
     let names = |remote: [u8; 4]| -> Vec<String> {
-        let found = super::candidates(&config, [192, 0, 2, 2].into(), remote.into());
-        found.iter().map(|connection| connection.name.to_string()).collect()
+        let found = book.about([192, 0, 2, 2].into(), remote.into());
+        found.map(|connection| connection.name.to_string()).collect()
     };
     assert_eq!(names([192, 0, 2, 1]), ["host", "net", "any"]);
     assert_eq!(names([192, 0, 2, 7]), ["net", "any"]);

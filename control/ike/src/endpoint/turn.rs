@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use pollux_abi::{Reqid, SaId};
 
+use super::book::Book;
 use super::orphans::Orphans;
 use super::output::{Output, SaAllocator, SaCommand, Transmit};
-use crate::config::{Connection, EndpointConfig};
+use crate::config::Connection;
 use crate::crypto::{Provider, Rng};
 use crate::error::IkeError;
 use crate::event::Event;
@@ -18,7 +19,7 @@ use crate::time::Instant;
 
 /// What every IKE SA may use while it works.
 pub(crate) struct Shared {
-    pub(crate) config: Arc<EndpointConfig>,
+    pub(crate) config: Book,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) allocator: Box<dyn SaAllocator + Send>,
     pub(crate) out: VecDeque<Output>,

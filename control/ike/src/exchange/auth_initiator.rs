@@ -62,7 +62,7 @@ fn request(
     let connection = introduced.connection.clone();
     let local_id = connection.local_id.clone().unwrap_or_else(|| Identity::address(line.path.local.ip()));
     let remote_id = asked_for(&connection, line);
-    let key = psk::find(&turn.shared.config.secrets, &local_id, &remote_id)?;
+    let key = psk::find(&turn.shared.config, &local_id, &remote_id)?;
     let provider = turn.shared.provider.clone();
     let mut id = Vec::new();
     write_id(local_id.id_type(), local_id.value(), &mut id);
@@ -197,7 +197,7 @@ impl ExpectAuthReply {
             let key = format!("connections.{}.remote.id = {}", connection.name, connection.remote_id);
             return Err(IkeError::AuthenticationFailed { identity: remote_id, key });
         }
-        let key = psk::find(&turn.shared.config.secrets, &self.local_id, &remote_id)?;
+        let key = psk::find(&turn.shared.config, &self.local_id, &remote_id)?;
         let expected = self.keys.psk_auth(
             &*turn.shared.provider,
             false,

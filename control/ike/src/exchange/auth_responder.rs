@@ -80,9 +80,9 @@ impl ExpectAuth {
             Some(id) => Some(required(Identity::new(id.kind, id.data), "an identity of excessive length")?),
             None => None,
         };
-        let config = &turn.shared.config;
-        let (connection, local_id) = matching(config, &line.path, &remote_id, wanted.as_ref(), self.suite)?;
-        let key = psk::find(&config.secrets, &local_id, &remote_id)?;
+        let book = &turn.shared.config;
+        let (connection, local_id) = matching(book, &line.path, &remote_id, wanted.as_ref(), self.suite)?;
+        let key = psk::find(book, &local_id, &remote_id)?;
         let provider = &*turn.shared.provider;
         let expected =
             self.keys.psk_auth(provider, true, &key, &self.request, &self.nonce_r, id.signed_octets())?;

@@ -71,6 +71,11 @@ pub(crate) fn begin(
 }
 
 impl ExpectInitReply {
+    /// The connection that is being brought up.
+    pub(crate) const fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
     /// Whom we want to reach.
     pub(crate) fn wanted(&self) -> (Arc<Connection>, Option<Arc<str>>) {
         (self.connection.clone(), self.child.clone())

@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use super::auth_responder::ExpectAuth;
 use super::rekey_ike_initiator::new_spi;
 use super::{ke_method, nat, nonce, required};
-use crate::endpoint::{Turn, candidates};
+use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::Event;
 use crate::message::{
@@ -81,12 +81,8 @@ fn choose(
 ) -> Result<(Chosen<IkeAgreement>, bool), IkeError> {
     let sa = required(payloads.sa.as_ref(), "IKE_SA_INIT without SA")?;
     let theirs = required(payloads.ke, "IKE_SA_INIT without key exchange")?;
-    let connections = candidates(&turn.shared.config, local.ip(), remote.ip());
-    let Some(first) = connections.first() else {
-        let (identity, wanted) = ("-".to_owned(), "-".to_owned());
-        return Err(IkeError::NoConnection { local: local.ip(), remote: remote.ip(), identity, wanted });
-    };
-    for connection in &connections {
+    let about = || turn.shared.config.about(local.ip(), remote.ip());
+    for connection in about() {
         let key = || format!("connections.{}.proposals", connection.name);
         if let Some(chosen) = proposal::choose_ike(&connection.proposals, sa, ke_method(&theirs), 0) {
             if theirs.method != chosen.agreement.ke.id() {
@@ -96,6 +92,10 @@ fn choose(
             return Ok((chosen, connection.encap));
         }
     }
+    let Some(first) = about().next() else {
+        let (identity, wanted) = ("-".to_owned(), "-".to_owned());
+        return Err(IkeError::NoConnection { local: local.ip(), remote: remote.ip(), identity, wanted });
+    };
     Err(IkeError::NoProposalChosen {
         offered: syntax::describe_sa(sa),
         accepted: syntax::describe(&first.proposals),

@@ -5,16 +5,29 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::config::PreSharedKey;
+use crate::endpoint::Book;
 use crate::error::IkeError;
 use crate::identity::Identity;
 
 /// The key whose owners fit best: the peer's identity counts more than ours, and anyone's key is the last
 /// resort. Between equals the first one of the file wins.
 pub(crate) fn find(
-    secrets: &[PreSharedKey],
+    book: &Book,
     local: &Identity,
     remote: &Identity,
 ) -> Result<Arc<Zeroizing<Vec<u8>>>, IkeError> {
+    match best(book.secrets_of(local, remote), local, remote) {
+        Some(secret) => Ok(secret.key.clone()),
+        None => Err(IkeError::NoSecret { local: local.clone(), remote: remote.clone() }),
+    }
+}
+
+/// The one of `secrets` that fits best.
+pub(crate) fn best<'s>(
+    secrets: impl IntoIterator<Item = &'s PreSharedKey>,
+    local: &Identity,
+    remote: &Identity,
+) -> Option<&'s PreSharedKey> {
     let mut best: Option<(u32, &PreSharedKey)> = None;
     for secret in secrets {
         let rank = |identity| secret.owners.iter().filter_map(|owner| owner.rank(identity)).max();
@@ -28,10 +41,7 @@ pub(crate) fn find(
             best = Some((score, secret));
         }
     }
-    match best {
-        Some((_, secret)) => Ok(secret.key.clone()),
-        None => Err(IkeError::NoSecret { local: local.clone(), remote: remote.clone() }),
-    }
+    best.map(|(_, secret)| secret)
 }
 
 #[cfg(test)]
@@ -55,11 +65,11 @@ mod tests {
         let gateway = Identity::parse("gw.example").expect("an identity");
         for (remote, key) in [("p1.phones.example", 2), ("p2.phones.example", 1), ("other.example", 3)] {
             let remote = Identity::parse(remote).expect("an identity");
-            let found = find(&secrets, &gateway, &remote).expect("a key");
-            assert_eq!(found.as_slice(), [key], "{remote}");
+            let found = best(&secrets, &gateway, &remote).expect("a key");
+            assert_eq!(found.key.as_slice(), [key], "{remote}");
         }
         let stranger = Identity::parse("x.example").expect("an identity");
-        assert_eq!(find(&secrets, &stranger, &stranger).expect("a key").as_slice(), [0]);
-        assert!(find(&secrets[1..], &stranger, &stranger).is_err());
+        assert_eq!(best(&secrets, &stranger, &stranger).expect("a key").key.as_slice(), [0]);
+        assert!(best(&secrets[1..], &stranger, &stranger).is_none());
     }
 }

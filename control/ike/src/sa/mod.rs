@@ -20,6 +20,7 @@ mod window;
 use core::fmt;
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::sync::Arc;
 
 pub(crate) use children::{ChildSa, Half, HalfState, Phase};
 pub(crate) use collision::{Lowest, lowest_nonce};
@@ -31,7 +32,7 @@ pub(crate) use tasks::Task;
 pub(crate) use timer::Timer;
 pub(crate) use window::{Judged, Window};
 
-use crate::endpoint::{Effect, Turn};
+use crate::endpoint::{Effect, Entry, Turn};
 use crate::error::IkeError;
 use crate::event::{DownReason, Event};
 use crate::exchange::{
@@ -40,6 +41,7 @@ use crate::exchange::{
     informational_initiator::ExpectFarewellReply,
     init_initiator::ExpectInitReply,
 };
+use crate::identity::Identity;
 use crate::message::{Encrypted, ExchangeType, Header, MessageId, OpenError, Payloads};
 use crate::time::Instant;
 
@@ -57,8 +59,14 @@ impl fmt::Display for IkeSaId {
 pub(crate) struct IkeSa {
     pub(crate) line: Line,
     pub(crate) state: State,
-    /// The deadline under which the endpoint's index has it.
-    pub(crate) indexed_deadline: Option<Instant>,
+    pub(crate) indexed: Indexed,
+}
+
+/// What the endpoint's indexes have an IKE SA under.
+#[derive(Debug, Default)]
+pub(crate) struct Indexed {
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) entry: Entry,
 }
 
 /// Which message may come.
@@ -102,8 +110,8 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl IkeSa {
-    pub(crate) const fn new(line: Line, state: State) -> Self {
-        Self { line, state, indexed_deadline: None }
+    pub(crate) fn new(line: Line, state: State) -> Self {
+        Self { line, state, indexed: Indexed::default() }
     }
 
     /// When it needs a turn.
@@ -114,6 +122,33 @@ impl IkeSa {
             _ => None,
         };
         [self.line.timers.next(), state].into_iter().flatten().min()
+    }
+
+    /// The connection that it is of, once that is known, and the peer that has authenticated.
+    fn belongs_to(&self) -> (Option<&Arc<str>>, Option<&Identity>) {
+        match &self.state {
+            State::ExpectInitReply(expect) => (Some(&expect.connection().name), None),
+            State::ExpectAuthReply(expect) => (Some(&expect.connection().name), None),
+            State::ExpectAuthInstalled(waiting) => (Some(waiting.connection()), None),
+            State::Established(established) => {
+                (Some(&established.peer.connection.name), Some(&established.peer.remote_id))
+            }
+            State::ExpectAuth(_) | State::ExpectFarewellReply(_) | State::Closed | State::Gone => {
+                (None, None)
+            }
+        }
+    }
+
+    /// What the endpoint's directory is to have it under.
+    pub(crate) fn entry(&self) -> Entry {
+        let (connection, peer) = self.belongs_to();
+        Entry { connection: connection.cloned(), peer: peer.cloned() }
+    }
+
+    /// Whether the endpoint's directory has it so.
+    pub(crate) fn is_entered_rightly(&self) -> bool {
+        let Entry { connection, peer } = &self.indexed.entry;
+        (connection.as_ref(), peer.as_ref()) == self.belongs_to()
     }
 
     pub(crate) const fn is_gone(&self) -> bool {
