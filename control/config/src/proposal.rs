@@ -80,8 +80,8 @@ pub(crate) fn ike(value: &DeValue<'_>) -> Result<String, Wrong> {
     proposal(value, false, MEND, |parts| {
         let has = |part| parts.contains(&part);
         wrong_cipher(parts, "names integrity beside a cipher that has its own; the PRF is written prfsha256")
-            .or((!has(Part::Prf) && !has(Part::Integrity)).then_some("names no PRF"))
-            .or((!has(Part::Group)).then_some("names no key exchange group"))
+            .or_else(|| (!has(Part::Prf) && !has(Part::Integrity)).then_some("names no PRF"))
+            .or_else(|| (!has(Part::Group)).then_some("names no key exchange group"))
     })
 }
 
@@ -90,9 +90,11 @@ pub(crate) fn esp(value: &DeValue<'_>) -> Result<String, Wrong> {
     const MEND: &str =
         "write for example \"aes256gcm16-ecp384\", \"aes128gcm16\" or \"aes128-sha256-curve25519\"";
     proposal(value, true, MEND, |parts| {
-        wrong_cipher(parts, "names integrity beside a cipher that has its own").or(parts
-            .contains(&Part::Prf)
-            .then_some("names a PRF, which belongs to the connection's proposals"))
+        let names_prf = || {
+            let has = parts.contains(&Part::Prf);
+            has.then_some("names a PRF, which belongs to the connection's proposals")
+        };
+        wrong_cipher(parts, "names integrity beside a cipher that has its own").or_else(names_prf)
     })
 }
 

@@ -173,7 +173,7 @@ fn padding_longer_than_the_content_is_refused() {
     let iv = pollux_ike::crypto::Iv::new(
         pollux_ike::crypto::Encryption::Aes128Gcm16,
         0,
-        &mut support::SplitMix(0),
+        &mut pollux_pair::Seeded::new(0),
     );
     let sealed = writer.seal(&cipher, &iv).expect("fits");
     let encrypted = Message::parse(&sealed).expect("a message").encrypted.expect("an SK payload");

@@ -11,9 +11,10 @@ use pollux_ike::message::{
     Notify, NotifyType, OpenError, PayloadType, Payloads, ProposalSpec, Protocol, Transform, TransformType,
     Writer,
 };
+use pollux_pair::Seeded;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use support::{SplitMix, ToyCipher, header};
+use support::{ToyCipher, header};
 
 fn octets(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
     vec(any::<u8>(), len)
@@ -188,7 +189,7 @@ proptest! {
         let cipher = ToyCipher { block_len };
         let mut writer = Writer::encrypted(&header(ExchangeType::CreateChildSa, true), &cipher);
         writer.nonce(&nonce).vendor_id(b"last");
-        let iv = Iv::new(Encryption::Aes256Gcm16, seed, &mut SplitMix(seed));
+        let iv = Iv::new(Encryption::Aes256Gcm16, seed, &mut Seeded::new(seed));
         let mut message = writer.seal(&cipher, &iv).expect("fits");
         let parsed = Message::parse(&message).expect("a message");
         prop_assert_eq!(parsed.payloads.kinds().collect::<Vec<_>>(), [PayloadType::Sk]);
@@ -207,7 +208,7 @@ proptest! {
 #[test]
 fn a_sealed_message_may_be_empty() {
     let cipher = ToyCipher { block_len: 16 };
-    let iv = Iv::new(Encryption::Aes256Gcm16, 0, &mut SplitMix(0));
+    let iv = Iv::new(Encryption::Aes256Gcm16, 0, &mut Seeded::new(0));
     let writer = Writer::encrypted(&header(ExchangeType::Informational, false), &cipher);
     let mut message = writer.seal(&cipher, &iv).expect("fits");
     let encrypted = Message::parse(&message).expect("a message").encrypted.expect("an SK payload");
@@ -226,6 +227,6 @@ fn payloads_that_do_not_fit_their_length_are_an_error() {
     let cipher = ToyCipher { block_len: 1 };
     let mut writer = Writer::encrypted(&header(ExchangeType::IkeAuth, false), &cipher);
     writer.vendor_id(&long[..65_000]).vendor_id(&long[..65_000]);
-    let iv = Iv::new(Encryption::Aes256Gcm16, 0, &mut SplitMix(0));
+    let iv = Iv::new(Encryption::Aes256Gcm16, 0, &mut Seeded::new(0));
     assert!(writer.seal(&cipher, &iv).is_err());
 }

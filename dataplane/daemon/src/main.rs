@@ -8,8 +8,9 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use pollux_dataplane::sandbox::privileges;
+use pollux_dataplane::sandbox::HOUSEKEEPER;
 use pollux_dataplane::{down, setup};
+use pollux_sandbox::privileges;
 use tracing_subscriber::EnvFilter;
 
 /// The data plane of Pollux: AF_XDP workers that do ESP.
@@ -81,8 +82,8 @@ fn serve(config: pollux_config::Config) -> Result<()> {
     let house = setup::bring_up(config)?;
     if sandboxed {
         privileges::close_memory().context("closing this process's memory to others")?;
-        let kept = privileges::keep_only(privileges::HOUSEKEEPER).context("giving up privileges")?;
-        let asked = privileges::names(privileges::HOUSEKEEPER);
+        let kept = privileges::keep_only(HOUSEKEEPER).context("giving up privileges")?;
+        let asked = privileges::names(HOUSEKEEPER);
         println!("capabilities: asked {asked}, got {}", privileges::names(kept));
     }
     for got in house.got() {

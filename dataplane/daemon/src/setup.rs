@@ -13,6 +13,7 @@ use pollux_ebpf::{Capacity, Role, SteerError, Steering, bpffs};
 use pollux_esp::{Engine, EngineConfig, EngineCounters, SaCounterTable};
 use pollux_packet::PortSlot;
 use pollux_port::{Umem, UmemConfig, UmemError, XskError};
+use pollux_sandbox::privileges;
 use pollux_shm::{CheckpointError, CheckpointFile, HandshakeError, Listener, Pages, Welcome};
 use pollux_worker::handover::{Handover, mesh};
 use pollux_worker::housekeeping::{BoxedPort, Sleeper, Waker, channel, waker};
@@ -31,7 +32,7 @@ use crate::namespace::{self, NamespaceError};
 use crate::netlink::mirror::Mirror;
 use crate::netlink::{NetlinkError, Rtnl};
 use crate::query::{QueryError, QuerySocket};
-use crate::sandbox::{privileges, seccomp};
+use crate::sandbox;
 
 /// Why the data plane did not come up. Each says what, where and what mends it.
 #[derive(Debug, Error)]
@@ -366,7 +367,7 @@ fn spawn(
         if sandboxed && let Err(error) = privileges::keep_only(CapabilitySet::empty()) {
             tracing::warn!(worker = id, %error, "worker-keeps-its-privileges");
         }
-        if sandboxed && let Err(error) = seccomp::confine_worker() {
+        if sandboxed && let Err(error) = sandbox::WORKER.confine() {
             tracing::warn!(worker = id, %error, "worker-not-confined");
         }
         worker.run(idle);

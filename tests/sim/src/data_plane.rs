@@ -9,8 +9,7 @@ use pollux_abi::event::SaStats;
 use pollux_abi::{Reqid, SaId, SaIndex, Spi};
 use pollux_ike::Instant;
 use pollux_ike::endpoint::{Command, LiveSa, SaAllocator, SaCommand, SaInstall};
-
-use crate::random::Seeded;
+use pollux_pair::Seeded;
 
 /// How a data plane fails. Chances are per mille of an installation.
 #[derive(Clone, Copy, Debug, Default)]

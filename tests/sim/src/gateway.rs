@@ -5,9 +5,9 @@ use std::sync::Arc;
 use pollux_ike::config::EndpointConfig;
 use pollux_ike::crypto::Provider;
 use pollux_ike::{Endpoint, Instant};
+use pollux_pair::Seeded;
 
 use crate::data_plane::DataPlane;
-use crate::random::Seeded;
 
 /// One gateway.
 pub(crate) struct Gateway {

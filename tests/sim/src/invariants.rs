@@ -3,9 +3,9 @@
 //! At every moment:
 //! 1. no panic (the runner sees to it), and no deadline that comes back for ever;
 //! 2. no message id used twice with other octets, in any life of any IKE SA ([`Watch::sent`]);
-//! 3. no (key, IV) pair used twice, and no ESP key installed twice ([`crate::null_crypto`],
+//! 3. no (key, IV) pair used twice, and no ESP key installed twice ([`pollux_pair::NullCrypto`],
 //!    [`crate::data_plane`]);
-//! 4. no unbounded state ([`bounded`]);
+//! 4. no unbounded state, and no index that disagrees with its table ([`bounded`]);
 //! 5. in a calm or lossy world: a Child SA, once up, is never without a working pair ([`Watch::packet`]).
 //!
 //! When all has been calm for long ([`converged`]):
@@ -101,6 +101,7 @@ pub(crate) fn bounded(gateway: &Gateway, now: Instant) -> Result<(), String> {
     if sas > IKE_SAS_MAX {
         return Err(format!("{sas} IKE SAs"));
     }
+    gateway.endpoint.audit().map_err(|index| format!("an index is wrong: {index}"))?;
     Ok(())
 }
 

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! One seed is one run, octet for octet: [`run`] with the same [`Scenario`] does the same again. Runs on
-//! [`null_crypto`] take milliseconds; [`Cryptography::Real`] takes the gateway's own provider.
+//! [`NullCrypto`](pollux_pair::NullCrypto) take milliseconds; [`Cryptography::Real`] takes the gateway's own provider.
 //!
 //! What it has not: sockets, threads, the machine's clock or its randomness.
 #![forbid(unsafe_code)]
@@ -18,11 +18,8 @@ mod data_plane;
 mod gateway;
 mod invariants;
 mod network;
-pub mod null_crypto;
-mod random;
 mod scenario;
 mod world;
 
-pub use random::Seeded;
 pub use scenario::{Cryptography, Mood, Scenario};
 pub use world::{Outcome, run};

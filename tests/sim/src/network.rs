@@ -2,8 +2,7 @@
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
-
-use crate::random::Seeded;
+use pollux_pair::Seeded;
 
 /// How bad the network is. Chances are per mille of a datagram.
 #[derive(Clone, Copy, Debug, Default)]

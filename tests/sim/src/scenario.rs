@@ -10,15 +10,15 @@ use pollux_ike::config::{
 };
 use pollux_ike::identity::{Identity, IdentityPattern};
 use pollux_ike::negotiate::Proposal;
+use pollux_pair::Seeded;
 use zeroize::Zeroizing;
 
 use crate::network::{NAT, addresses};
-use crate::random::Seeded;
 
 /// Which provider the gateways have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cryptography {
-    /// [`crate::null_crypto`]: fast, and no security.
+    /// [`NullCrypto`](pollux_pair::NullCrypto): fast, and no security.
     Null,
     /// The gateway's own.
     Real,

@@ -10,13 +10,12 @@ use pollux_ike::Instant;
 use pollux_ike::crypto::Provider;
 use pollux_ike::endpoint::{Command, Output, Target};
 use pollux_ike::event::Event;
+use pollux_pair::{NullCrypto, Seeded};
 
 use crate::data_plane::{EspPacket, Faults, Opened};
 use crate::gateway::Gateway;
 use crate::invariants::{Watch, bounded, converged};
 use crate::network::{Arrival, Network, Weather};
-use crate::null_crypto::NullCrypto;
-use crate::random::Seeded;
 use crate::scenario::{Cryptography, Draw, Mood, Scenario};
 
 /// What a run was like.

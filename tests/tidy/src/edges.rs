@@ -27,13 +27,18 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "pollux-worker",
             "pollux-ebpf",
             "pollux-config",
+            "pollux-sandbox",
         ],
     ),
+    ("dataplane/sandbox", &[]),
     ("ebpf", &["pollux-abi"]),
     ("control/config", &["pollux-abi"]),
     ("control/ike", &["pollux-abi"]),
     ("control/crypto", &["pollux-ike", "pollux-abi"]),
-    ("control/daemon", &["pollux-abi", "pollux-shm", "pollux-ike", "pollux-crypto", "pollux-config"]),
+    (
+        "control/daemon",
+        &["pollux-abi", "pollux-shm", "pollux-ike", "pollux-crypto", "pollux-config", "pollux-sandbox"],
+    ),
     ("control/cli", &["pollux-abi", "pollux-shm", "pollux-config"]),
 ];
 
@@ -46,6 +51,8 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("dataplane/worker", "aya", "the worker runs unprivileged"),
     ("", "pollux-lab", "nothing depends on the tests"),
     ("", "pollux-sim", "nothing depends on the tests"),
+    ("dataplane/", "pollux-pair", "it is for tests and benchmarks of the control plane"),
+    ("control/", "pollux-pair", "it provides no security, and is for tests alone"),
 ];
 
 pub(crate) fn check(repo: &Repo) -> Vec<Finding> {

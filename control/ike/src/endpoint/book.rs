@@ -212,10 +212,13 @@ impl Book {
 }
 
 /// How well these addresses fit; `None` not at all.
-pub(super) fn rank(ranges: &[AddressRange], address: IpAddr) -> Option<u8> {
+fn rank(ranges: &[AddressRange], address: IpAddr) -> Option<u8> {
     if ranges.is_empty() {
         return Some(ANY);
     }
     let fits = ranges.iter().filter(|range| range.contains(address));
     fits.map(|range| if range.single().is_some() { EXACT } else { RANGE }).max()
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,7 +41,6 @@ impl Demux {
     }
 
     /// Entries, for the proof that nothing is left behind.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.by_spi.len() + self.initial.len()
     }

@@ -62,7 +62,6 @@ impl Directory {
     }
 
     /// Entries of connections and of peers, for the proof that nothing is left behind.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> (usize, usize) {
         let connections = self.by_connection.values().map(BTreeSet::len).sum();
         (connections, self.by_peer.values().map(BTreeSet::len).sum())

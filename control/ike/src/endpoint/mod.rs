@@ -15,8 +15,6 @@ mod operate;
 mod orphans;
 mod output;
 mod status;
-#[cfg(test)]
-mod tests;
 mod turn;
 
 use core::net::SocketAddr;
@@ -30,7 +28,8 @@ pub(crate) use connections::matching;
 pub(crate) use directory::Entry;
 pub use output::{Output, SaAllocator, SaCommand, SaInstall, Transmit};
 pub use status::{ChildStatus, IkeStatus};
-pub(crate) use turn::{DYNAMIC_REQID, Effect, Shared, Turn};
+pub use turn::DYNAMIC_REQID;
+pub(crate) use turn::{Effect, Shared, Turn};
 
 use crate::config::EndpointConfig;
 use crate::crypto::{Provider, Rng};
@@ -143,22 +142,33 @@ impl Endpoint {
         [first, self.retries.deadline(), self.shared.orphans.deadline()].into_iter().flatten().min()
     }
 
-    /// IKE SAs; every index has as many entries, and none that leads nowhere.
-    #[cfg(test)]
-    fn state_len(&self) -> usize {
+    /// How many IKE SAs there are, half-open ones included. An error where an index has another view of them
+    /// than their table: that is a defect of this crate, looked for by tests and the simulation.
+    ///
+    /// # Errors
+    /// Which index is wrong.
+    pub fn audit(&self) -> Result<usize, &'static str> {
         let sas = self.sas.len();
         let half_open = self.sas.values().filter(|sa| sa.line.half_open.is_some()).count();
-        assert_eq!(self.demux.len(), sas + half_open);
-        assert_eq!(self.admission.half_open() as usize, half_open);
-        assert_eq!(self.shared.contacts.values().sum::<u32>() as usize, sas);
-        assert!(self.deadlines.iter().all(|(_, id)| self.sas.contains_key(id)));
         let entries: Vec<Entry> = self.sas.values().map(IkeSa::entry).collect();
         let count = |has: fn(&Entry) -> bool| entries.iter().filter(|entry| has(entry)).count();
-        let expected = (count(|entry| entry.connection.is_some()), count(|entry| entry.peer.is_some()));
-        assert_eq!(self.directory.len(), expected);
-        assert!(self.sas.values().all(IkeSa::is_entered_rightly));
-        assert!(self.shared.owners.values().all(|id| self.sas.contains_key(id)));
-        sas
+        let entered = (count(|entry| entry.connection.is_some()), count(|entry| entry.peer.is_some()));
+        let deadlines = self.sas.values().filter(|sa| sa.indexed.deadline.is_some()).count();
+        for (holds, index) in [
+            (self.demux.len() == sas + half_open, "SPIs"),
+            (self.admission.half_open() as usize == half_open, "half-open IKE SAs"),
+            (self.shared.contacts.values().sum::<u32>() as usize == sas, "peers' addresses"),
+            (self.deadlines.len() == deadlines, "deadlines"),
+            (self.deadlines.iter().all(|(_, id)| self.sas.contains_key(id)), "deadlines of what is gone"),
+            (self.directory.len() == entered, "the directory"),
+            (self.sas.values().all(IkeSa::is_entered_rightly), "entries of the directory"),
+            (self.shared.owners.values().all(|id| self.sas.contains_key(id)), "owners of SAs"),
+        ] {
+            if !holds {
+                return Err(index);
+            }
+        }
+        Ok(sas)
     }
 
     /// Gives one IKE SA a turn; its id, SPIs and deadline are settled afterwards.

@@ -145,4 +145,4 @@ impl Turn<'_> {
 }
 
 /// Reqids from here on are given at run time.
-pub(crate) const DYNAMIC_REQID: u32 = 0x8000_0000;
+pub const DYNAMIC_REQID: u32 = 0x8000_0000;

@@ -4,12 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use pollux_abi::{PortRange, Spi, TrafficSelector};
-use pollux_ike::crypto::{CryptoError, Encryption, Iv, Rng, SkCipher};
+use pollux_ike::crypto::{CryptoError, Encryption, Iv, SkCipher};
 use pollux_ike::message::{
     Auth, AuthMethod, Cert, CertEncoding, CfgAttribute, CfgType, Eap, ExchangeType, Flags, Header, IdType,
     IkeSpi, Ke, Message, MessageId, Notify, NotifyType, Payloads, ProposalSpec, Protocol, Transform,
     TransformType, Writer,
 };
+use pollux_pair::Seeded;
 
 /// Adds up octets and turns them by their place: wrong octets are found, and nothing is hidden.
 #[derive(Debug)]
@@ -59,34 +60,6 @@ impl SkCipher for ToyCipher {
             *octet ^= 0x5a;
         }
         Ok(plain)
-    }
-}
-
-/// SplitMix64: a few lines, and the same numbers everywhere.
-pub(crate) struct SplitMix(pub(crate) u64);
-
-impl SplitMix {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `bound`, which is not zero.
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % u64::try_from(bound).expect("64 bits")).expect("below a usize")
-    }
-
-    pub(crate) fn octet(&mut self) -> u8 {
-        self.next().to_be_bytes()[0]
-    }
-}
-
-impl Rng for SplitMix {
-    fn fill(&mut self, out: &mut [u8]) {
-        out.fill_with(|| self.octet());
     }
 }
 
@@ -172,7 +145,7 @@ pub(crate) fn inner() -> (pollux_ike::message::PayloadType, Vec<u8>) {
 pub(crate) fn sealed(cipher: &dyn SkCipher) -> Vec<u8> {
     let mut writer = Writer::encrypted(&header(ExchangeType::IkeAuth, false), cipher);
     write_all(&mut writer);
-    let iv = Iv::new(Encryption::Aes128Gcm16, 1, &mut SplitMix(1));
+    let iv = Iv::new(Encryption::Aes128Gcm16, 1, &mut Seeded::new(1));
     writer.seal(cipher, &iv).expect("all lengths fit")
 }
 

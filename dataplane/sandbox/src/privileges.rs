@@ -1,7 +1,6 @@
 //! Capabilities, new privileges, core dumps.
 //!
-//! Capabilities belong to threads. The housekeeper keeps what following the kernel takes; a worker keeps
-//! none, because an AF_XDP socket that is open asks for none.
+//! Capabilities belong to threads.
 
 use std::io;
 
@@ -12,13 +11,10 @@ use rustix::thread::{
     set_capabilities, set_capabilities_secure_bits, set_no_new_privs,
 };
 
-/// What the housekeeper needs for as long as it runs.
-pub const HOUSEKEEPER: CapabilitySet = CapabilitySet::NET_ADMIN // routes, neighbours, links, offloads, XDP links
-    .union(CapabilitySet::NET_RAW) // AF_XDP sockets, when a port comes back
-    .union(CapabilitySet::BPF) // changes to the XDP program's maps
-    .union(CapabilitySet::IPC_LOCK); // registering the UMEM again pins its pages
-
 /// Ends core dumps and other processes' looks into this one's memory: keys are in it.
+///
+/// # Errors
+/// If the kernel refuses.
 pub fn close_memory() -> io::Result<()> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
     Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
@@ -28,6 +24,9 @@ pub fn close_memory() -> io::Result<()> {
 ///
 /// A program that it might start gains nothing by set-user-ID bits or file capabilities, and nothing by
 /// being root: the bounding set shrinks too, where the thread has the right to shrink it.
+///
+/// # Errors
+/// If the kernel refuses.
 pub fn keep_only(keep: CapabilitySet) -> io::Result<CapabilitySet> {
     let had = capabilities(None)?.permitted;
     if had.contains(CapabilitySet::SETPCAP) {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use pollux_abi::command::{CommandError, Direction};
+use pollux_ike::config::ChildConfig;
 
-use super::super::{Command, DATA_PLANE_DEADLINE, Target};
-use super::pair::{Pair, child, config, config_of, connection};
-use crate::event::{DownReason, Event};
-use crate::message::NotifyType;
-use crate::negotiate::Proposal;
+use pollux_ike::endpoint::{Command, DATA_PLANE_DEADLINE, Target};
+use pollux_ike::event::{DownReason, Event};
+use pollux_ike::message::NotifyType;
+use pollux_ike::negotiate::Proposal;
+use pollux_pair::{Pair, child, config, config_of, connection};
 
 fn up() -> Pair {
     let mut pair = Pair::new(config("a"), config("b"));
@@ -27,7 +28,7 @@ fn a_rekeyed_child_takes_the_old_ones_place_at_both_ends() {
         let with = |end: &str| {
             let mut connection = connection(end);
             let proposals = vec![Proposal::parse_esp(esp).expect("a proposal")];
-            connection.children = vec![Arc::new(crate::config::ChildConfig { proposals, ..child(end) })];
+            connection.children = vec![Arc::new(ChildConfig { proposals, ..child(end) })];
             config_of(connection)
         };
         let mut pair = Pair::new(with("a"), with("b"));
@@ -133,7 +134,7 @@ fn an_ike_rekey_keeps_the_child_sas_and_closes_the_old_ike_sa() {
     pair.command(0, rekey(Some("net")));
     pair.run(10_000);
     assert!(pair.keys_match() && pair.children(1).len() == 1, "the new IKE SA rekeys the old child");
-    assert_eq!(pair.ends.each_ref().map(super::super::Endpoint::state_len), [1, 1]);
+    assert_eq!([0, 1].map(|end| pair.state_len(end)), [1, 1]);
 }
 
 #[test]

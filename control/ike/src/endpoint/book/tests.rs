@@ -1,15 +1,18 @@
 //! The indexes find what a walk through everything would find.
 
 use core::net::IpAddr;
+use core::time::Duration;
 use std::sync::Arc;
 
 use proptest::prelude::*;
 use zeroize::Zeroizing;
 
-use super::super::book::{Book, rank};
-use super::pair;
-use crate::config::{AddressRange, Connection, EndpointConfig, PreSharedKey};
+use super::{Book, rank};
+use crate::config::{
+    AddressRange, Connection, EndpointConfig, Limits, Ports, PreSharedKey, Retransmit, Unique,
+};
 use crate::identity::{Identity, IdentityPattern};
+use crate::negotiate::Proposal;
 
 const NAMES: [&str; 4] = ["a.example", "B.example", "b.Example", "c.test"];
 const PATTERNS: [&str; 6] = ["a.example", "b.example", "c.test", "*.example", "*.test", "%any"];
@@ -32,19 +35,50 @@ fn identity() -> impl Strategy<Value = Identity> {
     prop::sample::select(&NAMES[..]).prop_map(|text| Identity::parse(text).expect("an identity"))
 }
 
+fn connection(name: Arc<str>) -> Connection {
+    Connection {
+        name,
+        local_addrs: Vec::new(),
+        remote_addrs: Vec::new(),
+        local_id: None,
+        remote_id: IdentityPattern::Any,
+        proposals: Proposal::default_ike(),
+        encap: false,
+        dpd_delay: Duration::ZERO,
+        rekey_time: Duration::ZERO,
+        over_time: Duration::ZERO,
+        rand_time: Duration::ZERO,
+        keyingtries: 1,
+        unique: Unique::No,
+        children: Vec::new(),
+    }
+}
+
+fn nothing() -> EndpointConfig {
+    EndpointConfig {
+        connections: Vec::new(),
+        secrets: Vec::new(),
+        limits: Limits::default(),
+        retransmit: Retransmit::default(),
+        nat_keepalive: Duration::ZERO,
+        ports: Ports::default(),
+        log_keys: false,
+    }
+}
+
 fn config() -> impl Strategy<Value = EndpointConfig> {
     let connections = prop::collection::vec((addresses(), addresses(), pattern()), 0..8);
     let secrets = prop::collection::vec(prop::collection::vec(pattern(), 0..3), 0..6);
     (connections, secrets).prop_map(|(connections, secrets)| {
-        let connection = |(number, (local_addrs, remote_addrs, remote_id))| {
+        let one = |(number, (local_addrs, remote_addrs, remote_id))| {
             let name = format!("c{number}").into();
-            Arc::new(Connection { name, local_addrs, remote_addrs, remote_id, ..pair::connection("b") })
+            Arc::new(Connection { local_addrs, remote_addrs, remote_id, ..connection(name) })
         };
         let secret = |(number, owners)| PreSharedKey { owners, key: Arc::new(Zeroizing::new(vec![number])) };
         EndpointConfig {
-            connections: connections.into_iter().enumerate().map(connection).collect(),
+            connections: connections.into_iter().enumerate().map(one).collect(),
             secrets: (0..).zip(secrets).map(secret).collect(),
-            ..pair::config("b")
+            ..nothing()
         }
     })
 }
@@ -60,6 +94,27 @@ fn walk(config: &EndpointConfig, local: IpAddr, remote: IpAddr) -> Vec<Arc<Conne
         .collect();
     ranked.sort_by_key(|(ranks, _)| core::cmp::Reverse(*ranks));
     ranked.into_iter().map(|(_, connection)| connection).collect()
+}
+
+#[test]
+fn addresses_decide_between_connections_and_the_file_between_equals() {
+    let at = |name: &str, remote_addrs: Vec<AddressRange>| {
+        Arc::new(Connection { remote_addrs, ..connection(name.into()) })
+    };
+    let range = AddressRange { first: [192, 0, 2, 0].into(), last: [192, 0, 2, 255].into() };
+    let connections = vec![
+        at("any", vec![]),
+        at("net", vec![range]),
+        at("host", vec![AddressRange::host([192, 0, 2, 1].into())]),
+    ];
+    let book = Book::new(Arc::new(EndpointConfig { connections, ..nothing() }));
+    let names = |remote: [u8; 4]| -> Vec<String> {
+        let found = book.about([192, 0, 2, 2].into(), remote.into());
+        found.map(|connection| connection.name.to_string()).collect()
+    };
+    assert_eq!(names([192, 0, 2, 1]), ["host", "net", "any"]);
+    assert_eq!(names([192, 0, 2, 7]), ["net", "any"]);
+    assert_eq!(names([10, 0, 0, 1]), ["any"]);
 }
 
 proptest! {

@@ -2,15 +2,16 @@
 
 use core::net::SocketAddr;
 use core::time::Duration;
+use std::sync::Arc;
 
-use super::super::{Command, Target, Transmit};
-use super::pair::{Pair, Seeded, config};
-use crate::config::Limits;
-use crate::crypto::Rng;
-use crate::event::Event;
-use crate::message::{
+use pollux_ike::config::{Connection, Limits};
+use pollux_ike::crypto::Rng;
+use pollux_ike::endpoint::{Command, Target, Transmit};
+use pollux_ike::event::Event;
+use pollux_ike::message::{
     ExchangeType, Flags, Header, IkeSpi, Message, MessageId, Notify, NotifyType, PayloadType, Writer,
 };
+use pollux_pair::{Pair, Seeded, config, connection};
 
 fn up() -> Pair {
     let mut pair = Pair::new(config("a"), config("b"));
@@ -23,7 +24,7 @@ fn up() -> Pair {
 fn picture(pair: &Pair) -> String {
     let status: Vec<_> = pair.ends.iter().map(|end| end.status(pair.now)).collect();
     let tables: Vec<Vec<_>> = pair.tables.iter().map(|table| table.keys().copied().collect()).collect();
-    format!("{status:#?}{tables:?}{:?}", pair.ends.each_ref().map(super::super::Endpoint::state_len))
+    format!("{status:#?}{tables:?}{:?}", [0, 1].map(|end| pair.state_len(end)))
 }
 
 /// Every datagram of a handshake, changed, to the end that it was meant for: an established IKE SA does not
@@ -197,7 +198,7 @@ fn unknown_critical_payloads_and_versions_are_named() {
     bytes[24..28].copy_from_slice(&len.to_be_bytes());
     pair.deliver(1, &Transmit { bytes, ..request });
     assert_eq!(notify_of(&pair).0, NotifyType::InvalidSyntax);
-    assert_eq!(pair.ends[1].state_len(), 0);
+    assert_eq!(pair.state_len(1), 0);
 }
 
 /// Where the last payload says that none follows.
@@ -214,10 +215,7 @@ fn last_next_payload(bytes: &[u8]) -> usize {
 #[test]
 fn a_flood_of_strangers_stays_within_its_limits_and_passes() {
     let mut limited = config("b");
-    limited.connections = vec![std::sync::Arc::new(crate::config::Connection {
-        remote_addrs: Vec::new(),
-        ..super::pair::connection("b")
-    })];
+    limited.connections = vec![Arc::new(Connection { remote_addrs: Vec::new(), ..connection("b") })];
     limited.limits =
         Limits { cookie_threshold: 1_000, half_open_max: 200, half_open_per_source: 3, ..Limits::default() };
     let mut pair = Pair::new(config("a"), limited);
@@ -231,14 +229,14 @@ fn a_flood_of_strangers_stays_within_its_limits_and_passes() {
         flood.local = SocketAddr::new(core::net::Ipv4Addr::from_bits(0x0a00_0000 | source).into(), 500);
         pair.deliver(1, &flood);
         if n == 99 {
-            assert_eq!(pair.ends[1].state_len(), 3, "one source has its share");
+            assert_eq!(pair.state_len(1), 3, "one source has its share");
         }
     }
-    assert_eq!(pair.ends[1].state_len(), 200);
+    assert_eq!(pair.state_len(1), 200);
     assert!(pair.events.iter().any(|(_, event)| matches!(event, Event::Overload { .. })));
     pair.now = pair.now + Duration::from_mins(1);
     pair.run(1_000);
-    assert_eq!(pair.ends[1].state_len(), 0, "half-open IKE SAs do not outlive their time");
+    assert_eq!(pair.state_len(1), 0, "half-open IKE SAs do not outlive their time");
 }
 
 #[test]
@@ -247,7 +245,7 @@ fn noise_by_the_million_leaves_state_as_it_was() {
     let count = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
     let mut pair = up();
     let sent = pair.sent.clone();
-    let mut chance = Seeded(99);
+    let mut chance = Seeded::new(99);
     let mut draw = || {
         let mut octets = [0; 8];
         chance.fill(&mut octets);
@@ -271,7 +269,7 @@ fn noise_by_the_million_leaves_state_as_it_was() {
     }
     let limits = Limits::default();
     for end in 0..2 {
-        assert!(pair.ends[end].state_len() <= 1 + limits.half_open_per_source as usize);
+        assert!(pair.state_len(end) <= 1 + limits.half_open_per_source as usize);
         assert_eq!((pair.children(end).len(), pair.tables[end].len()), (1, 2));
     }
 }
@@ -282,7 +280,7 @@ fn authentic_but_mangled_messages_do_no_harm() {
     let rounds = if cfg!(debug_assertions) { 150 } else { 5_000 };
     for round in 0..rounds {
         let mut pair = Pair::gullible(config("a"), config("b"));
-        pair.rng = Seeded(0x1234_5678 + round);
+        pair.rng = Seeded::new(round);
         pair.network = |pair, _, mut transmit| {
             let mut chance = [0; 8];
             pair.rng.fill(&mut chance);
@@ -306,7 +304,7 @@ fn authentic_but_mangled_messages_do_no_harm() {
             pair.run(10_000);
         }
         for end in 0..2 {
-            assert!(pair.ends[end].state_len() < 20);
+            assert!(pair.state_len(end) < 20);
         }
         // All calm again: both ends let go of everything.
         pair.network = |_, _, transmit| Some(transmit);
@@ -316,12 +314,7 @@ fn authentic_but_mangled_messages_do_no_harm() {
         }
         pair.run(400_000);
         for end in 0..2 {
-            assert_eq!(
-                pair.ends[end].state_len(),
-                0,
-                "round {round}: {:#?}",
-                pair.ends[end].status(pair.now)
-            );
+            assert_eq!(pair.state_len(end), 0, "round {round}: {:#?}", pair.ends[end].status(pair.now));
             assert!(pair.tables[end].is_empty(), "round {round}");
         }
     }

@@ -1,8 +1,6 @@
 //! Two endpoints that talk to each other over a perfect network and a data plane that never hesitates.
 
-mod book;
 mod hostile;
-mod pair;
 mod refusals;
 mod rekeys;
 
@@ -10,16 +8,17 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::sync::Arc;
 
-use pair::{Pair, child, config, config_of, connection};
 use pollux_abi::SaId;
 use pollux_abi::command::Direction;
 use pollux_abi::event::SaStats;
 
-use super::{Command, Transmit};
-use crate::config::{Action, AddressRange, Limits, SelectorConfig, Unique};
-use crate::event::{DownReason, Event, KeyLog};
-use crate::identity::IdentityPattern;
-use crate::message::{ExchangeType, Header};
+use pollux_ike::IdentityPattern;
+use pollux_ike::config::{Action, ChildConfig, Limits, SelectorConfig, Unique};
+use pollux_ike::endpoint::{Command, DYNAMIC_REQID, Transmit};
+use pollux_ike::event::{DownReason, Event, KeyLog};
+use pollux_ike::message::{ExchangeType, Header};
+use pollux_ike::negotiate::Proposal;
+use pollux_pair::{Pair, child, config, config_of, connection};
 
 #[test]
 fn both_ends_reach_one_child_sa_with_mirrored_spis() {
@@ -58,25 +57,22 @@ fn a_wildcard_responder_serves_a_client_it_has_never_heard_of() {
     let mut server = connection("b");
     server.remote_addrs = Vec::new();
     server.remote_id = IdentityPattern::Any;
-    server.children = vec![Arc::new(crate::config::ChildConfig { reqid: None, ..child("b") })];
+    server.children = vec![Arc::new(ChildConfig { reqid: None, ..child("b") })];
     let mut pair = Pair::new(config("a"), config_of(server));
     pair.initiate(0);
     pair.run(5_000);
     assert_eq!((pair.children(0).len(), pair.children(1).len()), (1, 1), "{:#?}", pair.events);
-    assert!(pair.children(1)[0].reqid.0 >= super::DYNAMIC_REQID);
+    assert!(pair.children(1)[0].reqid.0 >= DYNAMIC_REQID);
 }
 
 #[test]
 fn responder_narrows_and_dynamic_selectors_are_the_outer_addresses() {
     let mut client = connection("a");
-    client.children =
-        vec![Arc::new(crate::config::ChildConfig { local_ts: vec![SelectorConfig::Dynamic], ..child("a") })];
+    client.children = vec![Arc::new(ChildConfig { local_ts: vec![SelectorConfig::Dynamic], ..child("a") })];
     let mut server = connection("b");
     let any = pollux_abi::TrafficSelector::any_v4();
-    server.children = vec![Arc::new(crate::config::ChildConfig {
-        remote_ts: vec![SelectorConfig::Fixed(any)],
-        ..child("b")
-    })];
+    server.children =
+        vec![Arc::new(ChildConfig { remote_ts: vec![SelectorConfig::Fixed(any)], ..child("b") })];
     let mut pair = Pair::new(config_of(client), config_of(server));
     pair.initiate(0);
     pair.run(5_000);
@@ -99,7 +95,7 @@ fn lost_datagrams_are_repeated_and_cost_nothing_but_time() {
 #[test]
 fn a_dead_peer_is_given_up_and_its_sas_leave_the_data_plane() {
     let mut start = connection("a");
-    start.children = vec![Arc::new(crate::config::ChildConfig { dpd_action: Action::Start, ..child("a") })];
+    start.children = vec![Arc::new(ChildConfig { dpd_action: Action::Start, ..child("a") })];
     let mut pair = Pair::new(config_of(start), config("b"));
     pair.initiate(0);
     pair.run(5_000);
@@ -110,7 +106,7 @@ fn a_dead_peer_is_given_up_and_its_sas_leave_the_data_plane() {
         |(_, event): &(usize, Event)| matches!(event, Event::IkeDown { reason: DownReason::PeerDead, .. });
     assert!(pair.events.iter().filter(|event| dead(event)).count() >= 2);
     assert!(pair.events.iter().any(|(end, event)| *end == 0 && matches!(event, Event::Retry { .. })));
-    assert_eq!(pair.ends[1].state_len(), 0, "nothing is left of the peer");
+    assert_eq!(pair.state_len(1), 0, "nothing is left of the peer");
 }
 
 #[test]
@@ -192,7 +188,7 @@ fn a_cookie_is_demanded_under_load_and_brought() {
 fn another_group_is_taken_when_the_responder_asks_for_it() {
     let propose = |end: &str, text: &str| {
         let mut connection = connection(end);
-        connection.proposals = vec![crate::negotiate::Proposal::parse_ike(text).expect("a proposal")];
+        connection.proposals = vec![Proposal::parse_ike(text).expect("a proposal")];
         config_of(connection)
     };
     let mut pair = Pair::new(
@@ -268,7 +264,7 @@ fn termination_and_a_changed_configuration_close_both_ends() {
     pair.run(20_000);
     assert!(pair.tables.iter().all(std::collections::BTreeMap::is_empty), "{:#?}", pair.events);
     assert!(pair.has_down(0, DownReason::Operator) && pair.has_down(1, DownReason::Peer));
-    assert_eq!(pair.ends.each_ref().map(super::Endpoint::state_len), [0, 0]);
+    assert_eq!([0, 1].map(|end| pair.state_len(end)), [0, 0]);
 }
 
 #[test]
@@ -288,31 +284,6 @@ fn keys_are_told_only_where_the_configuration_asks() {
         });
         assert!(material.is_none_or(|material| !printed.contains(&material)), "keys are never printed");
     }
-}
-
-#[test]
-fn addresses_decide_between_connections_and_the_file_between_equals() {
-    let at = |name: &str, remote: Vec<AddressRange>| {
-        let mut connection = connection("b");
-        connection.name = name.into();
-        connection.remote_addrs = remote;
-        Arc::new(connection)
-    };
-    let range = AddressRange { first: [192, 0, 2, 0].into(), last: [192, 0, 2, 255].into() };
-    let mut config = config("b");
-    config.connections = vec![
-        at("any", vec![]),
-        at("net", vec![range]),
-        at("host", vec![AddressRange::host([192, 0, 2, 1].into())]),
-    ];
-    let book = super::Book::new(Arc::new(config));
-    let names = |remote: [u8; 4]| -> Vec<String> {
-        let found = book.about([192, 0, 2, 2].into(), remote.into());
-        found.map(|connection| connection.name.to_string()).collect()
-    };
-    assert_eq!(names([192, 0, 2, 1]), ["host", "net", "any"]);
-    assert_eq!(names([192, 0, 2, 7]), ["net", "any"]);
-    assert_eq!(names([10, 0, 0, 1]), ["any"]);
 }
 
 #[test]

@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
+use pollux_ike::endpoint::{Command, Target};
 use zeroize::Zeroizing;
 
-use super::pair::{Pair, child, config, config_of, connection};
-use crate::config::{ChildConfig, EndpointConfig, PreSharedKey, SelectorConfig};
-use crate::error::IkeError;
-use crate::event::Event;
-use crate::identity::{Identity, IdentityPattern};
-use crate::message::NotifyType;
-use crate::negotiate::Proposal;
+use pollux_ike::config::{AddressRange, ChildConfig, EndpointConfig, PreSharedKey, SelectorConfig};
+use pollux_ike::error::IkeError;
+use pollux_ike::event::Event;
+use pollux_ike::identity::{Identity, IdentityPattern};
+use pollux_ike::message::NotifyType;
+use pollux_ike::negotiate::Proposal;
+use pollux_pair::{Pair, child, config, config_of, connection};
 
 /// What the responder says, what the initiator says, and what the responder's log has to contain.
 fn refused(responder: EndpointConfig, notify: NotifyType, log: &[&str]) -> Pair {
@@ -100,7 +101,7 @@ fn an_unknown_identity_is_refused() {
 #[test]
 fn an_unknown_address_is_refused() {
     let mut other = connection("b");
-    other.remote_addrs = vec![crate::config::AddressRange::host([10, 0, 0, 1].into())];
+    other.remote_addrs = vec![AddressRange::host([10, 0, 0, 1].into())];
     refused(config_of(other), NotifyType::NoProposalChosen, &["no connection", "192.0.2.1"]);
 }
 
@@ -121,7 +122,7 @@ fn a_responder_with_another_name_is_told_so_and_forgotten() {
     });
     assert!(told, "{:#?}", pair.events);
     assert!(pair.tables.iter().all(std::collections::BTreeMap::is_empty));
-    assert_eq!(pair.ends.each_ref().map(super::super::Endpoint::state_len), [0, 0]);
+    assert_eq!([0, 1].map(|end| pair.state_len(end)), [0, 0]);
 }
 
 #[test]
@@ -136,8 +137,8 @@ fn a_pfs_group_that_the_responder_does_not_want_is_changed() {
         Pair::new(with("a", "aes128gcm16-ecp256-x25519-noesn"), with("b", "aes128gcm16-x25519-noesn"));
     pair.initiate(0);
     pair.run(2_000);
-    let target = super::super::Target::Connection { connection: "peer".into(), child: Some("net".into()) };
-    pair.command(0, super::super::Command::Rekey(target));
+    let target = Target::Connection { connection: "peer".into(), child: Some("net".into()) };
+    pair.command(0, Command::Rekey(target));
     pair.run(10_000);
     assert!(
         pair.events.iter().any(|(_, event)| matches!(event, Event::ChildRekeyed { .. })),
