@@ -7,12 +7,12 @@ use crate::dispatch::Engine;
 use crate::kernel;
 use crate::kernel::chacha::{AnyAad, ChaChaBurst, View};
 use crate::kernel::gcm::{
-    Absorb, Huge, Item, One, OpenBurst, OpenOne, Packet, SealBurst, SealOne, TEXT_MAX, aes_rounds,
+    Absorb, Detached, Front, Huge, Item, One, OpenBurst, Packet, SealBurst, TEXT_MAX, aes_rounds,
 };
 use crate::kernel::isa::Task;
 use crate::kernel::portable::Context;
 use crate::key::Key;
-use crate::packet::{Aad, HEADER_LEN, Text, header, implicit_iv, nonce};
+use crate::packet::{Aad, HEADER_LEN, Text, header, implicit_iv};
 use crate::suite::Path;
 use crate::verdict::Verdict;
 
@@ -102,7 +102,7 @@ impl Engine {
         for (place, job) in jobs.iter_mut().enumerate() {
             match self.route(job.key, job.packet.len()) {
                 Route::Gcm => {}
-                Route::ChaCha => match Text::locate(job.key.suite, job.packet.len()) {
+                Route::ChaCha => match Text::locate(job.key.layout, job.packet.len()) {
                     Ok(text) => {
                         views.push(job.view(text));
                         places.push(place);
@@ -123,7 +123,7 @@ impl Engine {
         if self == Self::portable() || key.portable.is_some() {
             return Route::Alone;
         }
-        match key.suite.layout().path {
+        match key.layout.path {
             Path::Gcm128 | Path::Gcm192 | Path::Gcm256 if len <= TEXT_MAX => Route::Gcm,
             Path::ChaCha => Route::ChaCha,
             _ => Route::Alone,
@@ -142,7 +142,7 @@ impl SealJob<'_> {
     /// Where the text lies.
     #[inline(always)]
     pub(crate) fn text(&self) -> Text {
-        Text::locate(self.key.suite, self.packet.len())
+        Text::locate(self.key.layout, self.packet.len())
             .expect("a packet to be sealed has room for IV, ICV and aligned text")
     }
 
@@ -161,13 +161,13 @@ impl SealJob<'_> {
         } else {
             self.write_iv(text);
             let key = self.key;
-            if key.suite.layout().path == Path::ChaCha {
+            if key.layout.path == Path::ChaCha {
                 key.on_own_kernel(ChaChaBurst { views: &mut [self.view()], seal: true });
                 return;
             }
             let seq_high = self.seq_high;
             let mut item = self.item();
-            if key.suite.layout().path == Path::Gmac {
+            if key.layout.path == Path::Gmac {
                 item = key.gmac_item(item, seq_high);
             }
             let tag = key.seal_item(item);
@@ -185,7 +185,7 @@ impl OpenJob<'_> {
 
     /// Opens a packet that no burst kernel takes.
     fn open_alone(&mut self) -> Verdict {
-        let text = match Text::locate(self.key.suite, self.packet.len()) {
+        let text = match Text::locate(self.key.layout, self.packet.len()) {
             Ok(text) => text,
             Err(malformed) => return malformed,
         };
@@ -193,14 +193,14 @@ impl OpenJob<'_> {
             portable.open(self.key.context(self.seq_high), self.packet, text)
         } else {
             let key = self.key;
-            if key.suite.layout().path == Path::ChaCha {
+            if key.layout.path == Path::ChaCha {
                 let mut views = [self.view(text)];
                 key.on_own_kernel(ChaChaBurst { views: &mut views, seal: false });
                 return views[0].verdict;
             }
             let seq_high = self.seq_high;
             let mut item = self.item();
-            if key.suite.layout().path == Path::Gmac {
+            if key.layout.path == Path::Gmac {
                 item = key.gmac_item(item, seq_high);
             }
             let tag = key.open_item(item);
@@ -226,8 +226,8 @@ impl<'a> View<'a> {
             [] => implicit_iv(header, key.esn, seq_high),
         };
         View {
-            key: &key.tables.round_keys,
-            nonce: nonce(key.salt, iv),
+            key: key.chacha_key(),
+            nonce: (u32::from_le_bytes(key.salt), iv.to_be()),
             aad: AnyAad::Esp(Aad::new(header, key.esn, seq_high)),
             text,
             icv,
@@ -243,7 +243,7 @@ impl Key {
         if let Some(portable) = &self.portable {
             return portable.seal_detached(nonce, aad, text);
         }
-        if self.suite.layout().path == Path::ChaCha {
+        if self.layout.path == Path::ChaCha {
             let mut tag = [0; 16];
             let mut views = [self.view(nonce, aad, text, &mut tag)];
             self.on_own_kernel(ChaChaBurst { views: &mut views, seal: true });
@@ -260,10 +260,7 @@ impl Key {
         text: &mut [u8],
         tag: &[u8],
     ) -> Option<Verdict> {
-        if self.portable.is_none()
-            && self.suite.layout().path == Path::ChaCha
-            && (1..=16).contains(&tag.len())
-        {
+        if self.portable.is_none() && self.layout.path == Path::ChaCha && (1..=16).contains(&tag.len()) {
             let mut received = [0; 16];
             received[..tag.len()].copy_from_slice(tag);
             let mut views = [self.view(nonce, aad, text, &mut received[..tag.len()])];
@@ -284,7 +281,12 @@ impl Key {
     /// Whether a burst kernel of ours takes this key.
     #[inline(always)]
     pub(crate) fn on_gcm_kernel(&self) -> bool {
-        self.portable.is_none() && self.suite.layout().path <= Path::Gcm256
+        self.gcm
+    }
+
+    /// The key of ChaCha20, in the place of two round keys.
+    fn chacha_key(&self) -> &[[u8; 16]; 2] {
+        self.tables.round_keys.first_chunk().expect("there are more round keys than two")
     }
 
     fn view<'a>(
@@ -294,17 +296,21 @@ impl Key {
         text: &'a mut [u8],
         icv: &'a mut [u8],
     ) -> View<'a> {
-        let key = &self.tables.round_keys;
-        View { key, nonce: *nonce, aad: AnyAad::Other(aad), text, icv, verdict: Verdict::Malformed }
+        let [s0, s1, s2, s3, iv @ ..] = *nonce;
+        let (key, nonce) =
+            (self.chacha_key(), (u32::from_le_bytes([s0, s1, s2, s3]), u64::from_le_bytes(iv)));
+        View { key, nonce, aad: AnyAad::Other(aad), text, icv, verdict: Verdict::Malformed }
     }
 
     fn item<'a>(&'a self, nonce: &[u8; 12], aad: &[u8], text: &'a mut [u8]) -> Item<'a> {
         let [s0, s1, s2, s3, iv @ ..] = *nonce;
         Item {
             iv: u64::from_le_bytes(iv),
+            salt: u32::from_le_bytes([s0, s1, s2, s3]) ^ u32::from_le_bytes(self.salt),
             aad: halves(self.on_own_kernel(Absorb { tables: &self.tables, aad: [aad, &[]] })),
             aad_bits: 8 * aad.len() as u64,
-            salt: u32::from_le_bytes([s0, s1, s2, s3]),
+            lengths: None,
+            front: Front::Other,
             tables: &self.tables,
             text: Text { start: 0, end: text.len() },
             packet: text,
@@ -327,8 +333,10 @@ impl Key {
         };
         let aad = [&first[..first_len], &item.packet[rest..end]];
         let aad_bits = 8 * (first_len + end - rest) as u64;
+        let sent_iv = item.packet[HEADER_LEN..].first_chunk().expect("a text has an IV before it");
+        let iv = u64::from_le_bytes(*sent_iv);
         let aad = halves(self.on_own_kernel(Absorb { tables: item.tables, aad }));
-        Item { aad, aad_bits, text: Text { start: end, end }, ..item }
+        Item { iv, aad, aad_bits, lengths: None, front: Front::Other, text: Text { start: end, end }, ..item }
     }
 
     fn seal_item(&self, item: Item<'_>) -> [u8; 16] {
@@ -336,7 +344,7 @@ impl Key {
         if item.text.end - item.text.start > TEXT_MAX {
             return self.on_own_kernel(Huge { item, rounds, seal: true });
         }
-        self.on_own_kernel(SealOne { one: &mut One { item }, rounds })
+        self.on_own_kernel(Detached { one: &mut One::<true> { item }, rounds })
     }
 
     fn open_item(&self, item: Item<'_>) -> [u8; 16] {
@@ -344,7 +352,7 @@ impl Key {
         if item.text.end - item.text.start > TEXT_MAX {
             return self.on_own_kernel(Huge { item, rounds, seal: false });
         }
-        self.on_own_kernel(OpenOne { one: &mut One { item }, rounds })
+        self.on_own_kernel(Detached { one: &mut One::<false> { item }, rounds })
     }
 
     fn on_own_kernel<T: Task>(&self, task: T) -> T::Out {

@@ -8,7 +8,7 @@ use crate::dispatch::Engine;
 use crate::kernel;
 use crate::kernel::gcm::Derive;
 use crate::kernel::portable::Portable;
-use crate::suite::{Path, Suite};
+use crate::suite::{Layout, Path, Suite};
 
 /// Round keys of AES-256: the most any key has.
 pub(crate) const ROUND_KEYS_MAX: usize = 15;
@@ -19,7 +19,8 @@ pub(crate) const POWERS: usize = 16;
 /// What the x86 kernels read of a key.
 ///
 /// The kernels share one layout, so that any of them can run any key: round keys in AES order, then H¹⁶ down to
-/// H¹ (each times x, byte-reversed), so that a vector of the last powers is one aligned load.
+/// H¹ (each times x, byte-reversed), so that a vector of the last powers is one aligned load. The first round key has
+/// the salt added to it, which is where a nonce would bring it.
 /// ChaCha20 keeps its 32 octets of key in the first two round keys.
 #[repr(C, align(16))]
 #[derive(Zeroize)]
@@ -34,19 +35,23 @@ impl Tables {
 
 /// The key context of one SA in one direction.
 ///
-/// 512 octets on eight cache lines, of which a short AES-128-GCM packet touches five. It is zeroized on drop,
+/// 576 octets on nine cache lines, of which a short AES-128-GCM packet touches five. It is zeroized on drop,
 /// cannot be cloned, and `Debug` prints nothing of it. Moving a value leaves its bytes behind as every move in
 /// Rust does: keep keys where they are made, in the table of SAs.
 #[repr(C, align(64))]
 pub struct Key {
     // hot, read
     pub(crate) salt: [u8; 4],
+    pub(crate) layout: Layout,
+    pub(crate) esn: bool,
+    /// Whether it is AES-GCM on a kernel of ours.
+    pub(crate) gcm: bool,
+    pub(crate) tables: Tables,
+    // cold
     pub(crate) suite: Suite,
     pub(crate) engine: Engine,
-    pub(crate) esn: bool,
     /// What is not AES-GCM or ChaCha20 on a kernel of ours.
     pub(crate) portable: Option<Box<Portable>>,
-    pub(crate) tables: Tables,
 }
 
 const _: () = assert!(size_of::<Key>() <= 640);
@@ -115,11 +120,21 @@ impl Key {
         if expected != actual {
             return Err(KeyError::SaltLength { suite, expected, actual });
         }
-        let mut key = Self { salt: [0; 4], suite, engine, esn, portable: None, tables: Tables::EMPTY };
+        let layout = suite.layout();
+        let mut key = Self {
+            salt: [0; 4],
+            layout,
+            esn,
+            gcm: false,
+            tables: Tables::EMPTY,
+            suite,
+            engine,
+            portable: None,
+        };
         key.salt[..salt.len()].copy_from_slice(salt);
-        let derived = match suite.layout().path {
+        let derived = match layout.path {
             Path::Gcm128 | Path::Gcm192 | Path::Gcm256 | Path::Gmac => {
-                kernel::run(engine, Derive { key: enc, tables: &mut key.tables })
+                kernel::run(engine, Derive { key: enc, salt: key.salt, tables: &mut key.tables })
             }
             Path::ChaCha => {
                 let halves = key.tables.round_keys[..2].as_flattened_mut();
@@ -130,6 +145,7 @@ impl Key {
         if derived.is_none() {
             key.portable = Some(Box::new(Portable::new(suite, enc, auth)));
         }
+        key.gcm = derived.is_some() && layout.path <= Path::Gcm256;
         Ok(key)
     }
 
@@ -138,11 +154,11 @@ impl Key {
         self.suite
     }
 
-    /// Asks the CPU to bring the context into its caches; worth it a burst early where the table of SAs is
-    /// larger than L2.
+    /// Asks the CPU for what a burst looks at first; worth it a burst early where the table of SAs is larger than
+    /// L2. The burst itself asks for the rest of a key while it works on the packets before.
     #[inline]
     pub fn prefetch(&self) {
-        kernel::prefetch(self);
+        kernel::prefetch_first(self);
     }
 
     /// Whether the SA has extended sequence numbers.

@@ -1,6 +1,6 @@
 //! Where the parts of an ESP packet lie, and what of it is nonce and AAD.
 
-use crate::suite::Suite;
+use crate::suite::Layout;
 use crate::verdict::Verdict;
 
 /// Octets of SPI and sequence number at the front of every ESP packet (RFC 4303 §2).
@@ -21,8 +21,7 @@ impl Text {
     /// # Errors
     /// [`Verdict::Malformed`] where not even one aligned block fits, or where the text is not aligned.
     #[inline]
-    pub(crate) fn locate(suite: Suite, len: usize) -> Result<Self, Verdict> {
-        let layout = suite.layout();
+    pub(crate) fn locate(layout: Layout, len: usize) -> Result<Self, Verdict> {
         let (start, icv_len) = (usize::from(layout.text_start), usize::from(layout.icv_len));
         let block_mask = usize::from(layout.block_mask);
         let fixed = start + icv_len;
@@ -91,15 +90,16 @@ pub(crate) fn nonce(salt: [u8; 4], iv: u64) -> [u8; 12] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::suite::Suite;
 
     #[test]
     fn text_needs_one_aligned_block() {
-        let gcm = |len| Text::locate(Suite::Aes128Gcm16, len);
+        let gcm = |len| Text::locate(Suite::Aes128Gcm16.layout(), len);
         assert_eq!(gcm(36), Ok(Text { start: 16, end: 20 }));
         assert_eq!(gcm(35), Err(Verdict::Malformed));
         assert_eq!(gcm(38), Err(Verdict::Malformed));
         assert_eq!(gcm(0), Err(Verdict::Malformed));
-        let cbc = |len| Text::locate(Suite::Aes128CbcSha256, len);
+        let cbc = |len| Text::locate(Suite::Aes128CbcSha256.layout(), len);
         assert_eq!(cbc(56), Ok(Text { start: 24, end: 40 }));
         assert_eq!(cbc(60), Err(Verdict::Malformed));
     }

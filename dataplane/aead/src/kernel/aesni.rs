@@ -50,7 +50,6 @@ impl Isa for Aesni {
     type Window<'p> = Window<'p>;
 
     const LANES: usize = 2;
-    const IN_FLIGHT: usize = 4;
 
     #[inline(always)]
     fn enter<T: Task>(self, task: T) -> T::Out {
@@ -65,8 +64,8 @@ impl Isa for Aesni {
 pub(super) mod blocks {
     use std::arch::x86_64::{
         __m128i, _mm_and_si128, _mm_andnot_si128, _mm_bslli_si128, _mm_cmpeq_epi8, _mm_cvtsi32_si128,
-        _mm_cvtsi64_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi8, _mm_set1_epi8,
-        _mm_storeu_si128,
+        _mm_cvtsi64_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi8, _mm_set_epi32,
+        _mm_set_epi64x, _mm_set1_epi8, _mm_storeu_si128,
     };
 
     use super::Window;
@@ -96,12 +95,35 @@ pub(super) mod blocks {
         unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
     }
 
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn block_of(first: u64, second: u64) -> __m128i {
+        _mm_set_epi64x(second.cast_signed(), first.cast_signed())
+    }
+
     /// Salt, IV and a counter of zero.
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(in super::super) fn nonce_block(salt: u32, iv: u64) -> __m128i {
         let iv = _mm_bslli_si128::<4>(_mm_cvtsi64_si128(iv.cast_signed()));
         _mm_or_si128(iv, _mm_cvtsi32_si128(salt.cast_signed()))
+    }
+
+    /// The IV of a packet, with zeros where salt and counter are to be.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn sent_iv_block(front: &[u8; 20]) -> __m128i {
+        let (block, _) = front[4..].split_first_chunk().expect("16 octets");
+        _mm_and_si128(load_block(block), _mm_set_epi32(0, -1, -1, 0))
+    }
+
+    /// SPI and sequence number, where an IV of 8 octets follows and then the text.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn sent_aad(window: &Window<'_>) -> __m128i {
+        let front =
+            window.packet[window.text.start - 16..].first_chunk::<8>().expect("16 octets and the text");
+        _mm_cvtsi64_si128(i64::from_le_bytes(*front))
     }
 
     #[target_feature(enable = "sse2")]
@@ -210,13 +232,18 @@ pub(super) mod blocks {
 mod ops {
     use std::arch::x86_64::{
         __m128i, _mm_add_epi32, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_and_si128, _mm_andnot_si128,
-        _mm_clmulepi64_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_setzero_si128,
-        _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_slli_epi32, _mm_srli_epi32, _mm_storeu_si128,
-        _mm_unpackhi_epi32, _mm_unpackhi_epi64, _mm_unpacklo_epi32, _mm_unpacklo_epi64, _mm_xor_si128,
+        _mm_clmulepi64_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_set1_epi32,
+        _mm_setr_epi32, _mm_setzero_si128, _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_slli_epi32,
+        _mm_srli_epi32, _mm_storeu_si128, _mm_unpackhi_epi32, _mm_unpackhi_epi64, _mm_unpacklo_epi32,
+        _mm_unpacklo_epi64, _mm_xor_si128,
     };
 
-    pub(super) use super::blocks::{equal, icv, icv_matches, octets, pad, put_icv, window, wipe};
-    use super::blocks::{load_block, load_octets, mask, nonce_block, reversal, store_octets};
+    pub(super) use super::blocks::{
+        block_of, equal, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
+    };
+    use super::blocks::{
+        load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
+    };
     use super::{Aesni, Pair, Sum, Task, Window};
     use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
     use crate::key::POWERS;
@@ -271,6 +298,26 @@ mod ops {
     pub(super) fn nonce(salt: u32, iv: u64) -> V {
         let block = nonce_block(salt, iv);
         Pair(block, block)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn sent_iv(front: &[u8; 20]) -> V {
+        let block = sent_iv_block(front);
+        Pair(block, block)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn load_sent_head(window: &Window<'_>) -> V {
+        let aad = sent_aad(window);
+        if window.pad == 0 { Pair(aad, load_head(window).1) } else { place(aad, 1) }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn insert_last(v: V, block: &[u8; 16]) -> V {
+        Pair(v.0, load_block(block))
     }
 
     #[target_feature(enable = "sse2")]
@@ -374,15 +421,23 @@ mod ops {
         if lane == 0 { v.0 } else { v.1 }
     }
 
-    #[target_feature(enable = "ssse3")]
+    #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn load_words(words: &[u32; 16]) -> V {
-        let (words, _) = words.split_first_chunk::<8>().expect("8 of 16");
-        let (first, second) = words.split_at(4);
-        // SAFETY: the slice has the 16 octets that are read, and the load needs no alignment.
-        let first = unsafe { _mm_loadu_si128(first.as_ptr().cast()) };
-        // SAFETY: the slice has the 16 octets that are read, and the load needs no alignment.
-        Pair(first, unsafe { _mm_loadu_si128(second.as_ptr().cast()) })
+    pub(super) fn join([a, b, ..]: [__m128i; 4]) -> V {
+        Pair(a, b)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn splat(word: u32) -> V {
+        let words = _mm_set1_epi32(word.cast_signed());
+        Pair(words, words)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn counting() -> V {
+        Pair(_mm_setr_epi32(0, 1, 2, 3), _mm_setr_epi32(4, 5, 6, 7))
     }
 
     #[target_feature(enable = "ssse3")]
@@ -502,5 +557,11 @@ mod ops {
     #[inline]
     pub(super) fn tag(sum: Sum, mask: __m128i) -> __m128i {
         _mm_xor_si128(_mm_shuffle_epi8(reduce_block(sum), reversal()), mask)
+    }
+
+    #[target_feature(enable = "ssse3,pclmulqdq")]
+    #[inline]
+    pub(super) fn tag_beside(window: &Window<'_>, sum: Sum, stream: V) -> __m128i {
+        tag(sum, lane(stream, window.pad))
     }
 }

@@ -4,6 +4,8 @@
 //! intrinsics. An implementing value is the proof that the CPU has the instructions, so calling a method is safe.
 //! Everything here must be inlined into [`Isa::enter`], the one function that is compiled for the instruction set.
 
+#[cfg(target_arch = "x86_64")]
+use super::ifma::Ifma;
 use crate::key::POWERS;
 use crate::packet::Text;
 
@@ -32,8 +34,12 @@ pub(crate) trait Isa: Copy {
 
     /// Blocks in a vector.
     const LANES: usize;
-    /// Vectors that short packets may fill side by side.
-    const IN_FLIGHT: usize;
+
+    /// Multipliers that hash several messages side by side, if this instruction set goes with such.
+    #[cfg(target_arch = "x86_64")]
+    fn ifma(self) -> Option<Ifma> {
+        None
+    }
 
     /// Runs `task` compiled for this instruction set.
     fn enter<T: Task>(self, task: T) -> T::Out;
@@ -55,6 +61,8 @@ pub(crate) trait Isa: Copy {
     fn reverse(self, v: Self::V) -> Self::V;
     /// In every lane a counter block whose counter is zero. Salt and IV are as they lie in memory.
     fn nonce(self, salt: u32, iv: u64) -> Self::V;
+    /// [`Isa::nonce`] with the IV that an ESP packet has after SPI and sequence number, and a salt of zero.
+    fn sent_iv(self, front: &[u8; 20]) -> Self::V;
 
     /// The text of a packet, with AAD and length block, as `vectors` vectors, of which [`super::gcm::vectors`] says
     /// how many they are.
@@ -68,6 +76,11 @@ pub(crate) trait Isa: Copy {
     fn counters(self, window: &Self::Window<'_>, v: usize) -> Self::V;
     /// The text in the first vector, zero around it.
     fn load_head(self, window: &Self::Window<'_>) -> Self::V;
+    /// [`Isa::load_head`], with the 8 octets that come 16 before the text in the lane of the AAD.
+    ///
+    /// # Panics
+    /// Where the packet does not begin so early.
+    fn load_sent_head(self, window: &Self::Window<'_>) -> Self::V;
     /// Vector `v`, neither the first nor the last.
     fn load_middle(self, window: &Self::Window<'_>, v: usize) -> Self::V;
     /// The text in the last vector, zero around it.
@@ -93,13 +106,23 @@ pub(crate) trait Isa: Copy {
     fn wipe(self, window: &mut Self::Window<'_>);
     /// Replaces one lane by a block, given as its two halves as they lie in memory.
     fn insert(self, v: Self::V, lane: usize, first: u64, second: u64) -> Self::V;
+    /// Replaces the last lane by a block.
+    fn insert_last(self, v: Self::V, block: &[u8; 16]) -> Self::V;
     /// One lane.
     fn lane(self, v: Self::V, lane: usize) -> Self::Block;
     /// The octets of a block.
     fn octets(self, block: Self::Block) -> [u8; 16];
 
-    /// The first words of these, one a 32-bit lane.
-    fn load_words(self, words: &[u32; 16]) -> Self::V;
+    /// A block as it lies in memory.
+    fn block(self, block: &[u8; 16]) -> Self::Block;
+    /// A block, given as its two halves as they lie in memory.
+    fn block_of(self, first: u64, second: u64) -> Self::Block;
+    /// The first `LANES` of these.
+    fn join(self, blocks: [Self::Block; 4]) -> Self::V;
+    /// The word in every 32-bit lane.
+    fn splat(self, word: u32) -> Self::V;
+    /// Each 32-bit lane's number.
+    fn counting(self) -> Self::V;
     /// Adds 32-bit lanes, wrapping.
     fn add_words(self, a: Self::V, b: Self::V) -> Self::V;
     /// Turns every 32-bit lane left.
@@ -127,6 +150,8 @@ pub(crate) trait Isa: Copy {
     fn last_power(self, powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
     /// The sum over all lanes, reduced, as it lies in memory, exclusive-or `mask`.
     fn tag(self, sum: Self::Sum, mask: Self::Block) -> Self::Block;
+    /// [`Isa::tag`], with the lane of the AAD in the first vector's key stream as mask.
+    fn tag_beside(self, window: &Self::Window<'_>, sum: Self::Sum, stream: Self::V) -> Self::Block;
 }
 
 /// Implements the methods of [`Isa`] by the functions of the same name in `ops`, which are compiled for the
@@ -155,9 +180,11 @@ macro_rules! forward_all {
             fn aesenclast(state: Self::V, key: Self::V) -> Self::V;
             fn reverse(v: Self::V) -> Self::V;
             fn nonce(salt: u32, iv: u64) -> Self::V;
+            fn sent_iv(front: &[u8; 20]) -> Self::V;
             fn pad(window: &Self::Window<'_>) -> usize;
             fn counters(window: &Self::Window<'_>, v: usize) -> Self::V;
             fn load_head(window: &Self::Window<'_>) -> Self::V;
+            fn load_sent_head(window: &Self::Window<'_>) -> Self::V;
             fn load_middle(window: &Self::Window<'_>, v: usize) -> Self::V;
             fn load_tail(window: &Self::Window<'_>) -> Self::V;
             fn store_head(window: &mut Self::Window<'_>, v: Self::V);
@@ -170,9 +197,14 @@ macro_rules! forward_all {
             fn icv_matches(window: &Self::Window<'_>, tag: Self::Block, received: Self::Block) -> bool;
             fn wipe(window: &mut Self::Window<'_>);
             fn insert(v: Self::V, lane: usize, first: u64, second: u64) -> Self::V;
+            fn insert_last(v: Self::V, block: &[u8; 16]) -> Self::V;
             fn lane(v: Self::V, lane: usize) -> Self::Block;
             fn octets(block: Self::Block) -> [u8; 16];
-            fn load_words(words: &[u32; 16]) -> Self::V;
+            fn block(block: &[u8; 16]) -> Self::Block;
+            fn block_of(first: u64, second: u64) -> Self::Block;
+            fn join(blocks: [Self::Block; 4]) -> Self::V;
+            fn splat(word: u32) -> Self::V;
+            fn counting() -> Self::V;
             fn add_words(a: Self::V, b: Self::V) -> Self::V;
             fn rotate_16(v: Self::V) -> Self::V;
             fn rotate_12(v: Self::V) -> Self::V;
@@ -186,6 +218,7 @@ macro_rules! forward_all {
             fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
             fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
             fn tag(sum: Self::Sum, mask: Self::Block) -> Self::Block;
+            fn tag_beside(window: &Self::Window<'_>, sum: Self::Sum, stream: Self::V) -> Self::Block;
         }
 
         #[inline(always)]

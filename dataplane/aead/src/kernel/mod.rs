@@ -7,6 +7,8 @@
 pub(crate) mod aesni;
 pub(crate) mod chacha;
 pub(crate) mod gcm;
+#[cfg(target_arch = "x86_64")]
+mod ifma;
 pub(crate) mod isa;
 pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
@@ -19,7 +21,7 @@ pub(crate) mod vaes512;
 pub(crate) mod window2;
 
 #[cfg(target_arch = "x86_64")]
-pub(crate) use prefetch::prefetch;
+pub(crate) use prefetch::{prefetch_first, prefetch_rest};
 
 use crate::dispatch::{Engine, Proof};
 use isa::{Isa, Task};
@@ -41,4 +43,9 @@ pub(crate) fn run<T: Task>(engine: Engine, task: T) -> Option<T::Out> {
 /// There is no portable way to ask.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-pub(crate) fn prefetch(_: &crate::key::Key) {}
+pub(crate) fn prefetch_first(_: &crate::key::Key) {}
+
+/// There is no portable way to ask.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+pub(crate) fn prefetch_rest(_: &crate::key::Key) {}

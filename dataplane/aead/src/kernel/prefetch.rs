@@ -5,15 +5,23 @@ use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 
 use crate::key::Key;
 
-/// The lines that a short packet touches: header and round keys of AES-128, and the last eight powers. The others
-/// are their neighbours, which the CPU's own prefetcher brings along.
-const LINES: [usize; 5] = [0, 1, 2, 6, 7];
+/// What the order of a burst reads of every key: the first line, which has the first round keys, too.
+#[inline(always)]
+pub(crate) fn prefetch_first(key: &Key) {
+    prefetch_lines(key, [0]);
+}
 
-#[inline]
-pub(crate) fn prefetch(key: &Key) {
-    let lines = (&raw const *key).cast::<i8>();
-    for line in LINES {
-        let line = lines.wrapping_add(64 * line);
+/// What else a short packet reads: the other round keys of AES-128, and the last eight powers.
+#[inline(always)]
+pub(crate) fn prefetch_rest(key: &Key) {
+    prefetch_lines(key, [1, 2, 6, 7]);
+}
+
+#[inline(always)]
+fn prefetch_lines<const N: usize>(key: &Key, lines: [usize; N]) {
+    let key = (&raw const *key).cast::<i8>();
+    for line in lines {
+        let line = key.wrapping_add(64 * line);
         // SAFETY: a prefetch is a hint and touches nothing, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(line) }
     }

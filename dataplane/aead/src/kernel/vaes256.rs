@@ -46,7 +46,6 @@ impl Isa for Vaes256 {
     type Window<'p> = Window<'p>;
 
     const LANES: usize = 2;
-    const IN_FLIGHT: usize = 8;
 
     #[inline(always)]
     fn enter<T: Task>(self, task: T) -> T::Out {
@@ -64,15 +63,18 @@ mod ops {
         _mm256_add_epi32, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blend_epi32,
         _mm256_blendv_epi8, _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_clmulepi64_epi128,
         _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_or_si256,
-        _mm256_set_m128i, _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_shuffle_epi32, _mm256_slli_epi32,
-        _mm256_srli_epi32, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
-        _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
+        _mm256_set_m128i, _mm256_set1_epi32, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_shuffle_epi8,
+        _mm256_shuffle_epi32, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_si256,
+        _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+        _mm256_xor_si256,
     };
 
     pub(super) use super::super::aesni::blocks::{
-        equal, icv, icv_matches, octets, pad, put_icv, window, wipe,
+        block_of, equal, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
     };
-    use super::super::aesni::blocks::{load_block, load_octets, mask, nonce_block, reversal, store_octets};
+    use super::super::aesni::blocks::{
+        load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
+    };
     use super::{Sum, Task, Vaes256, Window};
     use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
     use crate::key::POWERS;
@@ -125,6 +127,25 @@ mod ops {
     #[inline]
     pub(super) fn nonce(salt: u32, iv: u64) -> V {
         _mm256_broadcastsi128_si256(nonce_block(salt, iv))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn sent_iv(front: &[u8; 20]) -> V {
+        _mm256_broadcastsi128_si256(sent_iv_block(front))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn load_sent_head(window: &Window<'_>) -> V {
+        let aad = sent_aad(window);
+        if window.pad == 0 { _mm256_inserti128_si256::<0>(load_head(window), aad) } else { place(aad, 1) }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn insert_last(v: V, block: &[u8; 16]) -> V {
+        _mm256_inserti128_si256::<1>(v, load_block(block))
     }
 
     #[target_feature(enable = "avx2")]
@@ -232,10 +253,20 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load_words(words: &[u32; 16]) -> V {
-        let (words, _) = words.split_first_chunk::<8>().expect("8 of 16");
-        // SAFETY: the reference covers the 32 octets that are read, and the load needs no alignment.
-        unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+    pub(super) fn join([a, b, ..]: [__m128i; 4]) -> V {
+        _mm256_set_m128i(b, a)
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn splat(word: u32) -> V {
+        _mm256_set1_epi32(word.cast_signed())
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn counting() -> V {
+        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
     }
 
     #[target_feature(enable = "avx2")]
@@ -337,5 +368,11 @@ mod ops {
         let lanes = reduce(sum);
         let digest = _mm_xor_si128(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
         _mm_xor_si128(_mm_shuffle_epi8(digest, reversal()), mask)
+    }
+
+    #[target_feature(enable = "avx2,vpclmulqdq")]
+    #[inline]
+    pub(super) fn tag_beside(window: &Window<'_>, sum: Sum, stream: V) -> __m128i {
+        tag(sum, lane(stream, window.pad))
     }
 }

@@ -8,6 +8,7 @@ use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m128i, __m512i};
 use std::marker::PhantomData;
 
+use super::ifma::Ifma;
 use super::isa::{Isa, Task, forward_all};
 use crate::key::POWERS;
 use crate::packet::Text;
@@ -51,11 +52,14 @@ pub(crate) struct Window<'p> {
     vectors: usize,
     /// 0 to 3.
     pad: usize,
+    /// Octets of the packet before the text.
+    front: usize,
     head: u64,
     tail: u64,
     /// All of what comes after the text.
     icv: *mut u8,
-    icv_len: usize,
+    /// A bit for each octet of it, up to 16.
+    icv_mask: u16,
     text_len: usize,
     packet: PhantomData<&'p mut [u8]>,
 }
@@ -67,7 +71,11 @@ impl Isa for Vaes512 {
     type Window<'p> = Window<'p>;
 
     const LANES: usize = 4;
-    const IN_FLIGHT: usize = 8;
+
+    #[inline(always)]
+    fn ifma(self) -> Option<Ifma> {
+        Ifma::detect()
+    }
 
     #[inline(always)]
     fn enter<T: Task>(self, task: T) -> T::Out {
@@ -81,16 +89,18 @@ impl Isa for Vaes512 {
 /// The operations, compiled for the instruction set.
 mod ops {
     use std::arch::x86_64::{
-        __m128i, __m512i, __mmask8, __mmask16, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128,
-        _mm_cvtsi64_si128, _mm_loadu_si128, _mm_mask_cmpneq_epi8_mask, _mm_mask_storeu_epi8,
-        _mm_maskz_loadu_epi8, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_storeu_si128,
-        _mm_xor_si128, _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256, _mm512_add_epi32,
-        _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi512_si256,
-        _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64, _mm512_loadu_si512,
-        _mm512_mask_mov_epi8, _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8,
-        _mm512_rol_epi32, _mm512_set1_epi8, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_epi32,
-        _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32,
-        _mm512_unpacklo_epi64, _mm512_xor_si512,
+        __m128i, __m512i, __mmask8, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
+        _mm_loadu_si128, _mm_mask_cmpneq_epi8_mask, _mm_mask_storeu_epi8, _mm_maskz_loadu_epi8, _mm_or_si128,
+        _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_storeu_si128, _mm_xor_si128,
+        _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256, _mm512_add_epi32,
+        _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi128_si512,
+        _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64,
+        _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_mask_mov_epi8,
+        _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_mask_xor_epi64, _mm512_maskz_broadcast_i32x4,
+        _mm512_maskz_loadu_epi8, _mm512_rol_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setr_epi32,
+        _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_storeu_si512,
+        _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+        _mm512_xor_si512,
     };
 
     use super::{PhantomData, Sum, Task, Text, Vaes512, Window};
@@ -166,11 +176,20 @@ mod ops {
         _mm512_broadcast_i32x4(_mm_or_si128(iv, _mm_cvtsi32_si128(salt.cast_signed())))
     }
 
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn sent_iv(front: &[u8; 20]) -> V {
+        // SAFETY: the reference covers the 16 octets from the fourth on; the load needs no alignment.
+        let block = unsafe { _mm_loadu_si128(front[4..].as_ptr().cast()) };
+        // Of sequence number, IV and what follows, the two words of IV.
+        _mm512_maskz_broadcast_i32x4(0x6666, block)
+    }
+
     #[target_feature(enable = "avx512f,bmi2")]
     #[inline]
     pub(super) fn window(packet: &mut [u8], text: Text, vectors: usize) -> Window<'_> {
         let text_len = text.end.wrapping_sub(text.start);
-        let pad = (4 * vectors).wrapping_sub(text_len.div_ceil(16) + 2);
+        let pad = (4 * vectors - 2).wrapping_sub(text_len.wrapping_add(15) / 16);
         assert!(
             text.start <= text.end && text.end <= packet.len() && pad < 4 && vectors <= VECTORS_MAX,
             "{MISFIT}"
@@ -184,16 +203,17 @@ mod ops {
             // Of two vectors and more, the first is full, and the last has what is left, 1 to 48 octets.
             (u64::MAX << (first - 1) << 1, ones(text_len + first - 64 * (vectors - 1)))
         };
-        let icv_len = packet.len() - text.end;
+        let icv_mask = (ones(packet.len() - text.end) & 0xffff) as u16;
         let start = packet.as_mut_ptr().wrapping_add(text.start);
         Window {
             base: start.wrapping_sub(first),
             vectors,
             pad,
+            front: text.start,
             head,
             tail,
             icv: start.wrapping_add(text_len),
-            icv_len,
+            icv_mask,
             text_len,
             packet: PhantomData,
         }
@@ -233,6 +253,16 @@ mod ops {
     pub(super) fn load_head(window: &Window<'_>) -> V {
         // SAFETY: the mask's bits are octets of the text; others are not touched.
         unsafe { _mm512_maskz_loadu_epi8(window.head, window.base.cast()) }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    pub(super) fn load_sent_head(window: &Window<'_>) -> V {
+        assert!(window.front >= 16, "SPI, sequence number and IV come before the text");
+        let mask = window.head | 0xff << (16 * window.pad);
+        // SAFETY: the mask's bits are octets of the text and the first half of the block before it, which is in the
+        // packet, as just checked; others are not touched.
+        unsafe { _mm512_maskz_loadu_epi8(mask, window.base.cast()) }
     }
 
     /// The start of a vector that is text throughout.
@@ -300,43 +330,42 @@ mod ops {
         _mm512_mask_mov_epi8(around, window.tail, inside)
     }
 
-    /// A bit for each octet of the ICV; more than 16 are not ours.
-    #[target_feature(enable = "bmi2")]
-    #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "at most 16 bits are left")]
-    fn icv_mask(window: &Window<'_>) -> __mmask16 {
-        ones(window.icv_len.min(16)) as __mmask16
-    }
-
-    #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
+    #[target_feature(enable = "avx512bw,avx512vl")]
     #[inline]
     pub(super) fn put_icv(window: &mut Window<'_>, tag: __m128i) {
-        let mask = icv_mask(window);
         // SAFETY: the mask has as many bits as there are octets after the text, which the window borrows.
-        unsafe { _mm_mask_storeu_epi8(window.icv.cast(), mask, tag) }
+        unsafe { _mm_mask_storeu_epi8(window.icv.cast(), window.icv_mask, tag) }
     }
 
     #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
     #[inline]
     pub(super) fn icv(window: &Window<'_>) -> __m128i {
-        let mask = icv_mask(window);
         // SAFETY: the mask has as many bits as there are octets after the text.
-        unsafe { _mm_maskz_loadu_epi8(mask, window.icv.cast()) }
+        unsafe { _mm_maskz_loadu_epi8(window.icv_mask, window.icv.cast()) }
     }
 
     #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
     #[inline]
     pub(super) fn icv_matches(window: &Window<'_>, tag: __m128i, received: __m128i) -> bool {
-        _mm_mask_cmpneq_epi8_mask(icv_mask(window), received, tag) == 0
+        _mm_mask_cmpneq_epi8_mask(window.icv_mask, received, tag) == 0
     }
 
     #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn wipe(window: &mut Window<'_>) {
+        // SAFETY: the text's octets, which the window borrows.
+        unsafe { zero_octets(window.icv.wrapping_sub(window.text_len), window.text_len) }
+    }
+
+    /// Apart from its caller, which so need not have its window in memory.
+    ///
+    /// # Safety
+    /// `len` octets from `octets` on belong to the caller.
     #[cold]
     #[inline(never)]
-    pub(super) fn wipe(window: &mut Window<'_>) {
-        let text = window.icv.wrapping_sub(window.text_len);
-        // SAFETY: the text's octets, which the window borrows.
-        unsafe { text.write_bytes(0, window.text_len) }
+    unsafe fn zero_octets(octets: *mut u8, len: usize) {
+        // SAFETY: the caller's duty.
+        unsafe { octets.write_bytes(0, len) }
     }
 
     /// Two broadcasts from general registers or memory cost less than a block built for one.
@@ -351,6 +380,14 @@ mod ops {
         )
     }
 
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn insert_last(v: V, block: &[u8; 16]) -> V {
+        // SAFETY: the reference covers the 16 octets that are read, and the load needs no alignment.
+        let block = unsafe { _mm_loadu_si128(block.as_ptr().cast()) };
+        _mm512_mask_broadcast_i32x4(v, 0xf000, block)
+    }
+
     /// By way of memory: a store of 64 octets forwards to a load within it, and no shuffle port is used.
     #[target_feature(enable = "avx512f")]
     #[inline]
@@ -363,6 +400,8 @@ mod ops {
         unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
     }
 
+    pub(super) use super::super::aesni::blocks::{block_of, load_block as block};
+
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn octets(block: __m128i) -> [u8; 16] {
@@ -374,9 +413,21 @@ mod ops {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn load_words(words: &[u32; 16]) -> V {
-        // SAFETY: the reference covers the 64 octets that are read, and the load needs no alignment.
-        unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+    pub(super) fn join([b0, b1, b2, b3]: [__m128i; 4]) -> V {
+        let v = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(b0), b1);
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(v, b2), b3)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn splat(word: u32) -> V {
+        _mm512_set1_epi32(word.cast_signed())
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn counting() -> V {
+        _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
     }
 
     #[target_feature(enable = "avx512f")]
@@ -477,9 +528,22 @@ mod ops {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq")]
     #[inline]
     pub(super) fn tag(sum: Sum, mask: __m128i) -> __m128i {
-        let lanes = reduce(sum);
-        let halves = _mm256_xor_si256(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64::<1>(lanes));
-        let digest = _mm_xor_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
-        _mm_xor_si128(_mm_shuffle_epi8(digest, reversal()), mask)
+        _mm_xor_si128(_mm_shuffle_epi8(sum_lanes(reduce(sum)), reversal()), mask)
+    }
+
+    /// The lane is added before the lanes are added up, so that it need not be brought into place.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq")]
+    #[inline]
+    pub(super) fn tag_beside(window: &Window<'_>, sum: Sum, stream: V) -> __m128i {
+        let lanes = reverse(reduce(sum));
+        let mask: __mmask8 = 3 << (2 * (window.pad & 3));
+        sum_lanes(_mm512_mask_xor_epi64(lanes, mask, lanes, stream))
+    }
+
+    #[target_feature(enable = "avx512f,avx512vl")]
+    #[inline]
+    fn sum_lanes(v: V) -> __m128i {
+        let halves = _mm256_xor_si256(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64::<1>(v));
+        _mm_xor_si128(_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves))
     }
 }

@@ -18,7 +18,7 @@ const VECTORS_MAX: usize = (TABLE - BEFORE - 1) / 2;
 impl<'p> Window<'p> {
     #[inline(always)]
     pub(crate) fn new(packet: &'p mut [u8], text: Text, vectors: usize) -> Self {
-        let pad = (2 * vectors).wrapping_sub((text.end - text.start).div_ceil(16) + 2);
+        let pad = (2 * vectors - 2).wrapping_sub((text.end - text.start + 15) >> 4);
         assert!(
             text.end <= packet.len() && pad < 2 && vectors <= VECTORS_MAX,
             "the text makes so many vectors"
@@ -60,9 +60,15 @@ impl<'p> Window<'p> {
         (self.packet.len() - self.text.end).min(16)
     }
 
-    #[cold]
-    #[inline(never)]
+    #[inline(always)]
     pub(crate) fn wipe(&mut self) {
-        self.packet[self.text.start..self.text.end].fill(0);
+        zero(&mut self.packet[self.text.start..self.text.end]);
     }
+}
+
+/// Apart from its caller, which so need not have its window in memory.
+#[cold]
+#[inline(never)]
+fn zero(text: &mut [u8]) {
+    text.fill(0);
 }

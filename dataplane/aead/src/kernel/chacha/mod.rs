@@ -5,9 +5,12 @@
 //! other, so that short packets fill vectors as well as long ones do. Each packet's first block makes its Poly1305
 //! key; those come before all others, so that opening can check before it decrypts.
 
-mod poly1305;
+#[cfg(target_arch = "x86_64")]
+mod lanes;
+pub(crate) mod poly1305;
 
-use poly1305::{IN_STEP, Message, Poly1305};
+use arrayvec::ArrayVec;
+use poly1305::{IN_STEP, Message, OneTimeKey, Poly1305};
 
 use super::isa::{Isa, Task};
 use crate::ct::icv_matches;
@@ -23,8 +26,9 @@ pub(crate) enum AnyAad<'a> {
 /// One packet, cut into its parts.
 pub(crate) struct View<'a> {
     /// The 32 octets of key, in the first two round keys of the key's tables.
-    pub(crate) key: &'a [[u8; 16]],
-    pub(crate) nonce: [u8; 12],
+    pub(crate) key: &'a [[u8; 16]; 2],
+    /// The first word of the nonce and the other two, as they lie in memory.
+    pub(crate) nonce: (u32, u64),
     pub(crate) aad: AnyAad<'a>,
     pub(crate) text: &'a mut [u8],
     /// Written when sealing, compared when opening.
@@ -45,15 +49,20 @@ impl Task for ChaChaBurst<'_, '_> {
     fn run<I: Isa>(self, isa: I) {
         let Self { views, seal } = self;
         for views in views.chunks_mut(BURST) {
-            let mut hashes = one_time_keys(isa, views);
+            let keys = one_time_keys(isa, views);
+            let mut computed = [[0; 16]; BURST];
             if seal {
                 crypt(isa, views);
-                tags(views, &mut hashes, |view, tag| view.icv.copy_from_slice(&tag[..view.icv.len()]));
+                tags(isa, views, &keys, &mut computed);
+                for (view, tag) in views.iter_mut().zip(&computed) {
+                    view.icv.copy_from_slice(&tag[..view.icv.len()]);
+                }
             } else {
-                tags(views, &mut hashes, |view, tag| {
+                tags(isa, views, &keys, &mut computed);
+                for (view, tag) in views.iter_mut().zip(&computed) {
                     view.verdict =
-                        if icv_matches(&tag, view.icv) { Verdict::Authentic } else { Verdict::BadIcv };
-                });
+                        if icv_matches(tag, view.icv) { Verdict::Authentic } else { Verdict::BadIcv };
+                }
                 for view in views.iter_mut().filter(|view| view.verdict != Verdict::Authentic) {
                     view.text.fill(0);
                 }
@@ -69,67 +78,79 @@ const BURST: usize = 64;
 /// Words of a block; also the most blocks that a vector has.
 const WORDS: usize = 16;
 
-/// The inputs of as many blocks as a vector has lanes: word `w` of lane `l` is `0[w][l]`.
-struct Lanes([[u32; WORDS]; WORDS]);
+/// The block of a packet that a lane makes: the first is number 0 and gives the one-time key.
+type Deal = (usize, u32);
 
 /// Key stream, as the words come out of four-by-four transposition: the quarter `g` of the block in lane `4 k + i` is
 /// `0[g][i][k]`.
 struct Stream([[[[u8; 16]; 4]; 4]; 4]);
 
-impl Lanes {
+impl Stream {
+    /// The block of a lane, in quarters.
     #[inline(always)]
-    fn new() -> Self {
-        let mut words = [[0; WORDS]; WORDS];
-        for (word, constant) in words.iter_mut().zip([0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]) {
-            *word = [constant; WORDS];
-        }
-        Self(words)
+    fn block(&self, lane: usize) -> [&[u8; 16]; 4] {
+        [0, 1, 2, 3].map(|g: usize| &self.0[g][lane % 4][lane / 4 % 4])
     }
+}
 
-    #[inline(always)]
-    fn set(&mut self, lane: usize, view: &View<'_>, counter: u32) {
-        let key = view.key[..2].as_flattened().as_chunks::<4>().0;
-        let nonce = view.nonce.as_chunks::<4>().0;
-        for (word, octets) in self.0[4..12].iter_mut().zip(key) {
-            word[lane % WORDS] = u32::from_le_bytes(*octets);
-        }
-        self.0[12][lane % WORDS] = counter;
-        for (word, octets) in self.0[13..].iter_mut().zip(nonce) {
-            word[lane % WORDS] = u32::from_le_bytes(*octets);
-        }
+/// The inputs of all lanes: word `w` of the block in lane `l` is word `l` of vector `w`.
+#[inline(always)]
+fn inputs<I: Isa>(isa: I, views: &[View<'_>], dealt: &[Deal; WORDS]) -> [I::V; WORDS] {
+    let mut words = constants(isa);
+    let keys = dealt.map(|(v, _)| views[v].key);
+    let ends = dealt.map(|(v, counter)| {
+        let (first, rest) = views[v].nonce;
+        isa.block_of(u64::from(counter) | u64::from(first) << 32, rest)
+    });
+    // Four words at a time, as four rows of which every fourth lane is one, are turned round.
+    for half in 0..2 {
+        let row = |i: usize| isa.join([0, 4, 8, 12].map(|k: usize| isa.block(&keys[k + i][half])));
+        words[4 + 4 * half..][..4].copy_from_slice(&isa.transpose([row(0), row(1), row(2), row(3)]));
     }
+    let row = |i: usize| isa.join([0, 4, 8, 12].map(|k: usize| ends[k + i]));
+    words[12..].copy_from_slice(&isa.transpose([row(0), row(1), row(2), row(3)]));
+    words
+}
 
-    /// All lanes for one packet, with counters from `counter` on.
-    #[inline(always)]
-    fn set_all(&mut self, view: &View<'_>, counter: u32) {
-        let key = view.key[..2].as_flattened().as_chunks::<4>().0;
-        let nonce = view.nonce.as_chunks::<4>().0;
-        for (word, octets) in self.0[4..12].iter_mut().zip(key) {
-            *word = [u32::from_le_bytes(*octets); WORDS];
-        }
-        for (lane, word) in (0..).zip(&mut self.0[12]) {
-            *word = counter.wrapping_add(lane);
-        }
-        for (word, octets) in self.0[13..].iter_mut().zip(nonce) {
-            *word = [u32::from_le_bytes(*octets); WORDS];
-        }
+/// [`inputs`] where all lanes are blocks of one packet that follow each other.
+#[inline(always)]
+fn inputs_of_one<I: Isa>(isa: I, view: &View<'_>, counter: u32) -> [I::V; WORDS] {
+    let mut words = constants(isa);
+    for (word, octets) in words[4..12].iter_mut().zip(view.key.as_flattened().as_chunks().0) {
+        *word = isa.splat(u32::from_le_bytes(*octets));
     }
+    let (first, rest) = view.nonce;
+    words[12] = isa.add_words(isa.splat(counter), isa.counting());
+    words[13] = isa.splat(first);
+    let [r0, r1, r2, r3, r4, r5, r6, r7] = rest.to_le_bytes();
+    words[14] = isa.splat(u32::from_le_bytes([r0, r1, r2, r3]));
+    words[15] = isa.splat(u32::from_le_bytes([r4, r5, r6, r7]));
+    words
+}
 
-    /// The key stream of all lanes.
-    #[inline(always)]
-    fn stream<I: Isa>(&self, isa: I, stream: &mut Stream) {
-        let input: [I::V; WORDS] = std::array::from_fn(|w| isa.load_words(&self.0[w]));
-        let mut state = input;
-        for _ in 0..10 {
-            quarters(isa, &mut state, [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]]);
-            quarters(isa, &mut state, [[0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]]);
-        }
-        for g in 0..4 {
-            let word = |w: usize| isa.add_words(state[4 * g + w], input[4 * g + w]);
-            let rows = isa.transpose([word(0), word(1), word(2), word(3)]);
-            for (row, place) in rows.into_iter().zip(&mut stream.0[g]) {
-                isa.store_lanes(row, place);
-            }
+/// The first four words, which are the same for all.
+#[inline(always)]
+fn constants<I: Isa>(isa: I) -> [I::V; WORDS] {
+    let mut words = [isa.zero(); WORDS];
+    for (word, constant) in words.iter_mut().zip([0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574]) {
+        *word = isa.splat(constant);
+    }
+    words
+}
+
+/// The key stream of all lanes.
+#[inline(always)]
+fn key_stream<I: Isa>(isa: I, input: [I::V; WORDS], stream: &mut Stream) {
+    let mut state = input;
+    for _ in 0..10 {
+        quarters(isa, &mut state, [[0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15]]);
+        quarters(isa, &mut state, [[0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14]]);
+    }
+    for g in 0..4 {
+        let word = |w: usize| isa.add_words(state[4 * g + w], input[4 * g + w]);
+        let rows = isa.transpose([word(0), word(1), word(2), word(3)]);
+        for (row, place) in rows.into_iter().zip(&mut stream.0[g]) {
+            isa.store_lanes(row, place);
         }
     }
 }
@@ -157,103 +178,112 @@ fn quarters<I: Isa>(isa: I, state: &mut [I::V; WORDS], of: [[usize; 4]; 4]) {
 
 /// The first block of every packet, as its Poly1305 key.
 #[inline(always)]
-fn one_time_keys<I: Isa>(isa: I, views: &[View<'_>]) -> [Poly1305; BURST] {
-    let mut hashes = [Poly1305::default(); BURST];
-    let mut lanes = Lanes::new();
+fn one_time_keys<I: Isa>(isa: I, views: &[View<'_>]) -> [OneTimeKey; BURST] {
+    let mut keys = [[[0; 16]; 2]; BURST];
     let mut stream = Stream([[[[0; 16]; 4]; 4]; 4]);
-    for (views, hashes) in views.chunks(4 * I::LANES).zip(hashes.chunks_mut(4 * I::LANES)) {
-        for (lane, view) in views.iter().enumerate() {
-            lanes.set(lane, view, 0);
+    for (first, keys) in (0..views.len()).step_by(4 * I::LANES).zip(keys.chunks_mut(4 * I::LANES)) {
+        let mut dealt = [(first, 0); WORDS];
+        for (deal, v) in dealt.iter_mut().zip(first..views.len()) {
+            deal.0 = v;
         }
-        lanes.stream(isa, &mut stream);
-        for (lane, hash) in hashes.iter_mut().enumerate() {
-            let [r, s] = [0, 1].map(|g: usize| stream.0[g][lane % 4][lane / 4 % 4]);
-            *hash = Poly1305::new(r, s);
+        key_stream(isa, inputs(isa, views, &dealt), &mut stream);
+        for (lane, key) in keys.iter_mut().enumerate() {
+            *key = [0, 1].map(|g: usize| stream.0[g][lane % 4][lane / 4 % 4]);
         }
     }
-    hashes
+    keys
 }
 
 /// Adds the key stream to every text that is not refused.
 #[inline(always)]
 fn crypt<I: Isa>(isa: I, views: &mut [View<'_>]) {
-    let mut lanes = Lanes::new();
     let mut stream = Stream([[[[0; 16]; 4]; 4]; 4]);
-    let mut dealt = [(0_usize, 0_usize); WORDS];
+    let mut dealt: [Deal; WORDS] = [(0, 0); WORDS];
     let mut lane = 0;
     for v in 0..views.len() {
         if views[v].verdict == Verdict::BadIcv {
             continue;
         }
-        let blocks = views[v].text.len().div_ceil(64);
-        let mut first = 0;
-        // Long packets have vectors of their own, which are quicker to fill.
-        while lane == 0 && blocks - first >= 4 * I::LANES {
-            lanes.set_all(&views[v], u32::try_from(first + 1).expect("a text is shorter than 256 GiB"));
-            lanes.stream(isa, &mut stream);
-            for (lane, dealt) in dealt[..4 * I::LANES].iter_mut().enumerate() {
-                *dealt = (v, first + lane);
+        let len = views[v].text.len();
+        let blocks = u32::try_from(len.div_ceil(64)).expect("a text is shorter than 256 GiB");
+        let mut first = 1;
+        // As long as a packet has whole blocks for all lanes, that is quicker to fill.
+        for text in 0..len / (64 * 4 * I::LANES) {
+            key_stream(isa, inputs_of_one(isa, &views[v], first), &mut stream);
+            let text = &mut views[v].text[64 * 4 * I::LANES * text..];
+            for (lane, block) in text.as_chunks_mut().0.iter_mut().take(4 * I::LANES).enumerate() {
+                apply_whole(block, stream.block(lane));
+                first += 1;
             }
-            apply(views, &dealt[..4 * I::LANES], &stream);
-            first += 4 * I::LANES;
         }
-        for block in first..blocks {
-            lanes.set(lane, &views[v], u32::try_from(block + 1).expect("a text is shorter than 256 GiB"));
+        for block in first..=blocks {
             dealt[lane % WORDS] = (v, block);
             lane += 1;
             if lane == 4 * I::LANES {
-                lanes.stream(isa, &mut stream);
+                key_stream(isa, inputs(isa, views, &dealt), &mut stream);
                 apply(views, &dealt[..lane], &stream);
                 lane = 0;
             }
         }
     }
     if lane > 0 {
-        lanes.stream(isa, &mut stream);
+        key_stream(isa, inputs(isa, views, &dealt), &mut stream);
         apply(views, &dealt[..lane], &stream);
     }
 }
 
 /// Adds each lane's key stream to the block that it was dealt.
 #[inline(always)]
-fn apply(views: &mut [View<'_>], dealt: &[(usize, usize)], stream: &Stream) {
+fn apply(views: &mut [View<'_>], dealt: &[Deal], stream: &Stream) {
     for (lane, &(v, block)) in dealt.iter().enumerate() {
-        let text = &mut views[v].text[64 * block..];
-        let quarters = [0, 1, 2, 3].map(|g: usize| &stream.0[g][lane % 4][lane / 4 % 4]);
+        let text = &mut views[v].text[64 * (block as usize - 1)..];
         if let Some((block, _)) = text.split_first_chunk_mut::<64>() {
-            for (octets, stream) in block.as_chunks_mut::<16>().0.iter_mut().zip(quarters) {
-                *octets = (u128::from_le_bytes(*octets) ^ u128::from_le_bytes(*stream)).to_le_bytes();
-            }
+            apply_whole(block, stream.block(lane));
         } else {
-            for (octet, stream) in text.iter_mut().zip(quarters.into_iter().flatten()) {
+            for (octet, stream) in text.iter_mut().zip(stream.block(lane).into_iter().flatten()) {
                 *octet ^= stream;
             }
         }
     }
 }
 
-/// Calls back with the tag of every packet's ciphertext as it is now.
 #[inline(always)]
-fn tags(
-    views: &mut [View<'_>],
-    hashes: &mut [Poly1305; BURST],
-    mut take: impl FnMut(&mut View<'_>, [u8; 16]),
-) {
-    let (groups, rest) = views.as_chunks_mut::<IN_STEP>();
-    let (hash_groups, hash_rest) = hashes.as_chunks_mut::<IN_STEP>();
-    let whole = groups.len();
-    for (views, hashes) in groups.iter_mut().zip(hash_groups.iter_mut()) {
-        let messages = [0, 1, 2, 3].map(|n: usize| views[n].message());
-        poly1305::hash(hashes, messages);
-        for (view, hash) in views.iter_mut().zip(hashes) {
-            take(view, hash.finish());
+fn apply_whole(block: &mut [u8; 64], stream: [&[u8; 16]; 4]) {
+    for (octets, stream) in block.as_chunks_mut::<16>().0.iter_mut().zip(stream) {
+        *octets = (u128::from_le_bytes(*octets) ^ u128::from_le_bytes(*stream)).to_le_bytes();
+    }
+}
+
+/// The tags of all packets' ciphertext as it is now.
+#[inline(always)]
+fn tags<I: Isa>(isa: I, views: &[View<'_>], keys: &[OneTimeKey; BURST], tags: &mut [[u8; 16]; BURST]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(ifma) = isa.ifma() {
+        let left = lanes::tags(ifma, views, keys, tags);
+        return in_step(views, keys, tags, &left);
+    }
+    let _ = isa;
+    let all: ArrayVec<u8, BURST> = (0..).take(views.len()).collect();
+    in_step(views, keys, tags, &all);
+}
+
+/// The tags of those packets, four at a time.
+#[inline(always)]
+fn in_step(views: &[View<'_>], keys: &[OneTimeKey; BURST], tags: &mut [[u8; 16]; BURST], which: &[u8]) {
+    let (groups, rest) = which.as_chunks::<IN_STEP>();
+    for group in groups {
+        let group = group.map(usize::from);
+        let mut hashes = group.map(|v| Poly1305::new(keys[v]));
+        poly1305::hash(&mut hashes, group.map(|v| views[v].message()));
+        for (v, hash) in group.into_iter().zip(&hashes) {
+            tags[v] = hash.finish();
         }
     }
-    let leftover = hash_groups[whole..].iter_mut().flatten().chain(hash_rest);
-    for (view, hash) in rest.iter_mut().zip(leftover) {
-        let mut alone = [*hash];
-        poly1305::hash(&mut alone, [view.message()]);
-        take(view, alone[0].finish());
+    for &v in rest {
+        let v = usize::from(v);
+        let mut alone = [Poly1305::new(keys[v])];
+        poly1305::hash(&mut alone, [views[v].message()]);
+        tags[v] = alone[0].finish();
     }
 }
 

@@ -4,6 +4,9 @@
 /// Messages in step.
 pub(super) const IN_STEP: usize = 4;
 
+/// What is multiplied by, not yet clamped, and what is added in the end.
+pub(crate) type OneTimeKey = [[u8; 16]; 2];
+
 /// The hash of one message so far, and its key.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Poly1305 {
@@ -16,7 +19,7 @@ impl Poly1305 {
     /// From the one-time key, of which the first half is clamped.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
-    pub(super) fn new(r: [u8; 16], s: [u8; 16]) -> Self {
+    pub(super) fn new([r, s]: OneTimeKey) -> Self {
         let r = u128::from_le_bytes(r) & 0x0fff_fffc_0fff_fffc_0fff_fffc_0fff_ffff;
         Self { h: [0; 3], r: [r as u64, (r >> 64) as u64], s: u128::from_le_bytes(s) }
     }
@@ -55,11 +58,30 @@ impl Poly1305 {
     }
 }
 
+/// The tag from a hash of three limbs, of 44, 44 and 42 bits and a little more.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+pub(crate) fn finish([h0, h1, h2]: [u64; 3], s: [u8; 16]) -> [u8; 16] {
+    let low = u128::from(h0) + (u128::from(h1) << 44);
+    let (low, carry) = low.overflowing_add(u128::from(h2) << 88);
+    let h = [low as u64, (low >> 64) as u64, (h2 >> 40) + u64::from(carry)];
+    Poly1305 { h, r: [0; 2], s: u128::from_le_bytes(s) }.finish()
+}
+
 /// What one message is made of: AAD, text and lengths, each padded to blocks (RFC 8439 §2.8).
 #[derive(Clone, Copy)]
-pub(super) struct Message<'a> {
-    pub(super) aad: &'a [u8],
-    pub(super) text: &'a [u8],
+pub(crate) struct Message<'a> {
+    pub(crate) aad: &'a [u8],
+    pub(crate) text: &'a [u8],
+}
+
+impl Message<'_> {
+    /// The last block.
+    #[inline(always)]
+    pub(crate) fn lengths(&self) -> [u8; 16] {
+        (self.aad.len() as u128 | (self.text.len() as u128) << 64).to_le_bytes()
+    }
 }
 
 /// Hashes `N` messages in step.
@@ -86,8 +108,7 @@ pub(super) fn hash<const N: usize>(hashes: &mut [Poly1305; N], messages: [Messag
         if !rest.is_empty() {
             hashes[n].block(padded(rest));
         }
-        let lengths = messages[n].aad.len() as u128 | (messages[n].text.len() as u128) << 64;
-        hashes[n].block(lengths.to_le_bytes());
+        hashes[n].block(messages[n].lengths());
     }
 }
 

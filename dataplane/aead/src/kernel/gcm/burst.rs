@@ -1,9 +1,10 @@
-//! The walk over a burst of AES-GCM packets: equals side by side, the rest one by one.
+//! The walk over a burst of AES-GCM packets: those of as many vectors after each other.
 
-use super::open::{OpenGroup, open_one};
-use super::seal::{SealGroup, seal_one};
-use super::{Item, Packet, TEXT_MAX, vectors};
+use super::long::Long;
+use super::short::Short;
+use super::{Front, Item, Jobs, LENGTHS, One, Packet, TEXT_MAX, vectors};
 use crate::burst::{BURST, OpenJob, SealJob};
+use crate::kernel;
 use crate::kernel::isa::{Isa, Task};
 use crate::key::{Key, Tables};
 use crate::packet::{HEADER_LEN, Text};
@@ -16,6 +17,8 @@ use crate::verdict::Verdict;
 /// through memory, twelve cycles each.
 pub(crate) struct Order {
     classes: [u8; BURST],
+    /// Whether a job has another key than the first.
+    many_keys: bool,
 }
 
 /// Three key lengths, times the vectors of a short packet or "long".
@@ -30,13 +33,15 @@ const NONE: u8 = u8::MAX;
 impl Order {
     #[inline(always)]
     fn new() -> Self {
-        Self { classes: [NONE; BURST] }
+        Self { classes: [NONE; BURST], many_keys: false }
     }
 
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "there are 15 classes")]
-    fn add<I: Isa>(&mut self, index: usize, path: Path, text: Text) {
-        let class = path as usize * PER_KEY_LEN + vectors::<I>(text.end - text.start).min(SHORT + 1) - 1;
+    fn add<I: Isa>(&mut self, index: usize, key: &Key, first: &Key, text: Text) {
+        self.many_keys |= !std::ptr::eq(key, first);
+        let class =
+            key.layout.path as usize * PER_KEY_LEN + vectors::<I>(text.end - text.start).min(SHORT + 1) - 1;
         self.classes[index] = class as u8;
     }
 
@@ -46,25 +51,48 @@ impl Order {
     fn of<I: Isa>(&self, isa: I, path: Path, vectors: usize) -> Jobs {
         Jobs(isa.equal(&self.classes, (path as usize * PER_KEY_LEN + vectors - 1) as u8))
     }
+
+    /// Runs all jobs, class by class.
+    #[inline(always)]
+    fn run<'k, I: Isa, P: Packet<'k>>(&self, isa: I, jobs: &mut [P], outs: &mut [P::Out]) {
+        self.run_path::<I, P, 10>(isa, jobs, outs, Path::Gcm128);
+        self.run_path::<I, P, 12>(isa, jobs, outs, Path::Gcm192);
+        self.run_path::<I, P, 14>(isa, jobs, outs, Path::Gcm256);
+    }
+
+    #[inline(always)]
+    fn run_path<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
+        &self,
+        isa: I,
+        jobs: &mut [P],
+        outs: &mut [P::Out],
+        path: Path,
+    ) {
+        for vectors in 1..=SHORT + 1 {
+            let class = self.of(isa, path, vectors);
+            if class.0 != 0 {
+                run_class::<I, P, ROUNDS>(isa, jobs, outs, class, vectors, self.many_keys);
+            }
+        }
+    }
 }
 
-/// Jobs of a burst, a bit for each.
-#[derive(Clone, Copy)]
-struct Jobs(u64);
-
-impl Jobs {
-    /// Takes out the first `N`, if there are so many.
-    #[inline(always)]
-    fn take<const N: usize>(&mut self) -> Option<[usize; N]> {
-        if (self.0.count_ones() as usize) < N {
-            return None;
-        }
-        let mut indices = [0; N];
-        for index in &mut indices {
-            *index = self.0.trailing_zeros() as usize;
-            self.0 &= self.0 - 1;
-        }
-        Some(indices)
+/// Packets of so many vectors each, or longer ones with `SHORT + 1`.
+#[inline(always)]
+fn run_class<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
+    isa: I,
+    jobs: &mut [P],
+    outs: &mut [P::Out],
+    class: Jobs,
+    vectors: usize,
+    many_keys: bool,
+) {
+    match vectors {
+        1 => isa.enter(Short::<_, ROUNDS, 1>::new(jobs, outs, class, many_keys)),
+        2 => isa.enter(Short::<_, ROUNDS, 2>::new(jobs, outs, class, many_keys)),
+        3 => isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, many_keys)),
+        4 => isa.enter(Short::<_, ROUNDS, 4>::new(jobs, outs, class, many_keys)),
+        _ => isa.enter(Long::<_, ROUNDS>::new(jobs, outs, class, many_keys)),
     }
 }
 
@@ -81,59 +109,19 @@ impl Task for SealBurst<'_, '_> {
     fn run<I: Isa>(self, isa: I) -> bool {
         let mut order = Order::new();
         let mut all = true;
+        let Some(first) = self.jobs.first().map(|job| job.key) else { return true };
         for (index, job) in self.jobs.iter_mut().enumerate() {
             if job.key.on_gcm_kernel() && job.packet.len() <= TEXT_MAX {
                 let text = job.text();
                 // Early, so that no vector load of the packet has to wait for this store.
                 job.write_iv(text);
-                order.add::<I>(index, job.key.suite.layout().path, text);
+                order.add::<I>(index, job.key, first, text);
             } else {
                 all = false;
             }
         }
-        seal_class::<I, 10>(isa, self.jobs, &order, Path::Gcm128);
-        seal_class::<I, 12>(isa, self.jobs, &order, Path::Gcm192);
-        seal_class::<I, 14>(isa, self.jobs, &order, Path::Gcm256);
+        order.run(isa, self.jobs, &mut [(); BURST]);
         all
-    }
-}
-
-#[inline(always)]
-fn seal_class<I: Isa, const ROUNDS: usize>(isa: I, jobs: &mut [SealJob<'_>], order: &Order, path: Path) {
-    let mut alone = 0;
-    for vectors in 1..=SHORT + 1 {
-        let mut class = order.of(isa, path, vectors);
-        // AES-192 is rare: its packets go one by one, which spares a third of the code.
-        if const { ROUNDS != 12 } {
-            match vectors {
-                1 => seal_groups::<I, ROUNDS, 2, 1>(isa, jobs, &mut class),
-                2 => seal_groups::<I, ROUNDS, 2, 2>(isa, jobs, &mut class),
-                3 if const { I::IN_FLIGHT == 8 } => seal_groups::<I, ROUNDS, 2, 3>(isa, jobs, &mut class),
-                4 if const { I::IN_FLIGHT == 8 } => seal_groups::<I, ROUNDS, 2, 4>(isa, jobs, &mut class),
-                _ => {}
-            }
-        }
-        alone |= class.0;
-    }
-    let mut alone = Jobs(alone);
-    while let Some([index]) = alone.take::<1>() {
-        let job = &mut jobs[index];
-        let len = job.packet.len() - outside(job.key);
-        seal_one::<I, _, ROUNDS>(isa, job, len);
-    }
-}
-
-/// Packets of `R` vectors, `N` at a time, as long as there are so many.
-#[inline(always)]
-fn seal_groups<I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
-    isa: I,
-    jobs: &mut [SealJob<'_>],
-    class: &mut Jobs,
-) {
-    while let Some(indices) = class.take::<N>() {
-        let packets =
-            jobs.get_disjoint_mut(indices).expect("a job's bit is taken once, and each is in the burst");
-        isa.enter(SealGroup::<_, ROUNDS, N, R>::new(packets));
     }
 }
 
@@ -152,133 +140,97 @@ impl Task for OpenBurst<'_, '_> {
         let Self { jobs, verdicts } = self;
         let mut order = Order::new();
         let mut all = true;
+        let Some(first) = jobs.first().map(|job| job.key) else { return true };
         for (index, job) in jobs.iter().enumerate() {
             if job.key.on_gcm_kernel() && job.packet.len() <= TEXT_MAX {
-                match Text::locate(job.key.suite, job.packet.len()) {
-                    Ok(text) => order.add::<I>(index, job.key.suite.layout().path, text),
+                match Text::locate(job.key.layout, job.packet.len()) {
+                    Ok(text) => order.add::<I>(index, job.key, first, text),
                     Err(malformed) => verdicts[index] = malformed,
                 }
             } else {
                 all = false;
             }
         }
-        open_class::<I, 10>(isa, jobs, verdicts, &order, Path::Gcm128);
-        open_class::<I, 12>(isa, jobs, verdicts, &order, Path::Gcm192);
-        open_class::<I, 14>(isa, jobs, verdicts, &order, Path::Gcm256);
+        order.run(isa, jobs, verdicts);
         all
     }
 }
 
-#[inline(always)]
-fn open_class<I: Isa, const ROUNDS: usize>(
-    isa: I,
-    jobs: &mut [OpenJob<'_>],
-    verdicts: &mut [Verdict],
-    order: &Order,
-    path: Path,
-) {
-    let mut alone = 0;
-    for vectors in 1..=SHORT + 1 {
-        let mut class = order.of(isa, path, vectors);
-        // AES-192 is rare: its packets go one by one, which spares a third of the code.
-        if const { ROUNDS != 12 } {
-            match vectors {
-                1 => open_groups::<I, ROUNDS, 2, 1>(isa, jobs, verdicts, &mut class),
-                2 => open_groups::<I, ROUNDS, 2, 2>(isa, jobs, verdicts, &mut class),
-                3 if const { I::IN_FLIGHT == 8 } => {
-                    open_groups::<I, ROUNDS, 2, 3>(isa, jobs, verdicts, &mut class);
-                }
-                4 if const { I::IN_FLIGHT == 8 } => {
-                    open_groups::<I, ROUNDS, 2, 4>(isa, jobs, verdicts, &mut class);
-                }
-                _ => {}
-            }
+/// One item outside of a burst, with the number of rounds still to be looked up; the tag that it has or ought to have.
+pub(crate) struct Detached<'i, 'a, const SEALS: bool> {
+    pub(crate) one: &'i mut One<'a, SEALS>,
+    pub(crate) rounds: usize,
+}
+
+impl<const SEALS: bool> Task for Detached<'_, '_, SEALS> {
+    type Out = [u8; 16];
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) -> [u8; 16] {
+        let vectors = vectors::<I>(self.one.item.text.end - self.one.item.text.start).min(SHORT + 1);
+        let (jobs, mut tags, class) = (std::slice::from_mut(self.one), [[0; 16]], Jobs(1));
+        match self.rounds {
+            10 => run_class::<I, _, 10>(isa, jobs, &mut tags, class, vectors, false),
+            12 => run_class::<I, _, 12>(isa, jobs, &mut tags, class, vectors, false),
+            _ => run_class::<I, _, 14>(isa, jobs, &mut tags, class, vectors, false),
         }
-        alone |= class.0;
-    }
-    let mut alone = Jobs(alone);
-    while let Some([index]) = alone.take::<1>() {
-        let job = &mut jobs[index];
-        let len = job.packet.len() - outside(job.key);
-        verdicts[index] = open_one::<I, _, ROUNDS>(isa, job, len);
+        tags[0]
     }
 }
 
-/// Packets of `R` vectors, `N` at a time, as long as there are so many.
-#[inline(always)]
-fn open_groups<I: Isa, const ROUNDS: usize, const N: usize, const R: usize>(
-    isa: I,
-    jobs: &mut [OpenJob<'_>],
-    verdicts: &mut [Verdict],
-    class: &mut Jobs,
-) {
-    while let Some(indices) = class.take::<N>() {
-        let packets =
-            jobs.get_disjoint_mut(indices).expect("a job's bit is taken once, and each is in the burst");
-        let outs = isa.enter(OpenGroup::<_, ROUNDS, N, R>::new(packets));
-        for (index, verdict) in indices.into_iter().zip(outs) {
-            verdicts[index] = verdict;
+/// How the kernels see a job.
+macro_rules! packet_of_job {
+    () => {
+        #[inline(always)]
+        fn item(&mut self) -> Item<'_> {
+            Item::new(self.key, self.packet, self.seq_high)
         }
-    }
-}
 
-/// Octets of a packet that are not text.
-#[inline(always)]
-fn outside(key: &Key) -> usize {
-    let layout = key.suite.layout();
-    usize::from(layout.text_start) + usize::from(layout.icv_len)
+        #[inline(always)]
+        fn tables(&self) -> &'k Tables {
+            &self.key.tables
+        }
+
+        #[inline(always)]
+        fn prefetch(&self) {
+            kernel::prefetch_rest(self.key);
+        }
+    };
 }
 
 impl<'k> Packet<'k> for SealJob<'k> {
     type Out = ();
 
-    #[inline(always)]
-    fn item(&mut self) -> Item<'_> {
-        Item::new(self.key, self.packet, self.seq_high)
-    }
+    const SEALS: bool = true;
 
-    #[inline(always)]
-    fn packet(&mut self) -> &mut [u8] {
-        self.packet
-    }
-
-    #[inline(always)]
-    fn tables(&self) -> &'k Tables {
-        &self.key.tables
-    }
+    packet_of_job!();
 
     #[inline(always)]
     fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block, _: I::Block) {
         isa.put_icv(window, tag);
+    }
+
+    #[inline(always)]
+    fn refused((): ()) -> bool {
+        false
     }
 }
 
 impl<'k> Packet<'k> for OpenJob<'k> {
     type Out = Verdict;
 
-    #[inline(always)]
-    fn item(&mut self) -> Item<'_> {
-        Item::new(self.key, self.packet, self.seq_high)
-    }
+    const SEALS: bool = false;
 
-    #[inline(always)]
-    fn packet(&mut self) -> &mut [u8] {
-        self.packet
-    }
-
-    #[inline(always)]
-    fn tables(&self) -> &'k Tables {
-        &self.key.tables
-    }
+    packet_of_job!();
 
     #[inline(always)]
     fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block, received: I::Block) -> Verdict {
-        if isa.icv_matches(window, tag, received) {
-            Verdict::Authentic
-        } else {
-            isa.wipe(window);
-            Verdict::BadIcv
-        }
+        if isa.icv_matches(window, tag, received) { Verdict::Authentic } else { Verdict::BadIcv }
+    }
+
+    #[inline(always)]
+    fn refused(verdict: Verdict) -> bool {
+        verdict != Verdict::Authentic
     }
 }
 
@@ -296,20 +248,38 @@ impl<'a> Item<'a> {
     /// A packet that is long enough, with its explicit IV in place.
     #[inline(always)]
     fn new(key: &'a Key, packet: &'a mut [u8], seq_high: u32) -> Self {
-        let layout = key.suite.layout();
+        let layout = key.layout;
         let text = Text { start: layout.text_start.into(), end: packet.len() - usize::from(layout.icv_len) };
+        let lengths =
+            LENGTHS.get(text.end.wrapping_sub(text.start)).map(|lengths| &lengths[usize::from(key.esn)]);
+        let tables = &key.tables;
+        if text.start != HEADER_LEN && !key.esn {
+            // Nothing of it is asked for, since all of it is where it was sent.
+            let (iv, aad) = (0, [0, 0]);
+            return Item {
+                iv,
+                salt: 0,
+                aad,
+                aad_bits: 64,
+                lengths,
+                front: Front::Sent,
+                tables,
+                packet,
+                text,
+            };
+        }
         let [header, sent_iv, ..] = *packet.as_chunks::<8>().0 else {
             unreachable!("a text has at least 4 octets")
         };
         let header = u64::from_le_bytes(header);
         let (spi, sequence, high) = (header & 0xffff_ffff, header >> 32, u64::from(seq_high.to_be()));
-        let iv = if text.start == HEADER_LEN {
+        let (front, iv) = if text.start == HEADER_LEN {
             let high = if key.esn { high } else { 0 };
-            high | (sequence << 32)
+            (Front::Other, high | (sequence << 32))
         } else {
-            u64::from_le_bytes(sent_iv)
+            (Front::Extended, u64::from_le_bytes(sent_iv))
         };
         let (aad, aad_bits) = if key.esn { ([spi | (high << 32), sequence], 96) } else { ([header, 0], 64) };
-        Item { iv, aad, aad_bits, salt: u32::from_le_bytes(key.salt), tables: &key.tables, packet, text }
+        Item { iv, salt: 0, aad, aad_bits, lengths, front, tables, packet, text }
     }
 }

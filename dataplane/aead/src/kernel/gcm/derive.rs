@@ -12,6 +12,7 @@ pub(crate) const fn aes_rounds(key_len: usize) -> usize {
 /// Fills the tables of a key of 16, 24 or 32 octets.
 pub(crate) struct Derive<'a> {
     pub(crate) key: &'a [u8],
+    pub(crate) salt: [u8; 4],
     pub(crate) tables: &'a mut Tables,
 }
 
@@ -37,6 +38,9 @@ impl Task for Derive<'_> {
             // Powers are numbers: little-endian, as a reversed lane is.
             self.tables.powers[slot] = isa.octets(isa.lane(power, 0));
             power = isa.reduce(isa.mul_add(isa.no_sum(), power, times_x));
+        }
+        for (octet, salt) in self.tables.round_keys[0].iter_mut().zip(self.salt) {
+            *octet ^= salt;
         }
     }
 }

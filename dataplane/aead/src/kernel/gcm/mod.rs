@@ -8,14 +8,12 @@
 mod burst;
 mod derive;
 mod huge;
-mod open;
-mod seal;
+mod long;
+mod short;
 
-pub(crate) use burst::{OpenBurst, SealBurst};
+pub(crate) use burst::{Detached, OpenBurst, SealBurst};
 pub(crate) use derive::{Absorb, Derive, aes_rounds};
 pub(crate) use huge::Huge;
-pub(crate) use open::OpenOne;
-pub(crate) use seal::SealOne;
 
 use super::isa::Isa;
 use crate::key::{POWERS, Tables};
@@ -55,54 +53,94 @@ pub(crate) static COUNTERS: Aligned = {
 #[repr(align(64))]
 pub(crate) struct Aligned(pub(crate) [[u8; 16]; TABLE]);
 
+/// The block of lengths of short texts, by octets of text: with 8 octets of AAD and with 12.
+///
+/// One masked load puts it in its lane, where two numbers would take four instructions on a busy port.
+static LENGTHS: [[[u8; 16]; 2]; SHORT_TEXT_MAX + 1] = {
+    let mut blocks = [[[0; 16]; 2]; SHORT_TEXT_MAX + 1];
+    let mut len = 0;
+    while len <= SHORT_TEXT_MAX {
+        let [.., high, low] = (8 * len).to_be_bytes();
+        blocks[len][0][7] = 64;
+        blocks[len][1][7] = 96;
+        blocks[len][0][14] = high;
+        blocks[len][0][15] = low;
+        blocks[len][1][14] = high;
+        blocks[len][1][15] = low;
+        len += 1;
+    }
+    blocks
+};
+
+/// The longest text of four 512-bit vectors.
+const SHORT_TEXT_MAX: usize = 4 * 64 - 32;
+
 /// One packet, or any other text, on its way through a kernel. Numbers are as they lie in memory.
-#[repr(C)]
 pub(crate) struct Item<'a> {
     pub(crate) iv: u64,
+    /// Added to the salt that is in the first round key.
+    pub(crate) salt: u32,
     /// The one block of AAD, in halves; where there was more, with the hash of all before added to it.
     pub(crate) aad: [u64; 2],
     pub(crate) aad_bits: u64,
-    pub(crate) salt: u32,
+    /// The block of lengths, if it is in a table.
+    pub(crate) lengths: Option<&'static [u8; 16]>,
+    /// Which parts lie before the text.
+    pub(crate) front: Front,
     pub(crate) tables: &'a Tables,
     pub(crate) packet: &'a mut [u8],
     pub(crate) text: Text,
 }
 
-/// A packet that is sealed or opened beside others.
+/// What may be loaded from in front of the text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// The 16 octets before the text are SPI, sequence number and IV, and the first 8 of them are the AAD.
+    Sent,
+    /// As above, but the AAD is 12 octets and not as it was sent.
+    Extended,
+    /// Anything.
+    Other,
+}
+
+/// A packet that is sealed or opened.
 pub(crate) trait Packet<'k> {
     /// What comes of it.
     type Out: Copy + Default;
 
+    /// Whether the text becomes ciphertext; else it is that.
+    const SEALS: bool;
+
     /// The kernel's view of it.
     fn item(&mut self) -> Item<'_>;
-
-    /// Its octets.
-    fn packet(&mut self) -> &mut [u8];
 
     /// Its key.
     fn tables(&self) -> &'k Tables;
 
-    /// Takes the tag that it has or ought to have; `received` is what came with it.
+    /// Asks the CPU for what of the key the order of the burst has not touched.
+    fn prefetch(&self) {}
+
+    /// Takes the tag that it has or ought to have; `received` is what came with it, where it is opened.
     fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block, received: I::Block) -> Self::Out;
+
+    /// Whether nobody may see the text.
+    fn refused(out: Self::Out) -> bool;
 }
 
 /// A single item, of which the tag is wanted and not an ICV in its place.
-pub(crate) struct One<'a> {
+pub(crate) struct One<'a, const SEALS: bool> {
     pub(crate) item: Item<'a>,
 }
 
-impl<'k> Packet<'k> for One<'k> {
+impl<'k, const SEALS: bool> Packet<'k> for One<'k, SEALS> {
     type Out = [u8; 16];
+
+    const SEALS: bool = SEALS;
 
     #[inline(always)]
     fn item(&mut self) -> Item<'_> {
         let item = &mut self.item;
         Item { packet: &mut *item.packet, ..*item }
-    }
-
-    #[inline(always)]
-    fn packet(&mut self) -> &mut [u8] {
-        self.item.packet
     }
 
     #[inline(always)]
@@ -114,6 +152,61 @@ impl<'k> Packet<'k> for One<'k> {
     fn finish<I: Isa>(isa: I, _: &mut I::Window<'_>, tag: I::Block, _: I::Block) -> [u8; 16] {
         isa.octets(tag)
     }
+
+    /// The caller has the tag and knows what to do.
+    #[inline(always)]
+    fn refused(_: [u8; 16]) -> bool {
+        false
+    }
+}
+
+/// Jobs of a burst, a bit for each.
+#[derive(Clone)]
+pub(crate) struct Jobs(u64);
+
+/// The keys of a class, asked for a few packets ahead of their use.
+///
+/// All at once would be more than the 16 lines that a core waits for at a time, and it would wait for those.
+struct Ahead {
+    /// Whose keys nobody has asked for.
+    later: Jobs,
+}
+
+impl Ahead {
+    /// Asks for the keys of the first packets. Where all keys of the burst are one, nothing is to be asked for.
+    #[inline(always)]
+    fn new<'k, P: Packet<'k>>(jobs: &[P], class: &Jobs, many_keys: bool) -> Self {
+        let mut ahead = Self { later: if many_keys { class.clone() } else { Jobs(0) } };
+        for _ in 0..AHEAD {
+            ahead.step(jobs);
+        }
+        ahead
+    }
+
+    /// Asks for the key of one more packet.
+    #[inline(always)]
+    fn step<'k, P: Packet<'k>>(&mut self, jobs: &[P]) {
+        if let Some(index) = self.later.next() {
+            jobs[index].prefetch();
+        }
+    }
+}
+
+/// Packets from asking for a key to its use: a line comes from L3 in the time of four to five short packets.
+const AHEAD: usize = 6;
+
+impl Iterator for Jobs {
+    type Item = usize;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<usize> {
+        if self.0 == 0 {
+            return None;
+        }
+        let index = self.0.trailing_zeros() as usize;
+        self.0 &= self.0 - 1;
+        Some(index)
+    }
 }
 
 /// Vectors of a long packet that AES and GHASH take at once; their powers are in the key's table.
@@ -122,7 +215,8 @@ const BATCH: usize = 4;
 /// Vectors that a text of `len` octets makes with its AAD and length blocks.
 #[inline(always)]
 pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
-    (len.div_ceil(16) + 2).div_ceil(I::LANES)
+    // A shift: `div_ceil` minds an overflow that cannot be.
+    (len + 32 + 16 * I::LANES - 1) >> (16 * I::LANES).ilog2()
 }
 
 /// Work that is done between the rounds of AES, where the other execution ports idle.
@@ -166,11 +260,10 @@ impl<'k, I: Isa, const P: usize, const LAST: bool> Hash<'k, I, P, LAST> {
 
     /// All of it at once.
     #[inline(always)]
-    fn all(mut self, isa: I) -> I::Sum {
+    fn all(&mut self, isa: I) {
         for j in 0..P {
             self.add(isa, j);
         }
-        self.sum
     }
 }
 
@@ -205,8 +298,12 @@ struct Work<'k, 'd, I: Isa, const N: usize, const R: usize> {
 
 /// Nonce and first round key of a packet, joined: with a counter added, the input of AES's first full round.
 #[inline(always)]
-fn start<I: Isa>(isa: I, tables: &Tables, salt: u32, iv: u64) -> I::V {
-    isa.xor(isa.nonce(salt, iv), isa.broadcast(&tables.round_keys[0]))
+fn start<I: Isa>(isa: I, item: &Item<'_>) -> I::V {
+    let nonce = match item.packet.first_chunk() {
+        Some(front) if item.front != Front::Other => isa.sent_iv(front),
+        _ => isa.nonce(item.salt, item.iv),
+    };
+    isa.xor(nonce, isa.broadcast(&item.tables.round_keys[0]))
 }
 
 /// The inputs of AES for the vectors from `v` on.
@@ -289,14 +386,36 @@ impl<V, const N: usize, const R: usize> Batch<'_, V, N, R> {
 struct Around {
     aad: [u64; 2],
     aad_bits: u64,
-    text_bits: u64,
+    text_len: usize,
+    lengths: Option<&'static [u8; 16]>,
+    front: Front,
 }
 
 impl Around {
     #[inline(always)]
     fn new(item: &Item<'_>) -> Self {
-        let text_bits = 8 * (item.text.end - item.text.start) as u64;
-        Self { aad: item.aad, aad_bits: item.aad_bits, text_bits }
+        let text_len = item.text.end - item.text.start;
+        Self { aad: item.aad, aad_bits: item.aad_bits, text_len, lengths: item.lengths, front: item.front }
+    }
+
+    /// The first vector, with the AAD in its lane.
+    #[inline(always)]
+    fn load_head<I: Isa>(self, isa: I, window: &I::Window<'_>) -> I::V {
+        if self.front == Front::Sent {
+            isa.load_sent_head(window)
+        } else {
+            isa.insert(isa.load_head(window), isa.pad(window), self.aad[0], self.aad[1])
+        }
+    }
+
+    /// Puts the block of lengths into the last lane of the last vector.
+    #[inline(always)]
+    fn add_lengths<I: Isa>(self, isa: I, last: I::V) -> I::V {
+        if let Some(lengths) = self.lengths {
+            return isa.insert_last(last, lengths);
+        }
+        let text_bits = 8 * self.text_len as u64;
+        isa.insert(last, I::LANES - 1, self.aad_bits.to_be(), text_bits.to_be())
     }
 }
 
@@ -313,17 +432,14 @@ fn load<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
     for (j, data) in data.iter_mut().enumerate() {
         let (first, last) = (FIRST && j == 0, LAST && j == R - 1);
         *data = if first {
-            isa.load_head(window)
+            around.load_head(isa, window)
         } else if last {
             isa.load_tail(window)
         } else {
             isa.load_middle(window, v + j)
         };
-        if first {
-            *data = isa.insert(*data, isa.pad(window), around.aad[0], around.aad[1]);
-        }
         if last {
-            *data = isa.insert(*data, I::LANES - 1, around.aad_bits.to_be(), around.text_bits.to_be());
+            *data = around.add_lengths(isa, *data);
         }
     }
     data

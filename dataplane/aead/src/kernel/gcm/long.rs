@@ -1,0 +1,191 @@
+//! Packets of more vectors than run side by side, a batch of vectors at a time. Sealing has GHASH a batch behind AES,
+//! since it needs the ciphertext; opening has the ciphertext from the start and hashes the batch that it decrypts.
+
+use std::marker::PhantomData;
+
+use super::{
+    Ahead, Around, BATCH, Hash, Idle, Jobs, Packet, Work, encrypt, hash_input, load, reversed, start, states,
+    store, vectors,
+};
+use crate::kernel::isa::{Isa, Task};
+use crate::key::Tables;
+
+/// Packets of more than [`BATCH`] vectors, one after the other.
+pub(crate) struct Long<'j, 'k, P: Packet<'k>, const ROUNDS: usize> {
+    jobs: &'j mut [P],
+    outs: &'j mut [P::Out],
+    class: Jobs,
+    many_keys: bool,
+    keys: PhantomData<&'k Tables>,
+}
+
+impl<'j, 'k, P: Packet<'k>, const ROUNDS: usize> Long<'j, 'k, P, ROUNDS> {
+    /// Of these jobs those in `class`.
+    #[inline(always)]
+    pub(crate) fn new(jobs: &'j mut [P], outs: &'j mut [P::Out], class: Jobs, many_keys: bool) -> Self {
+        Self { jobs, outs, class, many_keys, keys: PhantomData }
+    }
+}
+
+impl<'k, P: Packet<'k>, const ROUNDS: usize> Task for Long<'_, 'k, P, ROUNDS> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<I: Isa>(self, isa: I) {
+        let Self { jobs, outs, class, many_keys, .. } = self;
+        let mut ahead = Ahead::new(jobs, &class, many_keys);
+        for index in class {
+            ahead.step(jobs);
+            outs[index] = one::<I, P, ROUNDS>(isa, &mut jobs[index]);
+        }
+    }
+}
+
+#[inline(always)]
+fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(isa: I, packet: &mut P) -> P::Out {
+    let tables = packet.tables();
+    let item = packet.item();
+    let around = Around::new(&item);
+    let start = start(isa, &item);
+    let vectors = vectors::<I>(item.text.end - item.text.start);
+    let mut window = isa.window(item.packet, item.text, vectors);
+    let received = isa.icv(&window);
+    let text = Pass { tables, around, start, vectors };
+    let tag = if P::SEALS {
+        seal::<I, ROUNDS>(isa, &mut window, &text)
+    } else {
+        open::<I, ROUNDS>(isa, &mut window, &text)
+    };
+    let out = P::finish(isa, &mut window, tag, received);
+    if P::refused(out) {
+        isa.wipe(&mut window);
+    }
+    out
+}
+
+/// What stays the same over a packet.
+struct Pass<'k, I: Isa> {
+    tables: &'k Tables,
+    around: Around,
+    start: I::V,
+    vectors: usize,
+}
+
+impl<'k, I: Isa> Pass<'k, I> {
+    /// AES's work on the `R` vectors from `v` on.
+    #[inline(always)]
+    fn work<'d, const R: usize>(
+        &self,
+        isa: I,
+        window: &I::Window<'_>,
+        v: usize,
+        data: &'d [[I::V; R]; 1],
+    ) -> Work<'k, 'd, I, 1, R> {
+        Work { tables: [self.tables], states: [states(isa, window, self.start, v)], data }
+    }
+
+    #[inline(always)]
+    fn hash<const R: usize, const LAST: bool>(
+        &self,
+        isa: I,
+        carry: Option<I::V>,
+        blocks: [I::V; R],
+    ) -> Hash<'k, I, R, LAST> {
+        Hash::new(isa, &self.tables.powers, carry, blocks)
+    }
+}
+
+#[inline(always)]
+fn seal<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &Pass<'_, I>) -> I::Block {
+    let data = [load::<I, true, false, BATCH>(isa, window, pass.around, 0)];
+    let work = pass.work(isa, window, 0, &data);
+    let ([out], [stream]) = encrypt::<I, Idle, ROUNDS, true, 1, BATCH>(isa, work, &mut Idle);
+    store::<I, true, false, BATCH>(isa, window, 0, &out);
+    let mask = isa.lane(stream, isa.pad(window));
+    let mut pending = hash_input::<I, true, false, BATCH>(isa, window, &out, &data[0]);
+    let mut carry = None;
+    let mut v = BATCH;
+    while pass.vectors - v > BATCH {
+        let mut hash = pass.hash::<BATCH, false>(isa, carry, pending);
+        let data = [load::<I, false, false, BATCH>(isa, window, pass.around, v)];
+        let work = pass.work(isa, window, v, &data);
+        let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, work, &mut hash);
+        carry = Some(isa.reduce(hash.sum));
+        store::<I, false, false, BATCH>(isa, window, v, &out);
+        pending = hash_input::<I, false, false, BATCH>(isa, window, &out, &data[0]);
+        v += BATCH;
+    }
+    let hash = pass.hash::<BATCH, false>(isa, carry, pending);
+    let sum = match pass.vectors - v {
+        1 => seal_last::<I, ROUNDS, 1>(isa, window, pass, v, hash),
+        2 => seal_last::<I, ROUNDS, 2>(isa, window, pass, v, hash),
+        3 => seal_last::<I, ROUNDS, 3>(isa, window, pass, v, hash),
+        _ => seal_last::<I, ROUNDS, 4>(isa, window, pass, v, hash),
+    };
+    isa.tag(sum, mask)
+}
+
+/// The last `R` vectors, with the batch before them still to be hashed.
+#[inline(always)]
+fn seal_last<I: Isa, const ROUNDS: usize, const R: usize>(
+    isa: I,
+    window: &mut I::Window<'_>,
+    pass: &Pass<'_, I>,
+    v: usize,
+    mut hash: Hash<'_, I, BATCH, false>,
+) -> I::Sum {
+    let data = [load::<I, false, true, R>(isa, window, pass.around, v)];
+    let work = pass.work(isa, window, v, &data);
+    let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, work, &mut hash);
+    store::<I, false, true, R>(isa, window, v, &out);
+    let carry = isa.reduce(hash.sum);
+    let blocks = hash_input::<I, false, true, R>(isa, window, &out, &data[0]);
+    let mut hash = pass.hash::<R, true>(isa, Some(carry), blocks);
+    hash.all(isa);
+    hash.sum
+}
+
+#[inline(always)]
+fn open<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &Pass<'_, I>) -> I::Block {
+    let data = [load::<I, true, false, BATCH>(isa, window, pass.around, 0)];
+    let mut hash = pass.hash::<BATCH, false>(isa, None, reversed(isa, &data[0]));
+    let work = pass.work(isa, window, 0, &data);
+    let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, BATCH>(isa, work, &mut hash);
+    store::<I, true, false, BATCH>(isa, window, 0, &out);
+    let mask = isa.lane(stream, isa.pad(window));
+    let mut carry = isa.reduce(hash.sum);
+    let mut v = BATCH;
+    while pass.vectors - v > BATCH {
+        let data = [load::<I, false, false, BATCH>(isa, window, pass.around, v)];
+        let mut hash = pass.hash::<BATCH, false>(isa, Some(carry), reversed(isa, &data[0]));
+        let work = pass.work(isa, window, v, &data);
+        let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, work, &mut hash);
+        carry = isa.reduce(hash.sum);
+        store::<I, false, false, BATCH>(isa, window, v, &out);
+        v += BATCH;
+    }
+    let sum = match pass.vectors - v {
+        1 => open_last::<I, ROUNDS, 1>(isa, window, pass, v, carry),
+        2 => open_last::<I, ROUNDS, 2>(isa, window, pass, v, carry),
+        3 => open_last::<I, ROUNDS, 3>(isa, window, pass, v, carry),
+        _ => open_last::<I, ROUNDS, 4>(isa, window, pass, v, carry),
+    };
+    isa.tag(sum, mask)
+}
+
+/// The last `R` vectors.
+#[inline(always)]
+fn open_last<I: Isa, const ROUNDS: usize, const R: usize>(
+    isa: I,
+    window: &mut I::Window<'_>,
+    pass: &Pass<'_, I>,
+    v: usize,
+    carry: I::V,
+) -> I::Sum {
+    let data = [load::<I, false, true, R>(isa, window, pass.around, v)];
+    let mut hash = pass.hash::<R, true>(isa, Some(carry), reversed(isa, &data[0]));
+    let work = pass.work(isa, window, v, &data);
+    let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, work, &mut hash);
+    store::<I, false, true, R>(isa, window, v, &out);
+    hash.sum
+}
