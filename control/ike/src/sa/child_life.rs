@@ -247,11 +247,11 @@ impl Established {
                 self.on_installed(line, turn, sa, Err(error));
             }
         }
-        for key in self.children.keys_where(|child| matches!(child.phase, Phase::Lingering { .. })) {
-            self.children.remove(key);
-        }
         for child in self.children.values_mut() {
             child.died(turn);
+        }
+        for key in self.children.keys_where(|child| matches!(child.phase, Phase::Lingering { .. })) {
+            self.children.remove(key);
         }
     }
 

@@ -168,6 +168,19 @@ fn after_its_data_plane_died_every_child_sa_is_replaced_at_once() {
 }
 
 #[test]
+fn an_sa_that_lingers_when_its_data_plane_dies_leaves_nothing_behind() {
+    let mut pair = up();
+    pair.command(0, rekey(Some("net")));
+    pair.run(1_000);
+    assert_eq!(pair.tables[0].len(), 3, "the old inbound SA decrypts a little longer");
+    pair.tables[0].clear();
+    pair.command(0, Command::DataPlaneDown);
+    pair.command(0, Command::Terminate(Target::Connection { connection: "peer".into(), child: None }));
+    pair.run(20_000);
+    assert_eq!([0, 1].map(|end| pair.state_len(end)), [0, 0]);
+}
+
+#[test]
 fn soft_and_hard_limits_bring_a_new_child_sa() {
     for hard in [false, true] {
         let mut pair = up();
