@@ -35,7 +35,7 @@ macro_rules! drop_reasons {
 
 drop_reasons! {
     Malformed, "malformed", Some("XfrmInHdrError"), "A header is cut short or contradicts itself";
-    UnknownSpi, "unknown_spi", Some("XfrmInNoStates"), "No inbound SA has this SPI and destination";
+    UnknownSpi, "unknown_spi", Some("XfrmInNoStates"), "No inbound SA has this SPI and destination, nor got one while the packet was held";
     SaExpired, "sa_expired", Some("XfrmInStateExpired"), "The SA reached a hard lifetime";
     EncapMismatch, "encap_mismatch", Some("XfrmInStateMismatch"), "UDP encapsulation where the SA has none, or the reverse";
     SequenceZero, "sequence_zero", Some("XfrmInStateSeqError"), "Sequence number zero without ESN";

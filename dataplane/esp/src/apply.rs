@@ -4,12 +4,12 @@ use pollux_abi::command::{Direction, SaRoute, SaSpec};
 use pollux_abi::dscp::EcnMode;
 use pollux_abi::{Checkpoint, Command, CommandError, EspSuite, KeyMaterial, SaCounters, SaId, SaIndex};
 use pollux_aead::{Key, Suite};
-use pollux_packet::{Flow, IpVersion, esp};
+use pollux_packet::{Flow, IpVersion, esp, flow};
 
 use crate::engine::Engine;
 use crate::mtu;
 use crate::replay::{Window, WindowArena};
-use crate::sa::{InboundSa, Limits, OutboundSa, SaRecord, SelectorSet, Slot, flag, place};
+use crate::sa::{Front, InboundSa, Limits, OutboundSa, SaRecord, Slot, flag, place};
 
 /// Bounds of a replay window (see the abi's `SaSpec::window_packets`).
 const WINDOW_PACKETS: std::ops::RangeInclusive<u32> = 64..=65_536;
@@ -43,7 +43,7 @@ fn add(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32, Co
             let window = Window::new(start, words, spec.window_packets, spec.seq_start.max(seen));
             engine.sas.inbound.hot[at] = InboundSa { window, ..inbound(spec) };
             engine.sas.inbound.keys[at] = Some(key);
-            engine.sas.inbound.selectors[at] = SelectorSet::new(&spec.local_ts, &spec.remote_ts);
+            engine.sas.inbound.selectors.set(at, &spec.local_ts, &spec.remote_ts);
         }
         Direction::Outbound => {
             let reserved = engine.checkpoint(spec).map_or(0, Checkpoint::reserved);
@@ -57,7 +57,7 @@ fn add(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32, Co
             }
             engine.sas.outbound.hot[at] = sa;
             engine.sas.outbound.keys[at] = Some(key);
-            engine.sas.outbound.selectors[at] = SelectorSet::new(&spec.local_ts, &spec.remote_ts);
+            engine.sas.outbound.selectors.set(at, &spec.local_ts, &spec.remote_ts);
         }
     }
     if let Some(counters) = engine.sa_counters.row(spec.direction, spec.index) {
@@ -75,7 +75,6 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
         return Err(CommandError::Index);
     }
     let key = check_spec(engine, spec, keys)?;
-    let selectors = SelectorSet::new(&spec.local_ts, &spec.remote_ts);
     let checkpoint = engine.checkpoint(spec);
     let at = place(index);
     match direction {
@@ -94,7 +93,7 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
             *sa = InboundSa { window, flags, ..inbound(spec) };
             record.window_order = Some(WindowArena::order_for(spec.window_packets));
             engine.sas.inbound.keys[at] = Some(key);
-            engine.sas.inbound.selectors[at] = selectors;
+            engine.sas.inbound.selectors.set(at, &spec.local_ts, &spec.remote_ts);
         }
         Direction::Outbound => {
             let (record, sa) = engine.sas.outbound.owned_mut(index).ok_or(CommandError::Unknown)?;
@@ -112,7 +111,7 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
             }
             sa.flags = if sa.next_seq > sa.last_seq() { flag::EXHAUSTED } else { 0 };
             engine.sas.outbound.keys[at] = Some(key);
-            engine.sas.outbound.selectors[at] = selectors;
+            engine.sas.outbound.selectors.set(at, &spec.local_ts, &spec.remote_ts);
         }
     }
     Ok(spec.checkpoint.unwrap_or(0))
@@ -277,20 +276,24 @@ fn inbound(spec: &SaSpec) -> InboundSa {
 
 /// The hot half that `spec` asks for, without its numbers.
 fn outbound(spec: &SaSpec, mtu: u16) -> OutboundSa {
+    let mut outer = Flow::between(version(spec), Flow::bits(spec.local), Flow::bits(spec.remote), flow::ESP);
+    if let Some(ports) = spec.encap {
+        outer.protocol = flow::UDP;
+        (outer.source_port, outer.destination_port) = (ports.local, ports.remote);
+        outer.has_ports = true;
+    }
+    // Any 20 bits that are the SA's own and not zero, which would mean "no label". The same for all of its
+    // packets, so that it tells nothing of what is inside (RFC 6437 §3).
+    let flow_label = (spec.spi.get().wrapping_mul(0x9e37_79b1) >> 12) | 1;
     let mut sa = OutboundSa {
-        version: version(spec),
         esn: spec.esn,
         dscp: spec.dscp,
         df: spec.df,
         ecn: spec.ecn,
-        encap: spec.encap.map(|ports| (ports.local, ports.remote)),
-        spi: spec.spi.get(),
         checkpoint: spec.checkpoint.unwrap_or(u32::MAX),
-        // Any 20 bits that are the SA's own and not zero, which would mean "no label".
-        flow_label: (spec.spi.get().wrapping_mul(0x9e37_79b1) >> 12) | 1,
         limits: Limits::new(&spec.lifetimes),
-        local: Flow::bits(spec.local),
-        remote: Flow::bits(spec.remote),
+        front: Front::new(&outer, flow_label, spec.spi.get()),
+        outer,
         ..OutboundSa::default()
     };
     sa.set_suite(spec.suite);

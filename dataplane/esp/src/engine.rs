@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pollux_abi::command::{CommandError, Direction, SaSpec};
 use pollux_abi::event::LimitKind;
 use pollux_abi::layout::SPI_INDEX_WIDTH_MAX;
-use pollux_abi::{Checkpoint, Command, DropReason, Event, PolicyId, Reqid, SaIndex, WorkerId};
+use pollux_abi::{Checkpoint, Command, DropReason, Event, PolicyId, Reqid, SaIndex, Spi, WorkerId};
 use pollux_packet::{Burst, Flow, Meta, Packet, Verdict, icmp};
 use thiserror::Error;
 
@@ -14,6 +14,7 @@ use crate::counters::{EngineCounters, SaCounterTable};
 use crate::event::EventQueue;
 use crate::explain::{self, Explanation};
 use crate::limit::{ErrorLimit, EventLimit};
+use crate::outbound::FlowCache;
 use crate::policy::CompiledPolicies;
 use crate::replay::WindowArena;
 use crate::sa::{Reached, SaTable, flag, place};
@@ -80,6 +81,7 @@ pub struct Engine {
     pub(crate) sas: SaTable,
     pub(crate) windows: WindowArena,
     pub(crate) policies: Box<CompiledPolicies>,
+    pub(crate) flows: FlowCache,
     pub(crate) sa_counters: Arc<SaCounterTable>,
     pub(crate) counters: Arc<EngineCounters>,
     pub(crate) checkpoints: &'static [Checkpoint],
@@ -114,6 +116,7 @@ impl Engine {
             sas: SaTable::new(capacity, width),
             windows: WindowArena::new(config.window_packets_total),
             policies: Box::default(),
+            flows: FlowCache::new(),
             sa_counters: config.sa_counters,
             counters: config.counters,
             checkpoints: config.checkpoints,
@@ -134,7 +137,7 @@ impl Engine {
     }
 
     /// Turns the burst's ESP packets into inner packets: verdict `Forward`, `data()` and `Meta` of the inner
-    /// packet. Others end as `Drop` or `HandOver`; what is not ESP stays pending.
+    /// packet. Others end as `Drop`, `HandOver` or `Early`; what is not ESP stays pending.
     pub fn inbound(&mut self, now_ns: u64, burst: &mut Burst) {
         inbound::run(self, now_ns, burst);
     }
@@ -147,6 +150,17 @@ impl Engine {
             meta.verdict = Verdict::Pending;
         }
         inbound::run(self, now_ns, burst);
+    }
+
+    /// Whether there is an inbound SA with this SPI, here or at another worker: then an `Early` packet is to be
+    /// offered again.
+    pub fn knows_spi(&self, spi: Spi) -> bool {
+        self.sas.find_spi(spi.get()).is_some()
+    }
+
+    /// Gives up an `Early` packet: tells of its SPI as of every unknown one, and says why it is dropped.
+    pub fn give_up(&mut self, now_ns: u64, meta: &Meta) -> DropReason {
+        inbound::give_up(self, now_ns, meta.spi.map_or(0, Spi::get), meta)
     }
 
     /// Judges what is pending and came in clear from outside (RFC 4301 §5.2): `ClearForProtected`,
@@ -172,6 +186,8 @@ impl Engine {
     /// # Errors
     /// Why it was refused; then nothing has changed.
     pub fn apply(&mut self, _now_ns: u64, command: Command) -> Result<u32, CommandError> {
+        // Whatever the command does, it may be an SA that flows take, or one that they should.
+        self.flows.forget();
         apply::apply(self, command)
     }
 
@@ -181,6 +197,7 @@ impl Engine {
         for bundle in &mut policies.bundles {
             bundle.newest = self.sas.newest(bundle.reqid);
         }
+        self.flows.forget();
         std::mem::replace(&mut self.policies, policies)
     }
 
@@ -208,7 +225,7 @@ impl Engine {
             .map(SaIndex)
             .zip(half.slots.iter().zip(&half.hot))
             .filter(|(_, (slot, _))| slot.owned)
-            .map(|(index, (_, sa))| (index, Flow::between(sa.version, sa.local, sa.remote, 0).destination()))
+            .map(|(index, (_, sa))| (index, sa.outer.destination()))
     }
 
     /// Which address ICMP errors to inside senders come from, one per family. Without one, none are sent.

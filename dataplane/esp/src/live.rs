@@ -15,6 +15,12 @@ impl Live {
         self.0 == 0
     }
 
+    /// How many there are.
+    #[inline]
+    pub(crate) const fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
     /// Adds packet `at`.
     #[inline]
     pub(crate) const fn add(&mut self, at: usize) {

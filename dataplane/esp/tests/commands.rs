@@ -170,6 +170,27 @@ fn manual_spis_are_found_whatever_their_bits() {
 }
 
 #[test]
+fn packet_that_comes_before_its_sa_is_early_until_given_up_or_offered_again() {
+    let mut receiver = gateway();
+    let spec = inbound(2, 3);
+    let packet = sealed(&spec, 1, &plaintext(&v4(b""), 4));
+    let mut burst = receiver.receive(std::slice::from_ref(&packet));
+    let meta = burst.metas()[0];
+    assert_eq!((meta.verdict, meta.spi), (Verdict::Early, Some(spec.spi)));
+    assert_eq!((receiver.engine.knows_spi(spec.spi), receiver.engine.poll_event()), (false, None));
+    assert_eq!(receiver.engine.give_up(NOW, &meta), DropReason::UnknownSpi);
+    let told = Event::UnknownSpi { spi: spec.spi.get(), source: ip("192.0.2.1"), count: 1 };
+    assert_eq!(receiver.events(), [told]);
+    assert_eq!(receiver.add(spec.clone()), Ok(0));
+    assert!(receiver.engine.knows_spi(spec.spi));
+    burst.metas_mut()[0].verdict = Verdict::Pending;
+    receiver.engine.inbound(NOW, &mut burst);
+    assert_eq!(burst.metas()[0].verdict, Verdict::Forward);
+    assert_eq!(receiver.delete(2), Ok(0));
+    assert_eq!(receiver.verdict_in(&packet), Verdict::Early, "its index is free again");
+}
+
+#[test]
 fn replacing_goes_on_with_numbers_ivs_and_window() {
     let (mut sender, mut receiver) = pair(|spec| spec.iv_start = 0xdead_0000);
     let first = sender.encrypt(&v4(b""));

@@ -8,7 +8,7 @@ use harness::{Random, fuzz, mutate};
 use pollux_abi::command::{Command, Direction, SaRoute, SaSpec};
 use pollux_abi::{DropCounters, DropReason, EspSuite, Reqid, SaId, SaIndex, Spi, WorkerId};
 use pollux_packet::parse::{self, ENCAP_PORT, classify};
-use pollux_packet::{Burst, Meta, PortSlot, Role, Verdict, ethernet};
+use pollux_packet::{Burst, Flow, Meta, PortSlot, Role, Verdict, ethernet};
 use support::*;
 
 /// Rounds of an ordinary run, a burst of 64 frames each: a million frames.
@@ -100,13 +100,14 @@ fn run(gateway: &mut Gateway, role: Role, burst: &mut Burst, drops: &DropCounter
         match meta.verdict {
             Verdict::Drop(reason) => drops.add(reason, 1),
             Verdict::Forward | Verdict::Bypass | Verdict::Reply(_) => {
-                let parsed = parse::ip(packet.data()).expect("what goes on is an IP packet");
+                let mut flow = Flow::default();
+                let parsed = parse::ip(packet.data(), &mut flow).expect("what goes on is an IP packet");
                 assert_eq!(parsed.total_len, packet.len());
-                assert_eq!(parsed.flow.destination(), meta.flow.destination());
+                assert_eq!(flow.destination(), meta.flow.destination());
                 passed += 1;
             }
             Verdict::Fragment(mtu) => assert!(packet.len() > usize::from(mtu)),
-            Verdict::HandOver(_) => {}
+            Verdict::HandOver(_) | Verdict::Early => {}
             Verdict::Pending | Verdict::ToHost => panic!("no verdict: {meta:?}"),
         }
     }

@@ -7,7 +7,7 @@ mod support;
 use pollux_abi::command::EncapPorts;
 use pollux_abi::{Command, KeyMaterial, Spi};
 use pollux_packet::parse::{self, ENCAP_PORT, classify};
-use pollux_packet::{Burst, Class, Meta, PortSlot, Role, Verdict, checksum};
+use pollux_packet::{Burst, Class, Flow, Meta, PortSlot, Role, Verdict, checksum};
 use support::*;
 
 /// The frame as a classified burst.
@@ -40,9 +40,10 @@ fn every_packet_that_scapy_sealed_is_opened() {
         gateway.engine.inbound(NOW, &mut burst);
         assert_eq!(burst.metas()[0].verdict, Verdict::Forward, "{name}");
         let inner = burst.packets()[0].data();
-        let parsed = parse::ip(inner).expect("an IP packet");
+        let mut flow = Flow::default();
+        let parsed = parse::ip(inner, &mut flow).expect("an IP packet");
         let transport = &inner[parsed.l4..];
-        let sum = checksum::pseudo_header(&parsed.flow, parsed.flow.protocol, transport.len());
+        let sum = checksum::pseudo_header(&flow, flow.protocol, transport.len());
         assert_eq!(sum.octets(transport).fold(), u16::MAX, "{name}: the inner checksum holds");
         // The same frame once more.
         let mut again = received(&octets);

@@ -31,6 +31,13 @@ impl Sum {
         self
     }
 
+    /// Adds a 16-bit word.
+    #[inline]
+    #[must_use]
+    pub const fn word(self, word: u16) -> Self {
+        Self(self.0 + word as u64)
+    }
+
     /// The sum in 16 bits, not complemented.
     #[inline]
     pub const fn fold(self) -> u16 {

@@ -141,6 +141,28 @@ impl Header {
     }
 }
 
+/// Fills in what differs from packet to packet in a header that was built with zeros there; `checksum` is the
+/// one it was built with.
+#[inline]
+pub fn fill_in(
+    header: &mut [u8; HEADER_LEN],
+    checksum: u16,
+    traffic_class: u8,
+    total_len: u16,
+    identification: u16,
+    dont_fragment: bool,
+) {
+    let fragment = if dont_fragment { u16::from(DF) << 8 } else { 0 };
+    // The sum under the checksum is that of the other fields: only what is added now is missing from it.
+    let sum = Sum::new().word(!checksum).word(u16::from(traffic_class)).word(total_len);
+    let checksum = sum.word(identification).word(fragment).checksum();
+    header[1] = traffic_class;
+    header[2..4].copy_from_slice(&total_len.to_be_bytes());
+    header[4..6].copy_from_slice(&identification.to_be_bytes());
+    header[6..8].copy_from_slice(&fragment.to_be_bytes());
+    header[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// Writes another traffic class into a header known to be whole, and mends its checksum.
 #[inline]
 pub fn set_traffic_class(packet: &mut [u8], traffic_class: u8) {

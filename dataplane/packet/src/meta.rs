@@ -57,6 +57,9 @@ pub enum Verdict {
     Bypass,
     /// Its SA belongs to this worker, which is to go on with it.
     HandOver(WorkerId),
+    /// Its SPI is one of ours that has no SA yet, and may have overtaken the command that brings it: hold it
+    /// for a moment and offer it again, or give it up.
+    Early,
     /// For the gateway itself.
     ToHost,
     /// Too long for the path, and its sender allows fragments: cut it to this many octets of IP each and
@@ -82,7 +85,8 @@ pub struct Meta {
     pub verdict: Verdict,
     /// The SA, where one was found.
     pub sa: SaIndex,
-    /// The SPI of that SA: a handed-over packet of an SA that is gone must not meet its index's next tenant.
+    /// The SPI of that SA (a handed-over packet of an SA that is gone must not meet its index's next tenant),
+    /// or the one that an early packet waits for.
     pub spi: Option<Spi>,
     /// Where the transport header (or ESP) begins in `packet.data()`.
     pub l4: u16,

@@ -42,11 +42,9 @@ pub fn classify_ip(burst: &mut Burst, encap_port: u16) {
     }
 }
 
-/// What an IP packet says of itself.
+/// What an IP packet says of itself beside its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parsed {
-    /// Addresses, protocol and ports.
-    pub flow: Flow,
     /// Octets of header and payload; what follows is padding.
     pub total_len: usize,
     /// Where the transport header begins.
@@ -57,23 +55,25 @@ pub struct Parsed {
     pub fragment: Fragment,
 }
 
-/// Reads the IP packet at the front of `octets`; `None` where it contradicts itself, or is too short for
-/// the ports of its protocol.
+/// Reads the IP packet at the front of `octets` and writes its addresses, protocol and ports to where they are
+/// to be; `None`, and anything in `flow`, where it contradicts itself, or is too short for the ports of its
+/// protocol.
 #[inline]
-pub fn ip(octets: &[u8]) -> Option<Parsed> {
+pub fn ip(octets: &[u8], flow: &mut Flow) -> Option<Parsed> {
     match octets.first()? >> 4 {
-        4 => ip_v4(octets),
-        6 => ip_v6(octets),
+        4 => ip_v4(octets, flow),
+        6 => ip_v6(octets, flow),
         _ => None,
     }
 }
 
 #[inline]
-fn ip_v4(octets: &[u8]) -> Option<Parsed> {
+fn ip_v4(octets: &[u8], flow: &mut Flow) -> Option<Parsed> {
     let view = Ipv4::parse(octets)?;
     let fragment = fragment(view.fragment_offset(), view.more_fragments());
+    *flow = view.flow();
+    fill_ports(flow, fragment, view.payload())?;
     Some(Parsed {
-        flow: with_ports(view.flow(), fragment, view.payload())?,
         total_len: view.total_len(),
         l4: view.header_len(),
         traffic_class: view.traffic_class(),
@@ -82,13 +82,14 @@ fn ip_v4(octets: &[u8]) -> Option<Parsed> {
 }
 
 #[inline]
-fn ip_v6(octets: &[u8]) -> Option<Parsed> {
+fn ip_v6(octets: &[u8], flow: &mut Flow) -> Option<Parsed> {
     let view = Ipv6::parse(octets)?;
     let transport = view.transport()?;
     let fragment = fragment(transport.fragment_offset, transport.more_fragments);
     let payload = octets.get(transport.offset..view.total_len())?;
+    *flow = view.flow(transport.protocol);
+    fill_ports(flow, fragment, payload)?;
     Some(Parsed {
-        flow: with_ports(view.flow(transport.protocol), fragment, payload)?,
         total_len: view.total_len(),
         l4: transport.offset,
         traffic_class: view.traffic_class(),
@@ -108,9 +109,9 @@ const fn fragment(offset: usize, more: bool) -> Fragment {
 /// Fills in the ports. A first fragment too short to hold them would slip past rules about ports
 /// (RFC 1858), so that it is as malformed as a whole packet without them.
 #[inline]
-fn with_ports(mut flow: Flow, fragment: Fragment, transport: &[u8]) -> Option<Flow> {
+fn fill_ports(flow: &mut Flow, fragment: Fragment, transport: &[u8]) -> Option<()> {
     if fragment == Fragment::Later || !Flow::protocol_has_ports(flow.protocol) {
-        return Some(flow);
+        return Some(());
     }
     let [a, b, c, d] = *transport.first_chunk::<4>()?;
     flow.has_ports = true;
@@ -120,7 +121,7 @@ fn with_ports(mut flow: Flow, fragment: Fragment, transport: &[u8]) -> Option<Fl
     } else {
         u16::from_be_bytes([c, d])
     };
-    Some(flow)
+    Some(())
 }
 
 #[inline]
@@ -135,7 +136,7 @@ fn strip_link(packet: &mut Packet) -> Result<(), DropReason> {
 
 #[inline]
 fn one(packet: &mut Packet, meta: &mut Meta, encap_port: u16) {
-    let Some(parsed) = ip(packet.data()) else {
+    let Some(parsed) = ip(packet.data(), &mut meta.flow) else {
         meta.drop_for(DropReason::Malformed);
         return;
     };
@@ -144,7 +145,6 @@ fn one(packet: &mut Packet, meta: &mut Meta, encap_port: u16) {
         meta.drop_for(DropReason::Malformed);
         return;
     };
-    meta.flow = parsed.flow;
     meta.l4 = l4;
     meta.traffic_class = parsed.traffic_class;
     meta.fragment = parsed.fragment;

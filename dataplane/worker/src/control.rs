@@ -7,6 +7,7 @@ use pollux_abi::{Event, SaIndex, Ticket};
 use pollux_packet::PortSlot;
 use pollux_shm::{DataplaneRing, RingError};
 
+use crate::early;
 use crate::housekeeping::{BoxedPort, FromWorker, ToWorker};
 use crate::worker::Worker;
 
@@ -60,7 +61,9 @@ impl Worker {
             }
             _ => None,
         };
+        let brings_sa = early::brings_sa(&command);
         let result = self.engine.apply(self.now_ns, command);
+        self.sa_came |= brings_sa && result.is_ok();
         if let (Ok(_), Some((index, remote))) = (&result, outbound) {
             self.tell_mtu(index, remote);
         }

@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod control;
+mod early;
 pub mod forward;
 pub mod handover;
 pub mod housekeeping;

@@ -19,6 +19,7 @@ impl Worker {
         self.begin(now_ns);
         self.read_housekeeper();
         self.read_commands();
+        self.release_early();
         let taken_over = self.take_over();
         let received = self.receive();
         self.write_events();
@@ -111,7 +112,7 @@ impl Worker {
 
     /// Carries out the verdicts of a burst, and what follows from them; all bursts are empty afterwards but
     /// for answers to answers, which wait for the next round.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.carry_out_verdicts();
         while let Some((packet, meta)) = self.large.pop() {
             self.cut(packet, meta);
@@ -151,11 +152,16 @@ impl Worker {
 
     fn carry_out_verdicts(&mut self) {
         let mut outlet = Self::outlet(&mut self.pool, &self.counters);
+        if self.burst.metas().iter().all(|meta| matches!(meta.verdict, Verdict::Forward | Verdict::Bypass)) {
+            self.forwarder.forward(&mut self.burst, &mut self.ports, &mut outlet, &mut self.again);
+            return;
+        }
         self.burst.take_dropped(|packet, reason| outlet.drop(packet, reason));
         let handover = &mut self.handover;
-        let large = &mut self.large;
+        let (large, early, engine) = (&mut self.large, &mut self.early, &mut self.engine);
+        let now_ns = self.now_ns;
         self.burst.take_where(
-            |meta| matches!(meta.verdict, Verdict::HandOver(_) | Verdict::Fragment(_) | Verdict::Pending),
+            |meta| !matches!(meta.verdict, Verdict::Forward | Verdict::Bypass | Verdict::Reply(_)),
             |packet, meta| {
                 let given = match meta.verdict {
                     Verdict::HandOver(owner) => handover
@@ -164,6 +170,13 @@ impl Worker {
                     Verdict::Fragment(_) => {
                         large.push(packet, meta).map_err(|packet| (packet, DropReason::TooBig))
                     }
+                    Verdict::Early => match early.push(packet, meta) {
+                        Ok(()) => {
+                            outlet.counters.held_early.add(1);
+                            Ok(())
+                        }
+                        Err(packet) => Err((packet, engine.give_up(now_ns, &meta))),
+                    },
                     _ => Err((packet, DropReason::NotOurs)),
                 };
                 if let Err((packet, reason)) = given {
@@ -185,6 +198,7 @@ impl Worker {
 
     /// Sends what is left, wakes whom it concerns, takes frames back.
     fn finish(&mut self) {
+        self.expire_early();
         let mut outlet = Self::outlet(&mut self.pool, &self.counters);
         self.forwarder.expire(&mut outlet);
         for entry in &mut self.ports {

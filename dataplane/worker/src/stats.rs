@@ -83,6 +83,8 @@ pub struct WorkerCounters {
     pub decided_again: Counter,
     /// Packets that had to wait for a neighbour.
     pub waited: Counter,
+    /// ESP packets that came before their SA and were held.
+    pub held_early: Counter,
     /// Commands carried out or refused.
     pub commands: Counter,
     /// Events that control's ring had no room for.
@@ -105,7 +107,8 @@ pub struct WorkerCounters {
 pub struct WorkerLedger {
     /// Where the pool's frames are.
     pub pool: Ledger,
-    /// Packets that the worker holds outside of ports: they wait for a neighbour or in its queues.
+    /// Packets that the worker holds outside of ports: they wait for a neighbour, for their SA, or in its
+    /// queues.
     pub held: u64,
 }
 

@@ -56,6 +56,8 @@ pub struct Worker {
     pub(crate) again: Burst,
     pub(crate) aside: Burst,
     pub(crate) large: Burst,
+    /// ESP that came before its SA.
+    pub(crate) early: Burst,
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) now_ns: u64,
     pub(crate) last_round_ns: u64,
@@ -64,6 +66,8 @@ pub struct Worker {
     pub(crate) stopping: bool,
     /// Something was put into the housekeeper's queue in this round.
     pub(crate) told: bool,
+    /// A command of this round has brought an inbound SA, or word of its owner.
+    pub(crate) sa_came: bool,
     // cold
     pub(crate) house: WorkerEnd,
     pub(crate) sleeper: Sleeper,
@@ -87,6 +91,7 @@ impl Worker {
             again: Burst::new(),
             aside: Burst::new(),
             large: Burst::new(),
+            early: Burst::new(),
             counters: parts.counters,
             now_ns: 0,
             last_round_ns: 0,
@@ -94,6 +99,7 @@ impl Worker {
             stale_ns: parts.stale_ns,
             stopping: false,
             told: false,
+            sa_came: false,
             house: parts.house,
             sleeper: parts.sleeper,
             ring: None,
@@ -106,7 +112,8 @@ impl Worker {
     /// Where every frame of this worker is.
     pub fn ledger(&self) -> WorkerLedger {
         let queued: usize = self.ports.iter().map(|entry| entry.queued.len()).sum();
-        let held = self.forwarder.waiting.len() + self.handover.queued() + queued + self.again.len();
+        let waiting = self.forwarder.waiting.len() + self.early.len();
+        let held = waiting + self.handover.queued() + queued + self.again.len();
         WorkerLedger { pool: self.pool.ledger(), held: held as u64 }
     }
 

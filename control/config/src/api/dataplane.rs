@@ -51,7 +51,7 @@ pub struct FrameLedger {
     pub free: u64,
     /// In the four rings of its ports: to receive into, received, to send, sent and not yet taken back.
     pub rings: u64,
-    /// Waiting for a neighbour, handed over to another worker, or on the way home from one.
+    /// Waiting for a neighbour or for their SA, handed over to another worker, or on the way home from one.
     pub in_flight: u64,
     /// `total` less all of the above: anything but 0 is a leak.
     pub missing: i64,
@@ -138,6 +138,8 @@ pub struct WorkerRow {
     pub handed_over: u64,
     /// Packets taken from other workers.
     pub taken_over: u64,
+    /// ESP packets that came before their SA and were held for it.
+    pub held_early: u64,
     /// Half-made checksums completed.
     pub csum_completed: u64,
     /// NAT keepalives and other packets that end here by design.

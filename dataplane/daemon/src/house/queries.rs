@@ -100,6 +100,7 @@ impl House {
                 opened: worker.engine.decapsulated.value(),
                 handed_over: worker.engine.handed_over.value(),
                 taken_over: counters.taken_over.value(),
+                held_early: counters.held_early.value(),
                 csum_completed: worker.engine.csum_completed.value(),
                 consumed: worker.engine.icmp_errors.value(),
                 drops: all_drops(&counters.drops),

@@ -1,11 +1,12 @@
 //! From the SPI to the SA, or to the worker that has it.
 
+use pollux_abi::command::Direction;
 use pollux_abi::{DropReason, Event, Spi};
 use pollux_packet::{Burst, Class, Meta, Verdict, esp, hint};
 
 use crate::engine::Engine;
 use crate::live::Live;
-use crate::sa::place;
+use crate::sa::{KEY_LINES, place};
 
 /// Finds each ESP packet's SA. Packets of other workers' SAs get their verdict here.
 pub(crate) fn lookup(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Live {
@@ -21,10 +22,7 @@ pub(crate) fn lookup(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Liv
         };
         spis[at] = header.spi;
         meta.sequence = u64::from(header.sequence);
-        if let Some((slot, sa)) = engine.sas.guess(header.spi) {
-            hint::prefetch(slot);
-            hint::prefetch_lines(sa, 2);
-        }
+        prefetch(engine, header.spi);
         live.add(at);
     }
     let (_, metas) = burst.split_mut();
@@ -36,11 +34,32 @@ pub(crate) fn lookup(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Liv
     live
 }
 
+/// Asks for what the next stages read of an SA. The index in its SPI is a guess, right for all SPIs of our own
+/// making.
+#[inline]
+fn prefetch(engine: &Engine, spi: u32) {
+    let (Some(index), half) = (engine.sas.guess(spi), &engine.sas.inbound) else { return };
+    let at = place(index);
+    hint::prefetch(&half.slots[at]);
+    hint::prefetch_lines(&half.hot[at], 2);
+    // Whether there is a key is not asked: the answer would have to be waited for.
+    hint::prefetch_lines(&half.keys[at], KEY_LINES);
+    half.selectors.prefetch(at);
+    if let Some(counters) = engine.sa_counters.row(Direction::Inbound, index) {
+        hint::prefetch(counters);
+    }
+}
+
 /// Whether the packet's SA is ours.
 #[inline]
 fn find(engine: &mut Engine, now_ns: u64, spi: u32, meta: &mut Meta) -> bool {
     let Some(index) = engine.sas.find_spi(spi) else {
-        unknown(engine, now_ns, spi, meta);
+        meta.spi = Spi::new(spi);
+        meta.verdict = if engine.sas.may_come(spi) {
+            Verdict::Early
+        } else {
+            Verdict::Drop(give_up(engine, now_ns, spi, meta))
+        };
         return false;
     };
     meta.sa = index;
@@ -58,10 +77,11 @@ fn find(engine: &mut Engine, now_ns: u64, spi: u32, meta: &mut Meta) -> bool {
     false
 }
 
+/// Tells control of a packet whose SPI nobody knows, and why it dies.
 #[cold]
-fn unknown(engine: &mut Engine, now_ns: u64, spi: u32, meta: &mut Meta) {
-    meta.drop_for(DropReason::UnknownSpi);
+pub(crate) fn give_up(engine: &mut Engine, now_ns: u64, spi: u32, meta: &Meta) -> DropReason {
     if let Some(count) = engine.unknown_spis.hit(now_ns, (spi, meta.flow.source_bits())) {
         engine.tell(Event::UnknownSpi { spi, source: meta.flow.source(), count });
     }
+    DropReason::UnknownSpi
 }

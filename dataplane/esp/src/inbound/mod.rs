@@ -1,4 +1,5 @@
-//! The inbound stages, in this order: lookup, replay pre-check, open, replay commit, trailer, check, decap.
+//! The inbound stages, in this order: lookup, replay pre-check, open, replay commit, trailer, check, decap. Those
+//! behind the cipher go over one packet after the other, as each reads what the one before has just written.
 
 mod check;
 mod clear;
@@ -7,7 +8,8 @@ mod lookup;
 mod open;
 mod trailer;
 
-use pollux_packet::Burst;
+use pollux_abi::DropReason;
+use pollux_packet::{Burst, Meta, Packet};
 
 use crate::engine::Engine;
 use crate::replay;
@@ -20,10 +22,26 @@ pub(crate) fn run(engine: &mut Engine, now_ns: u64, burst: &mut Burst) {
     }
     replay::precheck(engine, now_ns, burst, &mut live);
     open::open(engine, burst, &mut live);
-    replay::commit(engine, now_ns, burst, &mut live);
-    trailer::strip(engine, burst, &mut live);
-    check::check(engine, burst, &mut live);
-    decap::decap(engine, burst, live);
+    let (packets, metas) = burst.split_mut();
+    for at in live.iter() {
+        let (packet, meta) = (&mut packets[at], &mut metas[at]);
+        if !replay::commit(engine, now_ns, packet, meta) {
+            live.remove(at);
+        } else if let Err(reason) = unwrap(engine, packet, meta) {
+            meta.drop_for(reason);
+            live.remove(at);
+        }
+    }
+    engine.counters.decapsulated.add(u64::from(live.len()));
+}
+
+/// From an authenticated ESP packet to the packet in it.
+#[inline]
+fn unwrap(engine: &Engine, packet: &mut Packet, meta: &mut Meta) -> Result<(), DropReason> {
+    let version = trailer::strip(engine, packet, meta)?;
+    check::check(engine, packet, meta, version)?;
+    decap::decap(engine, packet, meta)
 }
 
 pub(crate) use clear::{judge, judge_clear};
+pub(crate) use lookup::give_up;

@@ -4,50 +4,50 @@ use pollux_abi::DropReason;
 use pollux_abi::command::Direction;
 use pollux_packet::esp::{TRAILER_LEN, Trailer};
 use pollux_packet::ipv4::Ipv4;
-use pollux_packet::{Burst, IpVersion, Meta, Packet, Role, Verdict, icmp};
+use pollux_packet::{IpVersion, Meta, Packet, Role, Verdict, icmp};
 
 use super::select::complete_checksum;
 use crate::engine::Engine;
-use crate::live::Live;
 use crate::mtu::IPV6_LEAST;
 use crate::sa::{OutboundSa, flag, place};
 use crate::{icmp_error, mark};
 
-/// Drops, answers or gives back to be fragmented what can't go on; takes a hop off what is forwarded and
-/// completes half-made checksums.
-pub(crate) fn admit(engine: &mut Engine, now_ns: u64, burst: &mut Burst, live: &mut Live) {
-    let (packets, metas) = burst.split_mut();
-    for at in live.iter() {
-        let (packet, meta) = (&mut packets[at], &mut metas[at]);
-        let sa = &engine.sas.outbound.hot[place(meta.sa)];
-        match judge(sa, packet, meta) {
-            Ok(()) => {
-                complete_checksum(engine, packet, meta);
-                continue;
-            }
-            Err(Refusal::Drop(reason)) => {
-                meta.drop_for(reason);
-                if sa.flags & (flag::STOPPED | flag::EXHAUSTED) != 0 {
-                    engine.retell_limit(Direction::Outbound, meta.sa);
-                }
-            }
-            Err(Refusal::TooBig(inner_mtu)) => too_big(engine, now_ns, packet, meta, inner_mtu),
-            Err(Refusal::Expired) => {
-                icmp_error::answer(
-                    engine,
-                    now_ns,
-                    packet,
-                    meta,
-                    icmp::Error::TimeExceeded,
-                    DropReason::TtlExpired,
-                );
+/// Whether the packet goes on; if not, it has its verdict: dropped, answered or given back to be fragmented.
+/// Takes a hop off what is forwarded and completes half-made checksums.
+#[inline]
+pub(crate) fn admit(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Meta) -> bool {
+    let sa = &engine.sas.outbound.hot[place(meta.sa)];
+    match judge(sa, packet, meta) {
+        Ok(()) => {
+            complete_checksum(engine, packet, meta);
+            true
+        }
+        Err(refusal) => {
+            refuse(engine, now_ns, packet, meta, refusal);
+            false
+        }
+    }
+}
+
+#[cold]
+fn refuse(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Meta, refusal: Refusal) {
+    match refusal {
+        Refusal::Drop(reason) => {
+            meta.drop_for(reason);
+            if engine.sas.outbound.hot[place(meta.sa)].flags & (flag::STOPPED | flag::EXHAUSTED) != 0 {
+                engine.retell_limit(Direction::Outbound, meta.sa);
             }
         }
-        live.remove(at);
+        Refusal::TooBig(inner_mtu) => too_big(engine, now_ns, packet, meta, inner_mtu),
+        Refusal::Expired => {
+            let error = icmp::Error::TimeExceeded;
+            icmp_error::answer(engine, now_ns, packet, meta, error, DropReason::TtlExpired);
+        }
     }
 }
 
 /// Why a packet does not go on.
+#[derive(Clone, Copy)]
 enum Refusal {
     Drop(DropReason),
     /// Longer than this.
@@ -77,12 +77,11 @@ fn judge(sa: &OutboundSa, packet: &mut Packet, meta: &Meta) -> Result<(), Refusa
 /// IPv4 without DF is given back to be fragmented, where the SA takes fragments: those behind the first
 /// show no ports, and the peer would refuse them under selectors that want some. Everything else is
 /// answered (RFC 4301 §8.2.1).
-#[cold]
 fn too_big(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Meta, inner_mtu: u16) {
     let fragmentable = meta.flow.version == IpVersion::V4
         && Ipv4::parse(packet.data()).is_some_and(|header| !header.dont_fragment())
         && inner_mtu >= crate::fragment::MTU_LEAST
-        && engine.sas.outbound.selectors[place(meta.sa)].accepts_leaving(&meta.flow.without_ports());
+        && engine.sas.outbound.selectors.accepts_leaving(place(meta.sa), &meta.flow.without_ports());
     if fragmentable {
         // Of the pieces, none could be completed any more.
         complete_checksum(engine, packet, meta);

@@ -2,11 +2,12 @@
 
 mod admit;
 mod encap;
+mod flow_cache;
 mod seal;
 mod select;
 mod sequence;
 
-use pollux_packet::Burst;
+use pollux_packet::{BURST_MAX, Burst};
 
 use crate::engine::Engine;
 use crate::live::Live;
@@ -23,12 +24,26 @@ pub(crate) fn run_owned(engine: &mut Engine, now_ns: u64, burst: &mut Burst) {
     protect(engine, now_ns, burst, live);
 }
 
+pub(crate) use flow_cache::FlowCache;
+
+/// Admits, numbers and lays out one packet after the other, as what they read of an SA is the same; the cipher
+/// then runs over the burst.
 fn protect(engine: &mut Engine, now_ns: u64, burst: &mut Burst, mut live: Live) {
     if live.is_empty() {
         return;
     }
-    admit::admit(engine, now_ns, burst, &mut live);
-    let ivs = sequence::number(engine, now_ns, burst, &mut live);
-    encap::encapsulate(engine, burst, &mut live);
+    let mut ivs = [0; BURST_MAX];
+    let (packets, metas) = burst.split_mut();
+    for at in live.iter() {
+        let (packet, meta) = (&mut packets[at], &mut metas[at]);
+        if !admit::admit(engine, now_ns, packet, meta) {
+            live.remove(at);
+            continue;
+        }
+        ivs[at] = sequence::number(engine, now_ns, packet, meta);
+        if !encap::encapsulate(engine, packet, meta) {
+            live.remove(at);
+        }
+    }
     seal::seal(engine, burst, live, &ivs);
 }

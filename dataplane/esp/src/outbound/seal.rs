@@ -33,6 +33,6 @@ pub(crate) fn seal(engine: &Engine, burst: &mut Burst, mut live: Live, ivs: &[u6
         let meta = &mut metas[at];
         natt::finish(&meta.flow, &mut packets[at], usize::from(meta.l4));
         meta.verdict = Verdict::Forward;
-        engine.counters.encapsulated.add(1);
     }
+    engine.counters.encapsulated.add(u64::from(live.len()));
 }

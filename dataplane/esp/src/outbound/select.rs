@@ -1,42 +1,78 @@
 //! From the flow to a policy, and from the policy to an SA or to the worker that has it.
 
-use pollux_abi::command::PolicyAction;
+use pollux_abi::command::{Direction, PolicyAction};
 use pollux_abi::{DropReason, Event, SaIndex, Spi};
-use pollux_packet::{Burst, Fragment, Meta, Packet, Verdict, checksum, hint};
+use pollux_packet::{BURST_MAX, Burst, Fragment, Meta, Packet, Verdict, checksum, hint};
 
+use super::flow_cache::Place;
 use crate::engine::Engine;
 use crate::live::Live;
 use crate::policy::{Entry, Match};
-use crate::sa::{Choice, place};
+use crate::sa::{Choice, KEY_LINES, place};
 
 /// Judges every pending packet. What is left is to be protected by an SA of ours.
 pub(crate) fn select(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Live {
     let mut live = Live::default();
+    let mut places = [Place::default(); BURST_MAX];
+    for (place, meta) in places.iter_mut().zip(burst.metas()) {
+        *place = engine.flows.place(&meta.flow);
+    }
     for (at, (packet, meta)) in burst.iter_mut().enumerate() {
         if !meta.is_pending() {
             continue;
         }
-        let found = match engine.policies.outbound.leaving(&meta.flow) {
-            Match::None => Err(DropReason::NoPolicy),
-            Match::Undecided(_) => Err(DropReason::FragmentPorts),
-            Match::Entry(entry) => Ok(*entry),
-        };
-        match found.map(|entry| (entry, entry.action)) {
-            Err(reason) => meta.drop_for(reason),
-            Ok((_, PolicyAction::Discard)) => meta.drop_for(DropReason::OutPolicyDiscard),
-            Ok((_, PolicyAction::Bypass)) => {
-                complete_checksum(engine, packet, meta);
-                meta.verdict = Verdict::Bypass;
-                engine.counters.bypassed.add(1);
-            }
-            Ok((entry, PolicyAction::Protect(_))) => {
-                if choose(engine, now_ns, &entry, meta) {
-                    live.add(at);
-                }
-            }
+        if let Some((sa, spi)) = engine.flows.find(places[at], &meta.flow) {
+            (meta.sa, meta.spi) = (sa, spi);
+            live.add(at);
+        } else if judge(engine, now_ns, packet, meta) {
+            engine.flows.keep(places[at], meta.flow, meta.sa, meta.spi);
+            live.add(at);
         }
+        prefetch(engine, meta.sa);
     }
     live
+}
+
+/// Asks the policies. Whether the packet has an SA of ours now; if not, it has its verdict.
+fn judge(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Meta) -> bool {
+    let entry = match engine.policies.outbound.leaving(&meta.flow) {
+        Match::None => {
+            meta.drop_for(DropReason::NoPolicy);
+            return false;
+        }
+        Match::Undecided(_) => {
+            meta.drop_for(DropReason::FragmentPorts);
+            return false;
+        }
+        Match::Entry(entry) => entry,
+    };
+    match entry.action {
+        PolicyAction::Discard => meta.drop_for(DropReason::OutPolicyDiscard),
+        PolicyAction::Bypass => {
+            complete_checksum(engine, packet, meta);
+            meta.verdict = Verdict::Bypass;
+            engine.counters.bypassed.add(1);
+        }
+        PolicyAction::Protect(_) => {
+            let entry = *entry;
+            return choose(engine, now_ns, &entry, meta);
+        }
+    }
+    false
+}
+
+/// Asks for what the next stages read of an SA.
+#[inline]
+fn prefetch(engine: &Engine, index: SaIndex) {
+    let (half, at) = (&engine.sas.outbound, place(index));
+    if let (Some(sa), Some(key)) = (half.hot.get(at), half.keys.get(at)) {
+        hint::prefetch_lines(sa, 3);
+        // Whether there is a key is not asked: the answer would have to be waited for.
+        hint::prefetch_lines(key, KEY_LINES);
+    }
+    if let Some(counters) = engine.sa_counters.row(Direction::Outbound, index) {
+        hint::prefetch(counters);
+    }
 }
 
 /// Confirms what another worker chose: the SA is still the one it meant, and its selectors, which only its
@@ -48,7 +84,7 @@ pub(crate) fn confirm(engine: &Engine, burst: &mut Burst) -> Live {
         let slot = engine.sas.outbound.slots.get(place(meta.sa)).copied().unwrap_or_default();
         if !slot.owned || meta.spi != Spi::new(slot.spi) {
             meta.drop_for(DropReason::HandoverLoop);
-        } else if engine.sas.outbound.selectors[place(meta.sa)].accepts_leaving(&meta.flow) {
+        } else if engine.sas.outbound.selectors.accepts_leaving(place(meta.sa), &meta.flow) {
             meta.verdict = Verdict::Pending;
             live.add(at);
         } else {
@@ -75,11 +111,6 @@ fn choose(engine: &mut Engine, now_ns: u64, entry: &Entry, meta: &mut Meta) -> b
     let newest = engine.policies.bundles.get(entry.bundle as usize).and_then(|bundle| bundle.newest);
     match engine.sas.choose(newest, &meta.flow) {
         Choice::Own(index) => {
-            let sa = &engine.sas.outbound.hot[place(index)];
-            hint::prefetch_lines(sa, 3);
-            if let Some(key) = &engine.sas.outbound.keys[place(index)] {
-                key.prefetch();
-            }
             take(engine, meta, index);
             true
         }

@@ -3,7 +3,7 @@
 use pollux_abi::command::Direction;
 use pollux_abi::{DropReason, Esn, Event, SaCounters, SaIndex, SeqNo};
 use pollux_packet::esp::TRAILER_LEN;
-use pollux_packet::{Burst, Class, Meta};
+use pollux_packet::{Burst, Class, Meta, Packet, hint};
 
 use crate::engine::Engine;
 use crate::live::Live;
@@ -16,14 +16,14 @@ pub(crate) fn precheck(engine: &mut Engine, now_ns: u64, burst: &mut Burst, live
         let meta = &mut metas[at];
         let index = place(meta.sa);
         let sa = &engine.sas.inbound.hot[index];
-        if let Some(key) = &engine.sas.inbound.keys[index] {
-            key.prefetch();
-        }
         let (start, count) = sa.window.place();
         let verdict = suits(sa, meta).and_then(|()| {
             let sequence = whole(sa, meta.sequence)?;
             meta.sequence = sequence;
-            sa.window.check(engine.windows.words(start, count), sequence)
+            let words = engine.windows.words(start, count);
+            // The commit behind the cipher writes there, whether or not the check reads.
+            hint::prefetch(sa.window.word_of(words, sequence));
+            sa.window.check(words, sequence)
         });
         if let Err(reason) = verdict {
             refuse(engine, now_ns, meta, reason);
@@ -32,46 +32,43 @@ pub(crate) fn precheck(engine: &mut Engine, now_ns: u64, burst: &mut Burst, live
     }
 }
 
-/// Marks the numbers of authenticated packets as seen; drops duplicates inside the burst. Counts the
-/// packets, and raises what control must hear.
-pub(crate) fn commit(engine: &mut Engine, now_ns: u64, burst: &mut Burst, live: &mut Live) {
-    let (packets, metas) = burst.split_mut();
-    for at in live.iter() {
-        let (packet, meta) = (&packets[at], &mut metas[at]);
-        let sa = &mut engine.sas.inbound.hot[place(meta.sa)];
-        let (start, count) = sa.window.place();
-        let newest = meta.sequence > sa.window.top();
-        let lost = match sa.window.commit(engine.windows.words(start, count), meta.sequence) {
-            Ok(lost) => lost,
-            Err(reason) => {
-                refuse(engine, now_ns, meta, reason);
-                live.remove(at);
-                continue;
-            }
-        };
-        let len = inner_len(packet.data(), usize::from(meta.l4), sa);
-        let Some(counters) = engine.sa_counters.row(Direction::Inbound, meta.sa) else { continue };
-        count_packet(counters, now_ns, len);
-        counters.lost.add(lost);
-        if newest {
-            counters.highest_seq.set(meta.sequence);
-            if let Some(checkpoint) = engine.checkpoints.get(sa.checkpoint as usize) {
-                checkpoint.authenticate(meta.sequence);
-            }
+/// Marks the number of an authenticated packet as seen, counts the packet, and raises what control must hear.
+/// False, and dropped, where a packet before it in the burst had the number.
+#[inline]
+pub(crate) fn commit(engine: &mut Engine, now_ns: u64, packet: &Packet, meta: &mut Meta) -> bool {
+    let sa = &mut engine.sas.inbound.hot[place(meta.sa)];
+    let (start, count) = sa.window.place();
+    let newest = meta.sequence > sa.window.top();
+    let lost = match sa.window.commit(engine.windows.words(start, count), meta.sequence) {
+        Ok(lost) => lost,
+        Err(reason) => {
+            refuse(engine, now_ns, meta, reason);
+            return false;
         }
-        let reached = sa.limits.reached(counters.packets.value(), counters.bytes.value());
-        let untold = sa.flags & flag::FIRST_TOLD == 0;
-        let moved = newest && has_moved(sa, meta);
-        if untold {
-            engine.tell_first(meta.sa);
-        }
-        if let Some(reached) = reached {
-            engine.tell_limit(Direction::Inbound, meta.sa, reached);
-        }
-        if moved {
-            engine.tell_moved(now_ns, meta);
+    };
+    let len = inner_len(packet.data(), usize::from(meta.l4), sa);
+    let Some(counters) = engine.sa_counters.row(Direction::Inbound, meta.sa) else { return true };
+    count_packet(counters, now_ns, len);
+    counters.lost.add(lost);
+    if newest {
+        counters.highest_seq.set(meta.sequence);
+        if let Some(checkpoint) = engine.checkpoints.get(sa.checkpoint as usize) {
+            checkpoint.authenticate(meta.sequence);
         }
     }
+    let reached = sa.limits.reached(counters.packets.value(), counters.bytes.value());
+    let untold = sa.flags & flag::FIRST_TOLD == 0;
+    let moved = newest && has_moved(sa, meta);
+    if untold {
+        engine.tell_first(meta.sa);
+    }
+    if let Some(reached) = reached {
+        engine.tell_limit(Direction::Inbound, meta.sa, reached);
+    }
+    if moved {
+        engine.tell_moved(now_ns, meta);
+    }
+    true
 }
 
 /// Counts one packet of `len` octets.

@@ -42,6 +42,12 @@ impl Window {
         (self.start, self.mask + 1)
     }
 
+    /// Where it is noted whether `sequence` was seen.
+    #[inline]
+    pub(crate) fn word_of<'a>(&self, words: &'a [u64], sequence: u64) -> &'a u64 {
+        &words[word(sequence) & self.mask as usize]
+    }
+
     /// Whether `sequence` is new.
     ///
     /// # Errors

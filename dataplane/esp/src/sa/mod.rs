@@ -1,5 +1,6 @@
 //! Security Associations: the hot halves that packets touch, the cold records, and how they are found.
 
+mod front;
 mod id_map;
 mod inbound;
 mod lifetime;
@@ -8,10 +9,11 @@ mod record;
 mod selectors;
 mod table;
 
+pub(crate) use front::{Front, Marks};
 use id_map::IdMap;
 pub(crate) use inbound::InboundSa;
 pub(crate) use lifetime::{Limits, Reached, flag};
 pub(crate) use outbound::OutboundSa;
 pub(crate) use record::SaRecord;
-pub(crate) use selectors::SelectorSet;
-pub(crate) use table::{Choice, SaTable, Slot, place};
+pub(crate) use selectors::SelectorTable;
+pub(crate) use table::{Choice, KEY_LINES, SaTable, Slot, place};

@@ -2,8 +2,9 @@
 
 use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
 use pollux_abi::{DropReason, EspSuite};
-use pollux_packet::{IpVersion, esp, ipv4, ipv6, udp};
+use pollux_packet::{Flow, esp};
 
+use super::front::Front;
 use super::lifetime::{Limits, flag};
 
 /// What every packet of an outbound SA touches.
@@ -20,7 +21,6 @@ pub(crate) struct OutboundSa {
     /// Bits of [`super::flag`].
     pub(crate) flags: u8,
     // hot, read
-    pub(crate) version: IpVersion,
     pub(crate) esn: bool,
     pub(crate) iv_len: u8,
     pub(crate) icv_len: u8,
@@ -33,19 +33,13 @@ pub(crate) struct OutboundSa {
     pub(crate) inner_mtu: u16,
     /// Path MTU of the outer packet.
     pub(crate) mtu: u16,
-    /// UDP ports, ours and the peer's.
-    pub(crate) encap: Option<(u16, u16)>,
-    /// The SPI in host order.
-    pub(crate) spi: u32,
     /// Slot of the counter file, `u32::MAX` for none.
     pub(crate) checkpoint: u32,
-    /// The same for all packets of the SA, so that it tells nothing of what is inside (RFC 6437 §3).
-    pub(crate) flow_label: u32,
     pub(crate) limits: Limits,
-    /// Our outer address.
-    pub(crate) local: u128,
-    /// The peer's outer address.
-    pub(crate) remote: u128,
+    /// The outer packets' own flow.
+    pub(crate) outer: Flow,
+    /// Their headers.
+    pub(crate) front: Front,
 }
 
 const _: () = assert!(size_of::<OutboundSa>() <= 192);
@@ -57,7 +51,6 @@ impl Default for OutboundSa {
             next_iv: 1,
             reserved: 0,
             flags: 0,
-            version: IpVersion::V4,
             esn: false,
             iv_len: 0,
             icv_len: 0,
@@ -67,13 +60,10 @@ impl Default for OutboundSa {
             ecn: EcnMode::Normal,
             inner_mtu: 0,
             mtu: 0,
-            encap: None,
-            spi: 0,
             checkpoint: u32::MAX,
-            flow_label: 0,
             limits: Limits::NONE,
-            local: 0,
-            remote: 0,
+            outer: Flow::default(),
+            front: Front::default(),
         }
     }
 }
@@ -101,12 +91,7 @@ impl OutboundSa {
     /// Octets that go before the inner packet.
     #[inline]
     pub(crate) const fn front_len(&self) -> usize {
-        let ip = match self.version {
-            IpVersion::V4 => ipv4::HEADER_LEN,
-            IpVersion::V6 => ipv6::HEADER_LEN,
-        };
-        let encap = if self.encap.is_some() { udp::HEADER_LEN } else { 0 };
-        ip + encap + esp::HEADER_LEN + self.iv_len as usize
+        self.front.l4() + esp::HEADER_LEN + self.iv_len as usize
     }
 
     /// Takes a path MTU and what it leaves for inner packets.

@@ -4,7 +4,7 @@ use pollux_abi::command::Direction;
 use pollux_abi::{Reqid, SaId, SaIndex, Spi, WorkerId};
 use pollux_aead::Key;
 
-use super::{IdMap, InboundSa, OutboundSa, SaRecord, SelectorSet};
+use super::{IdMap, InboundSa, OutboundSa, SaRecord, SelectorTable};
 
 /// Who has an SA. Eight octets, so that eight SAs share a cache line in the lookup.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,7 +23,7 @@ pub(crate) struct Half<Hot> {
     pub(crate) slots: Box<[Slot]>,
     pub(crate) hot: Box<[Hot]>,
     pub(crate) keys: Box<[Option<Key>]>,
-    pub(crate) selectors: Box<[SelectorSet]>,
+    pub(crate) selectors: SelectorTable,
     pub(crate) records: Box<[Option<SaRecord>]>,
 }
 
@@ -33,7 +33,7 @@ impl<Hot: Default> Half<Hot> {
             slots: vec![Slot::default(); capacity].into(),
             hot: std::iter::repeat_with(Hot::default).take(capacity).collect(),
             keys: std::iter::repeat_with(|| None).take(capacity).collect(),
-            selectors: vec![SelectorSet::default(); capacity].into(),
+            selectors: SelectorTable::new(capacity),
             records: vec![None; capacity].into(),
         }
     }
@@ -70,7 +70,7 @@ impl<Hot: Default> Half<Hot> {
         *self.slots.get_mut(at)? = Slot::default();
         self.hot[at] = Hot::default();
         self.keys[at] = None;
-        self.selectors[at] = SelectorSet::default();
+        self.selectors.clear(at);
         self.records[at].take()
     }
 }
@@ -88,6 +88,9 @@ pub(crate) struct SaTable {
     /// The newest outbound SA of each reqid.
     reqids: IdMap,
 }
+
+/// Cache lines of a key that its kernels read.
+pub(crate) const KEY_LINES: usize = 8;
 
 const OUTBOUND_BIT: u32 = 1 << 31;
 
@@ -119,11 +122,11 @@ impl SaTable {
         }
     }
 
-    /// The slot to prefetch for an SPI that came in: a guess, right for all SPIs of our own making.
+    /// The index in the table that an SPI carries, if it is of our own making.
     #[inline]
-    pub(crate) fn guess(&self, spi: u32) -> Option<(&Slot, &InboundSa)> {
-        let at = place(Spi::new(spi)?.index(self.spi_index_width)?);
-        Some((self.inbound.slots.get(at)?, self.inbound.hot.get(at)?))
+    pub(crate) fn guess(&self, spi: u32) -> Option<SaIndex> {
+        let index = Spi::new(spi)?.index(self.spi_index_width)?;
+        (place(index) < self.inbound.slots.len()).then_some(index)
     }
 
     /// The inbound SA with this SPI: an array access and a full compare; a hash probe where the SPI is not
@@ -137,6 +140,14 @@ impl SaTable {
             return Some(index);
         }
         if self.manual_spis.is_empty() { None } else { self.manual_spis.find(u64::from(spi.get())) }
+    }
+
+    /// Whether an SPI without an SA is one that control may have given out: its index is in the table and
+    /// free.
+    pub(crate) fn may_come(&self, spi: u32) -> bool {
+        Spi::new(spi)
+            .and_then(|spi| spi.index(self.spi_index_width))
+            .is_some_and(|index| self.inbound.is_free(index))
     }
 
     /// Where an SA is.
@@ -162,7 +173,7 @@ impl SaTable {
             if !slot.owned {
                 return Choice::Other(index, slot.owner);
             }
-            if self.outbound.selectors[place(index)].accepts_leaving(flow) {
+            if self.outbound.selectors.accepts_leaving(place(index), flow) {
                 return Choice::Own(index);
             }
             next = self.outbound.record(index).and_then(|record| record.older);

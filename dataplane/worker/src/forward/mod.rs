@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use pollux_abi::DropReason;
 use pollux_esp::take_hop;
 use pollux_packet::ethernet::{self, HEADER_LEN, Mac};
-use pollux_packet::{Burst, Flow, IpVersion, Meta, Packet, PortSlot, Role, Verdict};
+use pollux_packet::{Burst, Flow, IpVersion, Meta, Packet, PortSlot, Role, Verdict, hint};
 
 use crate::ports::{Outlet, PortEntry, host_slot};
 use fib::{Fib, NextHop};
@@ -24,8 +24,8 @@ pub(crate) use waiting::Waiting;
 /// (`gc_thresh3` of 1,024) was raised sixteenfold.
 pub const NEIGHBOURS_MAX: usize = 16_384;
 
-/// Destinations in the cache; 64 octets each, 256 KB in all, which stays within L2.
-const CACHE_LEN: usize = 4_096;
+/// Destinations in the cache; 64 octets each, a megabyte in all, of which only what is in use takes room in L2.
+const CACHE_LEN: usize = 16_384;
 
 /// After so long every cached destination is looked up anew, so that neighbours in use are confirmed.
 const REFRESH_NS: u64 = 10_000_000_000;
@@ -189,6 +189,9 @@ impl Forwarder {
         outlet: &mut Outlet<'_>,
         again: &mut Burst,
     ) {
+        for meta in burst.metas() {
+            hint::prefetch(&self.cache[cache_slot(meta.flow.destination_bits())]);
+        }
         for (packet, meta) in burst.iter_mut() {
             self.direct(packet, meta, ports);
         }
@@ -252,12 +255,13 @@ impl Forwarder {
     fn direct(&mut self, packet: &mut Packet, meta: &mut Meta, ports: &[PortEntry]) {
         let kind = Kind::of(meta);
         let way = match self.resolve(&meta.flow, kind == Kind::Sealed, ports) {
-            Resolution::Way(way) => way,
-            Resolution::Waits(_) => {
+            // A copy would be read back before it has settled: the header is copied once, to its place.
+            Ok(at) => &self.cache[at].way,
+            Err(None) => {
                 meta.port = WAITS;
                 return;
             }
-            Resolution::Drop(reason) => {
+            Err(Some(reason)) => {
                 let bypassed = meta.verdict == Verdict::Bypass && reason == DropReason::NoRoute;
                 meta.drop_for(if bypassed { DropReason::Bypassed } else { reason });
                 return;
@@ -284,8 +288,14 @@ impl Forwarder {
         meta.port = way.slot;
     }
 
+    /// Where in the cache the way is; or why the packet is dropped, and `None` where it waits.
     #[inline]
-    fn resolve(&mut self, flow: &Flow, outer: bool, ports: &[PortEntry]) -> Resolution {
+    fn resolve(
+        &mut self,
+        flow: &Flow,
+        outer: bool,
+        ports: &[PortEntry],
+    ) -> Result<usize, Option<DropReason>> {
         let destination = flow.destination_bits();
         let at = cache_slot(destination);
         let cached = &self.cache[at];
@@ -294,13 +304,16 @@ impl Forwarder {
             && cached.version == flow.version
             && !(outer && cached.way.role == Role::Host)
         {
-            return Resolution::Way(cached.way);
+            return Ok(at);
         }
-        let found = self.look_up(flow, outer, ports);
-        if let Resolution::Way(way) = found {
-            self.cache[at] = Cached { destination, epoch: self.epoch, version: flow.version, way };
+        match self.look_up(flow, outer, ports) {
+            Resolution::Way(way) => {
+                self.cache[at] = Cached { destination, epoch: self.epoch, version: flow.version, way };
+                Ok(at)
+            }
+            Resolution::Waits(_) => Err(None),
+            Resolution::Drop(reason) => Err(Some(reason)),
         }
-        found
     }
 
     #[cold]
