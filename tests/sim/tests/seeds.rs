@@ -1,4 +1,4 @@
-//! A few hundred seeds for every `cargo test`; `scripts/sim --count 10000` runs the rest.
+//! A few hundred seeds for every `cargo test`; `scripts/sim`, which `scripts/test` calls, runs 10,000.
 
 use pollux_sim::{Cryptography, Scenario, run};
 
