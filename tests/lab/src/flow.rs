@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::netns::Netns;
 use crate::process::{Process, built};
+use crate::wait::wait_for;
 use crate::world::World;
 
 /// A flow that is under way.
@@ -63,7 +64,11 @@ impl Flow {
         let mut command = to.netns.command(program);
         command.args(["receive", &target.to_string()]);
         let receiver = Process::start("flow receive", &mut command, &log("receive"))?;
-        std::thread::sleep(Duration::from_millis(200));
+        // Addresses and ports stand there in hexadecimal.
+        let listens = format!(":{port:04X} ");
+        wait_for("the flow's receiver to listen", Duration::from_secs(10), || {
+            Ok(to.netns.sh("cat /proc/net/udp /proc/net/udp6")?.contains(&listens))
+        })?;
         let mut command = from.netns.command(program);
         command.args(["send", &source.to_string(), &target.to_string()]);
         command.args(["--rate", &rate.to_string(), "--seconds", &seconds.to_string()]);
