@@ -29,6 +29,7 @@ pub mod locks;
 pub mod namespace;
 pub mod netlink;
 pub mod pairs;
+mod patience;
 pub mod query;
 pub mod registry;
 pub mod sandbox;

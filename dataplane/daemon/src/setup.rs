@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use pollux_abi::layout::SPI_INDEX_WIDTH_MAX;
 use pollux_abi::{CoreId, WorkerId};
@@ -31,6 +32,7 @@ use crate::locks::TABLES;
 use crate::namespace::{self, NamespaceError};
 use crate::netlink::mirror::Mirror;
 use crate::netlink::{NetlinkError, Rtnl};
+use crate::patience::{self, once_free};
 use crate::query::{QueryError, QuerySocket};
 use crate::sandbox;
 
@@ -135,9 +137,7 @@ pub fn bring_up(config: Config) -> Result<House, SetupError> {
     for folder in [&config.paths.run_dir, &config.paths.state_dir] {
         std::fs::create_dir_all(folder).map_err(|source| file_error(folder, source))?;
     }
-    let queries = QuerySocket::bind(&config.paths.dataplane_socket())?;
-    let listener = Listener::bind(&config.paths.attach_socket(), config.dataplane.control_uid)?;
-    let checkpoints = CheckpointFile::open(&config.paths.counter_file())?;
+    let Claims { queries, listener, checkpoints } = claim(&config)?;
     let pin_dir = bpffs::mount_own(&config.paths.run_dir)?;
     if let Some(netns) = &config.dataplane.netns {
         namespace::enter(netns)?;
@@ -191,6 +191,34 @@ pub fn bring_up(config: Config) -> Result<House, SetupError> {
         welcome,
         got,
     }))
+}
+
+/// What only one data plane can have.
+struct Claims {
+    queries: QuerySocket,
+    listener: Listener,
+    checkpoints: CheckpointFile,
+}
+
+/// Takes them all, from a predecessor that is dying too.
+fn claim(config: &Config) -> Result<Claims, SetupError> {
+    let (paths, until) = (&config.paths, Instant::now() + patience::DYING);
+    let queries = once_free(
+        until,
+        |error| matches!(error, QueryError::InUse { .. }),
+        || QuerySocket::bind(&paths.dataplane_socket()),
+    )?;
+    let listener = once_free(
+        until,
+        |error| matches!(error, HandshakeError::InUse { .. }),
+        || Listener::bind(&paths.attach_socket(), config.dataplane.control_uid),
+    )?;
+    let checkpoints = once_free(
+        until,
+        |error| matches!(error, CheckpointError::InUse { .. }),
+        || CheckpointFile::open(&paths.counter_file()),
+    )?;
+    Ok(Claims { queries, listener, checkpoints })
 }
 
 fn file_error(path: &Path, source: io::Error) -> SetupError {
