@@ -269,6 +269,11 @@ fn a_full_wire_drops_and_counts() {
     lab.assert_ledger();
 }
 
+/// The way to the host stack, and the lack of one.
+fn host_port(up: bool) -> PortFacts {
+    PortFacts { mac: Mac([3; 6]), peer: Some(Mac([4; 6])), mtu: 1500, up }
+}
+
 #[test]
 fn hops_run_out_at_the_gateway() {
     let mut lab = pair();
@@ -277,13 +282,17 @@ fn hops_run_out_at_the_gateway() {
     assert_eq!(lab.drops(0, DropReason::TtlExpired), 1);
     let answers = lab.receive_octets(0, LAN);
     assert_eq!((answers.len(), answers[0][9], answers[0][20]), (1, 1, 11), "time exceeded, to the sender");
-    // Two hops: the second gateway has none left, and says nothing to the outside.
-    lab.send(0, LAN, &udp_with("10.1.0.2", "10.2.0.2", 20, 2, false));
-    lab.round();
-    lab.carry(0, 1);
-    lab.round();
-    assert_eq!(lab.drops(1, DropReason::TtlExpired), 1);
-    assert!(lab.receive(1, LAN).is_empty());
+    // Two hops: the second gateway has none left. Its host stack answers, where there is a way to it.
+    for host_stack in [true, false] {
+        lab.rigs[1].tell(ToWorker::Facts(HOST, host_port(host_stack)));
+        lab.send(0, LAN, &udp_with("10.1.0.2", "10.2.0.2", 20, 2, false));
+        lab.round();
+        lab.carry(0, 1);
+        lab.round();
+        assert_eq!(lab.drops(1, DropReason::TtlExpired), u64::from(!host_stack));
+        assert_eq!(lab.receive_octets(1, HOST).len(), usize::from(host_stack));
+        assert!(lab.receive(1, LAN).is_empty());
+    }
     lab.assert_ledger();
 }
 
@@ -311,11 +320,15 @@ fn what_is_too_long_is_answered_or_cut() {
     // A decrypted packet too long for the LAN.
     let narrow = PortFacts { mac: Mac([2; 6]), peer: None, mtu: 600, up: true };
     lab.rigs[1].tell(ToWorker::Facts(LAN, narrow));
-    lab.send(0, LAN, &udp("10.1.0.2", "10.2.0.2", 1000));
-    lab.round();
-    lab.carry(0, 1);
-    lab.round();
-    assert_eq!(lab.drops(1, DropReason::TooBig), 1);
+    for host_stack in [true, false] {
+        lab.rigs[1].tell(ToWorker::Facts(HOST, host_port(host_stack)));
+        lab.send(0, LAN, &udp("10.1.0.2", "10.2.0.2", 1000));
+        lab.round();
+        lab.carry(0, 1);
+        lab.round();
+        assert_eq!(lab.drops(1, DropReason::TooBig), u64::from(!host_stack));
+        assert_eq!(lab.receive_octets(1, HOST).len(), usize::from(host_stack), "the host stack cuts or answers");
+    }
     lab.assert_ledger();
 }
 

@@ -115,3 +115,36 @@ print('ready', flush=True); c, _ = s.accept(); c.sendall(c.recv(100)); c.close()
     a.check_ledger()?;
     b.check_ledger()
 }
+
+#[test]
+fn senders_hear_of_hops_that_run_out_and_of_packets_too_big_beyond_the_tunnel() -> Result<()> {
+    skip_unless!("ip", "ping");
+    let world = World::new("icm")?;
+    let tunnels = [Tunnel::new(1, Family::V4, Family::V4)?, Tunnel::new(2, Family::V6, Family::V4)?];
+    let [config_a, config_b] = configs(&tunnels);
+    let b = Gateway::start(&world, Side::B, &config_b)?;
+    let a = Gateway::start(&world, Side::A, &config_a)?;
+    world.gateway_b.ip("link set lan0 mtu 1300")?;
+    for family in [Family::V4, Family::V6] {
+        let (near, far) = (Side::A.inside(family), Side::B.inside(family));
+        let target = Side::B.host(family);
+        for (what, options, want) in [
+            ("the first hop", "-t1", [format!("From {near}"), "xceeded".to_owned()]),
+            ("the hop beyond the tunnel", "-t2", [format!("From {far}"), "xceeded".to_owned()]),
+            ("the link beyond the tunnel", "-Mdo -s1300", [format!("From {far}"), "mtu=1300".to_owned()]),
+        ] {
+            let mut said = String::new();
+            wait_for(what, Duration::from_secs(10), || {
+                // The answer is an error, to ping as well.
+                said = world.caller.script(&format!("ping -c1 -W1 {options} {target} 2>&1 || true"))?;
+                said = said.replace("mtu = ", "mtu=");
+                Ok(want.iter().all(|text| said.contains(text)))
+            })
+            .map_err(|error| {
+                error.context(format!("{said}\n{:?} {:?}\n{}", a.drops(), b.drops(), b.logs()))
+            })?;
+        }
+    }
+    a.check_ledger()?;
+    b.check_ledger()
+}

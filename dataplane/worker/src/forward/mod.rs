@@ -272,13 +272,13 @@ impl Forwarder {
             return;
         }
         if packet.len() > usize::from(way.mtu) {
-            meta.drop_for(DropReason::TooBig);
+            refuse(packet, meta, ports, DropReason::TooBig);
             return;
         }
         // The host stack takes a hop itself from what it forwards, and what it sent has none taken.
         let forwarded = matches!(kind, Kind::Opened | Kind::Clear) && way.role != Role::Host;
         if forwarded && !take_hop(packet.data_mut(), meta.flow.version) {
-            meta.drop_for(DropReason::TtlExpired);
+            refuse(packet, meta, ports, DropReason::TtlExpired);
             return;
         }
         match packet.push_front(HEADER_LEN) {
@@ -339,15 +339,11 @@ impl Forwarder {
         let Some(mac) = entry.facts.peer.or_else(|| self.neighbour(&key)) else {
             return Resolution::Waits(key);
         };
-        let ethertype = match flow.version {
-            IpVersion::V4 => ethernet::IPV4,
-            IpVersion::V6 => ethernet::IPV6,
-        };
         Resolution::Way(Way {
             slot,
             role: entry.role,
             mtu: entry.facts.mtu,
-            header: ethernet::header(mac, entry.facts.mac, ethertype),
+            header: ethernet::header(mac, entry.facts.mac, ethertype(flow.version)),
         })
     }
 
@@ -380,6 +376,34 @@ impl Forwarder {
             }
             Err(packet) => outlet.drop(packet, DropReason::NeighbourQueueFull),
         }
+    }
+}
+
+/// Where a packet that came out of a tunnel can't go on, the host stack knows what to do: it answers the sender, through
+/// the tunnel again, or cuts the packet. All else is dropped, and so is this without a host port.
+#[cold]
+fn refuse(packet: &mut Packet, meta: &mut Meta, ports: &[PortEntry], reason: DropReason) {
+    let opened = Kind::of(meta) == Kind::Opened;
+    let host =
+        host_slot(ports).filter(|_| opened).and_then(|slot| Some((slot, ports.get(usize::from(slot.0))?)));
+    let Some((slot, entry)) = host else { return meta.drop_for(reason) };
+    let Some(mac) = entry.facts.peer else { return meta.drop_for(reason) };
+    if !entry.facts.up || entry.port.is_none() || packet.len() > usize::from(entry.facts.mtu) {
+        return meta.drop_for(reason);
+    }
+    match packet.push_front(HEADER_LEN) {
+        Some(room) => {
+            room.copy_from_slice(&ethernet::header(mac, entry.facts.mac, ethertype(meta.flow.version)));
+            meta.port = slot;
+        }
+        None => meta.drop_for(DropReason::NoHeadroom),
+    }
+}
+
+const fn ethertype(version: IpVersion) -> u16 {
+    match version {
+        IpVersion::V4 => ethernet::IPV4,
+        IpVersion::V6 => ethernet::IPV6,
     }
 }
 
