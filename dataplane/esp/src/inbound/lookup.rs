@@ -6,7 +6,7 @@ use pollux_packet::{Burst, Class, Meta, Verdict, esp, hint};
 
 use crate::engine::Engine;
 use crate::live::Live;
-use crate::sa::{KEY_LINES, place};
+use crate::sa::{key_lines, place};
 
 /// Finds each ESP packet's SA. Packets of other workers' SAs get their verdict here.
 pub(crate) fn lookup(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Live {
@@ -22,7 +22,7 @@ pub(crate) fn lookup(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Liv
         };
         spis[at] = header.spi;
         meta.sequence = u64::from(header.sequence);
-        prefetch(engine, header.spi);
+        prefetch(engine, header.spi, packet.len());
         live.add(at);
     }
     let (_, metas) = burst.split_mut();
@@ -34,16 +34,16 @@ pub(crate) fn lookup(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Liv
     live
 }
 
-/// Asks for what the next stages read of an SA. The index in its SPI is a guess, right for all SPIs of our own
-/// making.
+/// Asks for what the next stages read of an SA, for a packet of `len` octets. The index in its SPI is a guess,
+/// right for all SPIs of our own making.
 #[inline]
-fn prefetch(engine: &Engine, spi: u32) {
+fn prefetch(engine: &Engine, spi: u32, len: usize) {
     let (Some(index), half) = (engine.sas.guess(spi), &engine.sas.inbound) else { return };
     let at = place(index);
     hint::prefetch(&half.slots[at]);
     hint::prefetch_lines(&half.hot[at], 2);
     // Whether there is a key is not asked: the answer would have to be waited for.
-    hint::prefetch_lines(&half.keys[at], KEY_LINES);
+    hint::prefetch_lines(&half.keys[at], key_lines(len));
     half.selectors.prefetch(at);
     if let Some(counters) = engine.sa_counters.row(Direction::Inbound, index) {
         hint::prefetch(counters);

@@ -8,7 +8,7 @@ use super::flow_cache::Place;
 use crate::engine::Engine;
 use crate::live::Live;
 use crate::policy::{Entry, Match};
-use crate::sa::{Choice, KEY_LINES, place};
+use crate::sa::{Choice, key_lines, place};
 
 /// Judges every pending packet. What is left is to be protected by an SA of ours.
 pub(crate) fn select(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Live {
@@ -28,7 +28,7 @@ pub(crate) fn select(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Liv
             engine.flows.keep(places[at], meta.flow, meta.sa, meta.spi);
             live.add(at);
         }
-        prefetch(engine, meta.sa);
+        prefetch(engine, meta.sa, packet.len());
     }
     live
 }
@@ -61,14 +61,14 @@ fn judge(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Meta)
     false
 }
 
-/// Asks for what the next stages read of an SA.
+/// Asks for what the next stages read of an SA, for a packet of `len` octets.
 #[inline]
-fn prefetch(engine: &Engine, index: SaIndex) {
+fn prefetch(engine: &Engine, index: SaIndex, len: usize) {
     let (half, at) = (&engine.sas.outbound, place(index));
     if let (Some(sa), Some(key)) = (half.hot.get(at), half.keys.get(at)) {
         hint::prefetch_lines(sa, 3);
         // Whether there is a key is not asked: the answer would have to be waited for.
-        hint::prefetch_lines(key, KEY_LINES);
+        hint::prefetch_lines(key, key_lines(len));
     }
     if let Some(counters) = engine.sa_counters.row(Direction::Outbound, index) {
         hint::prefetch(counters);

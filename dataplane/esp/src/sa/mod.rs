@@ -16,4 +16,4 @@ pub(crate) use lifetime::{Limits, Reached, flag};
 pub(crate) use outbound::OutboundSa;
 pub(crate) use record::SaRecord;
 pub(crate) use selectors::SelectorTable;
-pub(crate) use table::{Choice, KEY_LINES, SaTable, Slot, place};
+pub(crate) use table::{Choice, SaTable, Slot, key_lines, place};

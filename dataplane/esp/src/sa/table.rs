@@ -89,8 +89,12 @@ pub(crate) struct SaTable {
     reqids: IdMap,
 }
 
-/// Cache lines of a key that its kernels read.
-pub(crate) const KEY_LINES: usize = 8;
+/// Cache lines of a key to be asked for ahead of a packet of `len` octets: of a short one, the cipher asks for the
+/// rest itself, in the shadow of the packets before, and sooner would only crowd out other lines.
+#[inline]
+pub(crate) const fn key_lines(len: usize) -> usize {
+    if len <= 128 { 1 } else { 8 }
+}
 
 const OUTBOUND_BIT: u32 = 1 << 31;
 
