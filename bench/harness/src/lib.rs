@@ -8,6 +8,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod gateway;
 pub mod ike;
 pub mod interleave;
 pub mod peer;

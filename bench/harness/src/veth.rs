@@ -20,17 +20,22 @@ use anyhow::{Context, Result, ensure};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::unistd::Pid;
-use pollux_abi::{IfIndex, QueueId};
+use pollux_abi::{EspSuite, IfIndex, QueueId};
 use pollux_ebpf::{Capacity, ModeChoice as XdpChoice, Role, Steering, bpffs};
-use pollux_packet::{Burst, Meta};
+use pollux_esp::Engine;
+use pollux_packet::ethernet::{self, Mac};
+use pollux_packet::parse::ENCAP_PORT;
+use pollux_packet::{Burst, Meta, classify};
 use pollux_port::{FramePool, ModeChoice, Port, Umem, UmemConfig, XskConfig, XskPort};
+use pollux_worker::housekeeping::BoxedPort;
+use pollux_worker::monotonic_ns;
+
+use crate::gateway::{self, Gateway, Side, outside};
 
 /// Where NAPI runs here; it belongs beside every figure.
 pub const NAPI: &str = "inline, on the sending CPU (veth, not threaded)";
 
 /// Somebody who takes packets from one port and puts them out by another.
-///
-/// The seam for a whole gateway: build a worker over the [`Ends`] of a path and call its round here.
 pub trait Forwarder {
     /// What the row is called.
     fn name(&self) -> &str;
@@ -61,6 +66,15 @@ pub struct Bed {
     generator_cpu: usize,
 }
 
+/// What a path's generator sends, which decides the side of the input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Traffic {
+    /// The protected side's packets.
+    Clear,
+    /// The same packets as ESP, each sealed anew with its own number, from outside.
+    Sealed(pollux_aead::Engine),
+}
+
 /// One way from a generator to a sink.
 pub struct Path {
     generator: Generator,
@@ -81,12 +95,13 @@ impl Bed {
         pin(0)?;
         let mut steering = Steering::open(&bed.pins, Capacity::default())?;
         steering.set_protected(&[("10.1.0.0/16".parse()?, "10.2.0.0/16".parse()?)])?;
+        steering.set_local_addrs(&[outside(TUNNEL)])?;
         bed.steering = Some(steering);
         Ok(bed)
     }
 
     /// A new path with its generator idle, and the forwarder's ends of it.
-    pub fn path(&mut self) -> Result<(Path, Ends)> {
+    pub fn path(&mut self, traffic: Traffic) -> Result<(Path, Ends)> {
         let k = self.paths;
         self.paths += 1;
         let [g0, d0, d1, g1] = ["ga", "da", "db", "gb"].map(|end| format!("{}{k}{}", &end[..1], &end[1..]));
@@ -99,18 +114,24 @@ impl Bed {
             }
         }
         let umem = Umem::new(UmemConfig { frames: 16_384, frame_len: 4096, huge_pages: true })?;
-        let input = self.port(&umem, &d0)?;
-        let output = self.port(&umem, &d1)?;
+        let side = match traffic {
+            Traffic::Clear => Role::Lan,
+            Traffic::Sealed(_) => Role::Wan,
+        };
+        let input = self.port(&umem, &d0, side)?;
+        let output = self.port(&umem, &d1, Role::Lan)?;
         let ends = Ends { input, output, pool: umem.pool(8192)? };
-        let generator = Generator::start(self.port(&umem, &g0)?, umem.pool(8192)?, self.generator_cpu)?;
+        let source = Source::new(traffic)?;
+        let port = self.port(&umem, &g0, Role::Lan)?;
+        let generator = Generator::start(port, umem.pool(8192)?, source, self.generator_cpu)?;
         Ok((Path { generator, sink: g1 }, ends))
     }
 
     /// A port on a device, with the program attached and leading to it.
-    fn port(&mut self, umem: &Umem, device: &str) -> Result<XskPort> {
+    fn port(&mut self, umem: &Umem, device: &str, role: Role) -> Result<XskPort> {
         let steering = self.steering.as_mut().context("the program is loaded when the bed is made")?;
         let ifindex = IfIndex(if_nametoindex(device)?);
-        let attached = steering.attach(ifindex, device, Role::Lan, XdpChoice::Driver)?;
+        let attached = steering.attach(ifindex, device, role, XdpChoice::Driver)?;
         ensure!(attached.reason.is_none(), "{device}: no driver mode: {:?}", attached.reason);
         let config = XskConfig { mode: ModeChoice::Copy, ..XskConfig::new(device, ifindex, QueueId(0)) };
         let port = XskPort::open(umem, config)?;
@@ -194,14 +215,14 @@ struct Shared {
 }
 
 impl Generator {
-    fn start(port: XskPort, pool: FramePool, cpu: usize) -> Result<Self> {
+    fn start(port: XskPort, pool: FramePool, source: Source, cpu: usize) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         let seen = Arc::clone(&shared);
         let thread = std::thread::Builder::new().name("generator".into()).spawn(move || {
             if let Err(error) = pin(cpu) {
                 eprintln!("{error}");
             }
-            generate(port, pool, &seen);
+            generate(port, pool, source, &seen);
         })?;
         Ok(Self { shared, thread: Some(thread) })
     }
@@ -236,9 +257,8 @@ impl Drop for Generator {
     }
 }
 
-fn generate(mut port: XskPort, mut pool: FramePool, shared: &Shared) {
+fn generate(mut port: XskPort, mut pool: FramePool, mut source: Source, shared: &Shared) {
     let mut burst = Burst::new();
-    let mut frame = Vec::new();
     while !shared.end.load(Ordering::Relaxed) {
         let len = usize::try_from(shared.len.load(Ordering::Relaxed)).unwrap_or(0);
         if len == 0 {
@@ -246,14 +266,9 @@ fn generate(mut port: XskPort, mut pool: FramePool, shared: &Shared) {
             std::thread::park_timeout(Duration::from_millis(20));
             continue;
         }
-        if frame.len() != len {
-            frame = frame_of(len);
-        }
-        while burst.room() > 0 {
-            let Some(mut packet) = pool.alloc(256) else { break };
-            if !packet.extend(&frame) || burst.push(packet, Meta::default()).is_err() {
-                return;
-            }
+        // What the full ring left is sent first: a number is never sent twice.
+        if burst.is_empty() {
+            source.fill(&mut pool, &mut burst, len);
         }
         let sent = port.tx_burst(&mut pool, &mut burst);
         port.kick();
@@ -262,6 +277,94 @@ fn generate(mut port: XskPort, mut pool: FramePool, shared: &Shared) {
     }
     burst.drain().for_each(|(packet, _)| pool.put(packet));
     port.close(&mut pool);
+}
+
+/// What a generator's packets are made of.
+struct Source {
+    frame: Vec<u8>,
+    sealer: Option<Engine>,
+}
+
+impl Source {
+    fn new(traffic: Traffic) -> Result<Self> {
+        let sealer = match traffic {
+            Traffic::Clear => None,
+            Traffic::Sealed(aead) => Some(gateway::engine(Side::Sealer, aead, SUITE, TUNNEL..TUNNEL + 1)?),
+        };
+        Ok(Self { frame: Vec::new(), sealer })
+    }
+
+    /// Fills a burst with frames that carry `len` octets in clear, link header included.
+    fn fill(&mut self, pool: &mut FramePool, burst: &mut Burst, len: usize) {
+        if self.frame.len() != len.max(MIN_LEN) {
+            self.frame = frame_of(len);
+        }
+        while burst.room() > 0 {
+            let Some(mut packet) = pool.alloc(256) else { break };
+            if !packet.extend(&self.frame) || burst.push(packet, Meta::default()).is_err() {
+                break;
+            }
+        }
+        let Some(sealer) = &mut self.sealer else { return };
+        for meta in burst.metas_mut() {
+            meta.role = pollux_packet::Role::Host;
+        }
+        classify(burst, ENCAP_PORT);
+        sealer.outbound(0, burst);
+        for (packet, _) in burst.iter_mut() {
+            if let Some(header) = packet.push_front(ethernet::HEADER_LEN) {
+                header.copy_from_slice(&ethernet::header(INPUT, SOURCE, ethernet::IPV4));
+            }
+        }
+    }
+}
+
+/// Pollux: the worker of a gateway, without the daemon around it.
+pub struct PolluxWorker {
+    name: &'static str,
+    gateway: Gateway,
+}
+
+impl PolluxWorker {
+    /// A gateway that seals what comes in.
+    pub fn sealing(aead: pollux_aead::Engine, ends: Ends) -> Result<Self> {
+        let Ends { input, output, pool } = ends;
+        let ports: [(BoxedPort, Mac); 2] = [(Box::new(output), OUTPUT), (Box::new(input), INPUT)];
+        Self::new("pollux encrypt", Side::Sealer, aead, ports, pool)
+    }
+
+    /// A gateway that opens what comes in.
+    pub fn opening(aead: pollux_aead::Engine, ends: Ends) -> Result<Self> {
+        let Ends { input, output, pool } = ends;
+        let ports: [(BoxedPort, Mac); 2] = [(Box::new(input), INPUT), (Box::new(output), OUTPUT)];
+        Self::new("pollux decrypt", Side::Opener, aead, ports, pool)
+    }
+
+    fn new(
+        name: &'static str,
+        side: Side,
+        aead: pollux_aead::Engine,
+        ports: [(BoxedPort, Mac); 2],
+        pool: FramePool,
+    ) -> Result<Self> {
+        let engine = gateway::engine(side, aead, SUITE, TUNNEL..TUNNEL + 1)?;
+        Ok(Self { name, gateway: Gateway::new(side, engine, pool, ports, SINK)? })
+    }
+}
+
+impl Forwarder for PolluxWorker {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn round(&mut self) {
+        self.gateway.worker.round(monotonic_ns());
+    }
+
+    fn balances(&self) -> bool {
+        let ledger = self.gateway.worker.ledger();
+        usize::try_from(ledger.held).is_ok_and(|held| ledger.pool.balances(held))
+    }
 }
 
 /// The baseline: what comes in goes out, with the link-layer addresses of the next link.
@@ -308,8 +411,8 @@ fn frame_of(len: usize) -> Vec<u8> {
     let len = len.max(MIN_LEN);
     let ip_len = u16::try_from(len - 14).unwrap_or(u16::MAX).to_be_bytes();
     let udp_len = u16::try_from(len - 34).unwrap_or(u16::MAX).to_be_bytes();
-    let mut frame = [INPUT, SOURCE].concat();
-    frame.extend([8, 0, 0x45, 0, ip_len[0], ip_len[1], 0, 0, 0, 0, 64, 17, 0, 0]);
+    let mut frame = ethernet::header(INPUT, SOURCE, ethernet::IPV4).to_vec();
+    frame.extend([0x45, 0, ip_len[0], ip_len[1], 0, 0, 0, 0, 64, 17, 0, 0]);
     frame.extend([10, 1, 0, 5, 10, 2, 0, 9]);
     frame.extend([0x27, 0x10, 0x27, 0x11, udp_len[0], udp_len[1], 0, 0]);
     let sum = checksum(&frame[14..34]);
@@ -347,12 +450,17 @@ fn sh(line: &str) -> Result<()> {
     Ok(())
 }
 
-const INPUT: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
-const SOURCE: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const INPUT: Mac = Mac([2, 0, 0, 0, 0, 0x0a]);
+const OUTPUT: Mac = Mac([2, 0, 0, 0, 0, 0x0b]);
+const SOURCE: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const SINK: Mac = Mac([2, 0, 0, 0, 0, 2]);
 /// To the sink, from the output.
 const NEXT_LINK: [u8; 12] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 0x0b];
 /// Ethernet, IPv4 and UDP headers and a little to carry.
 const MIN_LEN: usize = 60;
+/// The tunnel whose inner destination the generator's packets have, 10.2.0.9.
+const TUNNEL: u32 = 9;
+const SUITE: EspSuite = EspSuite::Aes128Gcm16;
 const WARM_UP: Duration = Duration::from_millis(50);
 
 #[cfg(test)]

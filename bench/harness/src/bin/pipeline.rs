@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Parser;
 use pollux_abi::EspSuite;
 use pollux_aead::{Engine, EngineChoice};
@@ -30,6 +30,15 @@ struct Arguments {
     /// The suite, as in `esp_proposals`.
     #[arg(long, default_value = "aes128gcm16")]
     suite: String,
+    /// Only these lengths of the inner IP packet, as in `64,imix`.
+    #[arg(long, value_delimiter = ',')]
+    bytes: Vec<String>,
+    /// Only these numbers of SAs.
+    #[arg(long, value_delimiter = ',')]
+    sas: Vec<u32>,
+    /// Passes over each row.
+    #[arg(long)]
+    passes: Option<usize>,
     /// Write the rows to bench/results as well.
     #[arg(long)]
     save: bool,
@@ -59,6 +68,24 @@ struct Row {
 /// 64, 576 and 1420 octets as 7:4:1.
 const MIX: [usize; 12] = [64, 576, 64, 64, 576, 64, 1420, 64, 576, 64, 576, 64];
 
+/// The rows of one length: the memory ports alone, and the two workers with theirs.
+const DIRECTIONS: [&str; 3] = ["ports", "encrypt", "decrypt"];
+
+impl Arguments {
+    fn bytes(&self) -> Vec<String> {
+        let all: &[&str] = if self.quick {
+            &["64", "512", "1420", "imix"]
+        } else {
+            &["64", "128", "256", "512", "1024", "1420", "imix"]
+        };
+        if self.bytes.is_empty() { all.iter().map(ToString::to_string).collect() } else { self.bytes.clone() }
+    }
+
+    fn sas(&self) -> &[u32] {
+        if self.sas.is_empty() { &[1, 1_000, 10_000] } else { &self.sas }
+    }
+}
+
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let engine = Engine::select(arguments.aead.parse::<EngineChoice>()?)?;
@@ -66,28 +93,26 @@ fn main() -> Result<()> {
         .ok_or_else(|| anyhow::anyhow!("unknown suite {}", arguments.suite))?;
     let machine = Machine::here();
     let hz = tsc_hz();
-    let lens: &[usize] = if arguments.quick { &[64, 512, 1420] } else { &[64, 128, 256, 512, 1024, 1420] };
-    let passes = if arguments.quick { 101 } else { 401 };
+    let passes = arguments.passes.unwrap_or(if arguments.quick { 101 } else { 401 });
     let mut rows = Vec::new();
-    for sas in [1, 1_000, 10_000] {
-        for len in lens.iter().map(|&len| Some(len)).chain([None]) {
-            let mut pipeline = match len {
-                Some(len) => Pipeline::new(engine, suite, sas, &[len])?,
-                None => Pipeline::new(engine, suite, sas, &MIX)?,
-            };
-            let (mut encrypt, mut decrypt) = (Vec::new(), Vec::new());
+    for &sas in arguments.sas() {
+        for bytes in arguments.bytes() {
+            let lens = if bytes == "imix" { MIX.to_vec() } else { vec![bytes.parse().context("a length")?] };
+            let mut pipeline = Pipeline::new(engine, suite, sas, &lens)?;
+            let (mut ports, mut encrypt, mut decrypt) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..passes {
                 let pass = pipeline.pass()?;
+                ports.push(per_packet(pass.ports));
                 encrypt.push(per_packet(pass.encrypt));
                 decrypt.push(per_packet(pass.decrypt));
             }
-            for (direction, figures) in [("encrypt", &encrypt), ("decrypt", &decrypt)] {
+            for (direction, figures) in DIRECTIONS.into_iter().zip([&ports, &encrypt, &decrypt]) {
                 let summary = summarize(figures);
                 rows.push(Row {
                     direction,
                     suite: suite.name(),
                     engine: engine.name(),
-                    bytes: len.map_or_else(|| "imix".to_owned(), |len| len.to_string()),
+                    bytes: bytes.clone(),
                     sas,
                     cycles: tenths(summary.median),
                     cycles_min: tenths(summary.min),
@@ -140,13 +165,14 @@ fn print(machine: &Machine, hz: f64, rows: &[Row]) {
     );
     let lens: Vec<&str> = rows
         .iter()
-        .take_while(|row| row.sas == 1)
-        .filter(|row| row.direction == "encrypt")
+        .filter(|row| row.direction == "encrypt" && row.sas == rows[0].sas)
         .map(|row| row.bytes.as_str())
         .collect();
     let mut table = Table::new(["direction, SAs"].into_iter().chain(lens.iter().copied()));
-    for direction in ["encrypt", "decrypt"] {
-        for sas in [1, 1_000, 10_000] {
+    let mut counts: Vec<u32> = rows.iter().map(|row| row.sas).collect();
+    counts.dedup();
+    for direction in DIRECTIONS {
+        for &sas in &counts {
             let cells = rows.iter().filter(|row| row.direction == direction && row.sas == sas);
             let figures = cells.map(|row| format!("{} ({})", row.cycles, row.mpps));
             table.push([format!("{direction}, {sas}")].into_iter().chain(figures));

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
+use pollux_aead::{Engine, EngineChoice};
 use pollux_bench::interleave::interleave;
 use pollux_bench::report::{Table, save};
 use pollux_bench::run::Machine;
 use pollux_bench::stats::{paired_ratio, summarize};
-use pollux_bench::veth::{Bed, Forwarder, L2Forward, NAPI, Path};
+use pollux_bench::veth::{Bed, Forwarder, L2Forward, NAPI, Path, PolluxWorker, Traffic};
 use serde::Serialize;
 
 /// Packets a second over veth pairs, one worker, copy mode, taking turns in slices of a fraction of a second.
@@ -29,7 +30,7 @@ struct Arguments {
 #[derive(Serialize)]
 struct Row {
     forwarder: String,
-    /// Octets in a frame.
+    /// Octets in a frame in clear.
     bytes: usize,
     /// Median millions of packets a second that arrived.
     mpps: f64,
@@ -82,10 +83,18 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The plain forward first: the others are compared with it.
+/// The plain forward first: the others are compared with it. The gateways run what the daemon runs, on the same
+/// rings.
 fn contenders(bed: &mut Bed) -> Result<Vec<Contender>> {
-    let (path, ends) = bed.path()?;
-    Ok(vec![Contender { path, forwarder: Box::new(L2Forward::new(ends)), offered: Vec::new() }])
+    let aead = Engine::select(EngineChoice::Auto)?;
+    let contender = |path, forwarder| Contender { path, forwarder, offered: Vec::new() };
+    let (path, ends) = bed.path(Traffic::Clear)?;
+    let plain = contender(path, Box::new(L2Forward::new(ends)) as Box<dyn Forwarder>);
+    let (path, ends) = bed.path(Traffic::Clear)?;
+    let encrypt = contender(path, Box::new(PolluxWorker::sealing(aead, ends)?));
+    let (path, ends) = bed.path(Traffic::Sealed(aead))?;
+    let decrypt = contender(path, Box::new(PolluxWorker::opening(aead, ends)?));
+    Ok(vec![plain, encrypt, decrypt])
 }
 
 fn compare(contenders: &mut [Contender], bytes: usize, rounds: usize, time: Duration) -> Result<Vec<Row>> {
