@@ -20,6 +20,7 @@
 //!   engine.outbound(now, &mut burst);          // lan, host: inner packets become ESP
 //!   burst.take_dropped(|packet, reason| …);    // count once, reclaim the frame
 //!   // HandOver(owner): send to that worker, which calls inbound_owned or outbound_owned
+//!   // Early: hold it for a moment and offer it to inbound again, or ask give_up for its reason
 //!   // Forward, Bypass, Reply: route by meta.flow.destination(), write the link header, send
 //! ```
 //!
