@@ -327,7 +327,11 @@ fn what_is_too_long_is_answered_or_cut() {
         lab.carry(0, 1);
         lab.round();
         assert_eq!(lab.drops(1, DropReason::TooBig), u64::from(!host_stack));
-        assert_eq!(lab.receive_octets(1, HOST).len(), usize::from(host_stack), "the host stack cuts or answers");
+        assert_eq!(
+            lab.receive_octets(1, HOST).len(),
+            usize::from(host_stack),
+            "the host stack cuts or answers"
+        );
     }
     lab.assert_ledger();
 }

@@ -85,7 +85,7 @@ fn ctrl_c_in_mid_call_leaves_nothing_behind() -> Result<()> {
     // As a terminal does it, the signal goes to everything that the demo has started, too.
     command.args(["--static", "--calls", "5"]).process_group(0);
     let mut demo = Process::start("demo", &mut command, &log)?;
-    demo.wait_for_log("calls with media", Duration::from_secs(60))?;
+    demo.wait_for_log("calls with media", Duration::from_mins(1))?;
     sleep(Duration::from_secs(2))?;
     killpg(Pid::from_raw(i32::try_from(demo.pid())?), Signal::SIGINT)?;
     let status = demo.wait(Duration::from_secs(20))?;
