@@ -6,13 +6,13 @@
 //! blocks, and no secret decides a branch or an address.
 //!
 //! ```text
-//! burst ── order by key length and vectors ─┬─ AES-GCM, 1 to 4 vectors: two packets side by side ─┐
-//!                                           ├─ AES-GCM, longer: one packet, GHASH a batch behind ─┤
-//!                                           ├─ ChaCha20-Poly1305: a block a lane, four hashes ────┼─ ICVs,
-//!                                           └─ the rest: RustCrypto (GMAC: our GHASH) ────────────┘  verdicts
+//! burst ── order by key length and vectors ─┬─ AES-GCM, 1 to 4 vectors: all of a packet at once ──┐
+//!                                           ├─ AES-GCM, longer: GHASH beside AES, or a batch behind ┤
+//!                                           ├─ ChaCha20-Poly1305: a block a lane, a hash a lane ────┼─ ICVs,
+//!                                           └─ the rest: RustCrypto (GMAC: our GHASH) ──────────────┘  verdicts
 //!
 //! kernel/gcm, kernel/chacha   the algorithms, once, in safe code over the trait kernel/isa.rs
-//! kernel/{vaes512,vaes256,aesni}.rs   the intrinsics; the only unsafe code, with kernel/prefetch.rs
+//! kernel/{vaes512,vaes256,aesni,ifma}.rs   the intrinsics; the only unsafe code, with kernel/prefetch.rs
 //! ```
 #![doc = include_str!("../docs/kernels.md")]
 #![deny(unsafe_code)]

@@ -302,8 +302,8 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn sent_iv(front: &[u8; 20]) -> V {
-        let block = sent_iv_block(front);
+    pub(super) fn sent_start(front: &[u8; 20], round_key: &[u8; 16]) -> V {
+        let block = _mm_xor_si128(sent_iv_block(front), load_block(round_key));
         Pair(block, block)
     }
 

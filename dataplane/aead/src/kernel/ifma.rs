@@ -71,13 +71,16 @@ mod ops {
         let mut shared = usize::MAX;
         let mut steps = 0;
         for g in 0..G {
-            hashes[g] = Hash::new(keys[g].map(|key| &key[0]));
-            let aads = messages[g].map(|message| padded(message.aad));
-            hashes[g].take(load(aads.each_ref()), __mmask8::MAX);
-            for message in &messages[g] {
+            let mut multipliers = [&keys[g][0][0]; LANES];
+            let mut aads = [[0; 16]; LANES];
+            for (lane, message) in messages[g].iter().enumerate() {
+                multipliers[lane] = &keys[g][lane][0];
+                aads[lane] = padded(message.aad);
                 shared = shared.min(message.text.len() / 16);
                 steps = steps.max(message.text.len().div_ceil(16) + 1);
             }
+            hashes[g] = Hash::new(multipliers);
+            hashes[g].take(load(each(&aads)), __mmask8::MAX);
         }
         // Without a loop over the groups, which would keep the hashes in memory.
         let mut texts = [[&[][..]; LANES]; G];
@@ -103,7 +106,7 @@ mod ops {
         for step in shared..steps {
             for (hash, messages) in hashes.iter_mut().zip(messages) {
                 let (blocks, active) = ends(messages, step);
-                hash.take(load(blocks.each_ref()), active);
+                hash.take(load(each(&blocks)), active);
             }
         }
         let mut tags = [[[0; 16]; LANES]; G];
@@ -111,7 +114,7 @@ mod ops {
             let [h0, h1, h2] = hashes[g].h;
             let limbs = [store(h0), store(h1), store(h2)];
             for (lane, tag) in tags.iter_mut().enumerate() {
-                *tag = finish(limbs.map(|limb| limb[lane]), keys[g][lane][1]);
+                *tag = finish([limbs[0][lane], limbs[1][lane], limbs[2][lane]], keys[g][lane][1]);
             }
         }
         tags
@@ -121,6 +124,12 @@ mod ops {
     fn at<'a>(texts: &[&'a [[u8; 16]]; LANES], step: usize) -> [&'a [u8; 16]; LANES] {
         let [t0, t1, t2, t3, t4, t5, t6, t7] = texts;
         [&t0[step], &t1[step], &t2[step], &t3[step], &t4[step], &t5[step], &t6[step], &t7[step]]
+    }
+
+    #[inline(always)]
+    fn each(blocks: &[[u8; 16]; LANES]) -> [&[u8; 16]; LANES] {
+        let [b0, b1, b2, b3, b4, b5, b6, b7] = blocks;
+        [b0, b1, b2, b3, b4, b5, b6, b7]
     }
 
     /// Block `step` of each message after its AAD, and which messages have one.

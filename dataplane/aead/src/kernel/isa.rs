@@ -61,8 +61,9 @@ pub(crate) trait Isa: Copy {
     fn reverse(self, v: Self::V) -> Self::V;
     /// In every lane a counter block whose counter is zero. Salt and IV are as they lie in memory.
     fn nonce(self, salt: u32, iv: u64) -> Self::V;
-    /// [`Isa::nonce`] with the IV that an ESP packet has after SPI and sequence number, and a salt of zero.
-    fn sent_iv(self, front: &[u8; 20]) -> Self::V;
+    /// A round key in every lane, plus [`Isa::nonce`] of a salt of zero and the IV that an ESP packet has after SPI and
+    /// sequence number.
+    fn sent_start(self, front: &[u8; 20], round_key: &[u8; 16]) -> Self::V;
 
     /// The text of a packet, with AAD and length block, as `vectors` vectors, of which [`super::gcm::vectors`] says
     /// how many they are.
@@ -180,7 +181,7 @@ macro_rules! forward_all {
             fn aesenclast(state: Self::V, key: Self::V) -> Self::V;
             fn reverse(v: Self::V) -> Self::V;
             fn nonce(salt: u32, iv: u64) -> Self::V;
-            fn sent_iv(front: &[u8; 20]) -> Self::V;
+            fn sent_start(front: &[u8; 20], round_key: &[u8; 16]) -> Self::V;
             fn pad(window: &Self::Window<'_>) -> usize;
             fn counters(window: &Self::Window<'_>, v: usize) -> Self::V;
             fn load_head(window: &Self::Window<'_>) -> Self::V;

@@ -131,8 +131,8 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn sent_iv(front: &[u8; 20]) -> V {
-        _mm256_broadcastsi128_si256(sent_iv_block(front))
+    pub(super) fn sent_start(front: &[u8; 20], round_key: &[u8; 16]) -> V {
+        _mm256_broadcastsi128_si256(_mm_xor_si128(sent_iv_block(front), load_block(round_key)))
     }
 
     #[target_feature(enable = "avx2")]

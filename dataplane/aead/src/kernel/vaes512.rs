@@ -96,9 +96,9 @@ mod ops {
         _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi128_si512,
         _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64,
         _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_mask_mov_epi8,
-        _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_mask_xor_epi64, _mm512_maskz_broadcast_i32x4,
-        _mm512_maskz_loadu_epi8, _mm512_rol_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_setr_epi32,
-        _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_storeu_si512,
+        _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_rol_epi32,
+        _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setr_epi32, _mm512_setzero_si512,
+        _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi64,
         _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
         _mm512_xor_si512,
     };
@@ -178,11 +178,12 @@ mod ops {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn sent_iv(front: &[u8; 20]) -> V {
+    pub(super) fn sent_start(front: &[u8; 20], round_key: &[u8; 16]) -> V {
         // SAFETY: the reference covers the 16 octets from the fourth on; the load needs no alignment.
         let block = unsafe { _mm_loadu_si128(front[4..].as_ptr().cast()) };
         // Of sequence number, IV and what follows, the two words of IV.
-        _mm512_maskz_broadcast_i32x4(0x6666, block)
+        let iv = _mm512_set4_epi32(0, -1, -1, 0);
+        _mm512_ternarylogic_epi64::<0x78>(broadcast(round_key), _mm512_broadcast_i32x4(block), iv)
     }
 
     #[target_feature(enable = "avx512f,bmi2")]
@@ -536,9 +537,32 @@ mod ops {
     #[inline]
     pub(super) fn tag_beside(window: &Window<'_>, sum: Sum, stream: V) -> __m128i {
         let lanes = reverse(reduce(sum));
-        let mask: __mmask8 = 3 << (2 * (window.pad & 3));
-        sum_lanes(_mm512_mask_xor_epi64(lanes, mask, lanes, stream))
+        // Lanes plus what of the stream the mask lets through. A mask of octets from memory costs less than one in a
+        // mask register, which is made on the port of the products.
+        sum_lanes(_mm512_ternarylogic_epi64::<0x78>(lanes, stream, lane_mask(window.pad)))
     }
+
+    /// Ones in one lane.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn lane_mask(lane: usize) -> V {
+        static MASKS: Masks = {
+            let mut masks = [[0; 64]; 4];
+            let mut i = 0;
+            while i < 64 {
+                masks[i / 16][i] = 0xff;
+                i += 1;
+            }
+            Masks(masks)
+        };
+        let mask = &MASKS.0[lane];
+        // SAFETY: the reference covers the 64 octets that are read, and the load needs no alignment.
+        unsafe { _mm512_loadu_si512(mask.as_ptr().cast()) }
+    }
+
+    /// On cache lines of their own.
+    #[repr(align(64))]
+    struct Masks([[u8; 64]; 4]);
 
     #[target_feature(enable = "avx512f,avx512vl")]
     #[inline]

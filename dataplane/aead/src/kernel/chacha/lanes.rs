@@ -51,14 +51,16 @@ fn hash<const G: usize>(
     tags: &mut [[u8; 16]; BURST],
     group: &[u8],
 ) {
-    let mut places = [[usize::from(group[0]); LANES]; G];
-    for (place, &v) in places.as_flattened_mut().iter_mut().zip(group) {
-        *place = usize::from(v);
+    let first = usize::from(group[0]);
+    let mut messages: [[Message<'_>; LANES]; G] = [[views[first].message(); LANES]; G];
+    let mut lane_keys = [[&keys[first]; LANES]; G];
+    let places = messages.as_flattened_mut().iter_mut().zip(lane_keys.as_flattened_mut());
+    for ((message, key), &v) in places.zip(group) {
+        *message = views[usize::from(v)].message();
+        *key = &keys[usize::from(v)];
     }
-    let messages: [[Message<'_>; LANES]; G] = places.map(|places| places.map(|v| views[v].message()));
-    let keys = places.map(|places| places.map(|v| &keys[v]));
-    let computed = ifma.poly1305(&keys, &messages);
-    for (&v, tag) in places.as_flattened().iter().zip(computed.as_flattened()) {
-        tags[v] = *tag;
+    let computed = ifma.poly1305(&lane_keys, &messages);
+    for (&v, tag) in group.iter().zip(computed.as_flattened()) {
+        tags[usize::from(v)] = *tag;
     }
 }

@@ -97,18 +97,26 @@ impl Stream {
 #[inline(always)]
 fn inputs<I: Isa>(isa: I, views: &[View<'_>], dealt: &[Deal; WORDS]) -> [I::V; WORDS] {
     let mut words = constants(isa);
-    let keys = dealt.map(|(v, _)| views[v].key);
-    let ends = dealt.map(|(v, counter)| {
-        let (first, rest) = views[v].nonce;
-        isa.block_of(u64::from(counter) | u64::from(first) << 32, rest)
-    });
-    // Four words at a time, as four rows of which every fourth lane is one, are turned round.
-    for half in 0..2 {
-        let row = |i: usize| isa.join([0, 4, 8, 12].map(|k: usize| isa.block(&keys[k + i][half])));
-        words[4 + 4 * half..][..4].copy_from_slice(&isa.transpose([row(0), row(1), row(2), row(3)]));
+    // Loops and no `map`s, whose closures would be compiled apart, for another instruction set.
+    let mut rows = [[isa.zero(); 4]; 3];
+    for i in 0..4 {
+        let mut parts = [[isa.lane(isa.zero(), 0); 4]; 3];
+        for k in 0..I::LANES {
+            let (v, counter) = dealt[4 * k + i];
+            let view = &views[v];
+            let (first, rest) = view.nonce;
+            parts[0][k] = isa.block(&view.key[0]);
+            parts[1][k] = isa.block(&view.key[1]);
+            parts[2][k] = isa.block_of(u64::from(counter) | u64::from(first) << 32, rest);
+        }
+        for (rows, parts) in rows.iter_mut().zip(parts) {
+            rows[i] = isa.join(parts);
+        }
     }
-    let row = |i: usize| isa.join([0, 4, 8, 12].map(|k: usize| ends[k + i]));
-    words[12..].copy_from_slice(&isa.transpose([row(0), row(1), row(2), row(3)]));
+    // Four words at a time, as four rows of which every fourth lane is one, are turned round.
+    for (words, rows) in words[4..].chunks_exact_mut(4).zip(rows) {
+        words.copy_from_slice(&isa.transpose(rows));
+    }
     words
 }
 

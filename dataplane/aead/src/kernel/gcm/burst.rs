@@ -8,7 +8,6 @@ use crate::kernel;
 use crate::kernel::isa::{Isa, Task};
 use crate::key::{Key, Tables};
 use crate::packet::{HEADER_LEN, Text};
-use crate::suite::Path;
 use crate::verdict::Verdict;
 
 /// The class of each job of a burst: what it can share a loop with.
@@ -17,6 +16,8 @@ use crate::verdict::Verdict;
 /// through memory, twelve cycles each.
 pub(crate) struct Order {
     classes: [u8; BURST],
+    /// A bit for each class that has jobs.
+    present: u32,
     /// Whether a job has another key than the first.
     many_keys: bool,
 }
@@ -33,7 +34,7 @@ const NONE: u8 = u8::MAX;
 impl Order {
     #[inline(always)]
     fn new() -> Self {
-        Self { classes: [NONE; BURST], many_keys: false }
+        Self { classes: [NONE; BURST], present: 0, many_keys: false }
     }
 
     #[inline(always)]
@@ -43,35 +44,20 @@ impl Order {
         let class =
             key.layout.path as usize * PER_KEY_LEN + vectors::<I>(text.end - text.start).min(SHORT + 1) - 1;
         self.classes[index] = class as u8;
-    }
-
-    /// The jobs of packets of so many vectors, or longer ones with `SHORT + 1`.
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "there are 15 classes")]
-    fn of<I: Isa>(&self, isa: I, path: Path, vectors: usize) -> Jobs {
-        Jobs(isa.equal(&self.classes, (path as usize * PER_KEY_LEN + vectors - 1) as u8))
+        self.present |= 1 << class;
     }
 
     /// Runs all jobs, class by class.
     #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "there are 15 classes")]
     fn run<'k, I: Isa, P: Packet<'k>>(&self, isa: I, jobs: &mut [P], outs: &mut [P::Out]) {
-        self.run_path::<I, P, 10>(isa, jobs, outs, Path::Gcm128);
-        self.run_path::<I, P, 12>(isa, jobs, outs, Path::Gcm192);
-        self.run_path::<I, P, 14>(isa, jobs, outs, Path::Gcm256);
-    }
-
-    #[inline(always)]
-    fn run_path<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
-        &self,
-        isa: I,
-        jobs: &mut [P],
-        outs: &mut [P::Out],
-        path: Path,
-    ) {
-        for vectors in 1..=SHORT + 1 {
-            let class = self.of(isa, path, vectors);
-            if class.0 != 0 {
-                run_class::<I, P, ROUNDS>(isa, jobs, outs, class, vectors, self.many_keys);
+        for class in Jobs(self.present.into()) {
+            let (path, vectors) = (class / PER_KEY_LEN, class % PER_KEY_LEN + 1);
+            let (class, many_keys) = (Jobs(isa.equal(&self.classes, class as u8)), self.many_keys);
+            match path {
+                0 => run_class::<I, P, 10>(isa, jobs, outs, class, vectors, many_keys),
+                1 => run_class::<I, P, 12>(isa, jobs, outs, class, vectors, many_keys),
+                _ => run_class::<I, P, 14>(isa, jobs, outs, class, vectors, many_keys),
             }
         }
     }

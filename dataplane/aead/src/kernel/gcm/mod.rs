@@ -2,7 +2,7 @@
 //!
 //! AAD, ciphertext and length block are one stream of blocks, aligned to its **end**: the length block is the last
 //! lane of the last vector, and zero lanes, if any, come first. So every power of the hash key lies where an
-//! aligned load finds it, head and tail of the text are one [`Part`] each, and the lane of the AAD has counter 1 by
+//! aligned load finds it, head and tail of the text are one mask each, and the lane of the AAD has counter 1 by
 //! itself: its AES slot computes E(J0), which the tag needs, for free.
 
 mod burst;
@@ -299,11 +299,11 @@ struct Work<'k, 'd, I: Isa, const N: usize, const R: usize> {
 /// Nonce and first round key of a packet, joined: with a counter added, the input of AES's first full round.
 #[inline(always)]
 fn start<I: Isa>(isa: I, item: &Item<'_>) -> I::V {
-    let nonce = match item.packet.first_chunk() {
-        Some(front) if item.front != Front::Other => isa.sent_iv(front),
-        _ => isa.nonce(item.salt, item.iv),
-    };
-    isa.xor(nonce, isa.broadcast(&item.tables.round_keys[0]))
+    let round_key = &item.tables.round_keys[0];
+    match item.packet.first_chunk() {
+        Some(front) if item.front != Front::Other => isa.sent_start(front, round_key),
+        _ => isa.xor(isa.nonce(item.salt, item.iv), isa.broadcast(round_key)),
+    }
 }
 
 /// The inputs of AES for the vectors from `v` on.
