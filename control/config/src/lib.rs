@@ -30,6 +30,12 @@ pub use model::*;
 pub use problem::{Problem, Problems};
 pub use secrets::{Psk, Secrets};
 
+/// A selector as swanctl and our own lists write it, such as `10.1.0.0/16[udp/16384-32767]`; `None` where it is
+/// none.
+pub fn parse_selector(written: &str) -> Option<pollux_abi::TrafficSelector> {
+    values::parse_selector(written).ok()
+}
+
 /// Reads a configuration without its secrets: all that the data plane may know.
 pub fn load(file: &Path) -> Result<Config, Problems> {
     let text = std::fs::read_to_string(file).map_err(|error| {

@@ -165,7 +165,7 @@ impl Shell {
 
     /// Puts the list in force, unless the data plane has it.
     pub(crate) fn send_policies(&mut self) {
-        self.entries = policies::list(&self.config, &self.reqids, &self.dynamic);
+        self.entries = policies::list(&self.config, &self.reqids, &self.peers);
         let list = self.entries.iter().map(|entry| entry.spec).collect();
         self.installer.policies(list, BULK_PATIENCE);
     }
@@ -212,7 +212,7 @@ impl Shell {
         let Some(change) = &mut self.change else { return };
         if change.policies == Step::Later && change.waiting.is_empty() {
             let wanted: Vec<_> = self.entries.iter().map(|entry| entry.spec).collect();
-            let list = policies::list(&self.config, &self.reqids, &self.dynamic);
+            let list = policies::list(&self.config, &self.reqids, &self.peers);
             let same = wanted.len() == list.len()
                 && self
                     .in_force

@@ -151,6 +151,11 @@ impl Installer {
         self.next_policies = Some((list, patience));
     }
 
+    /// Whether a policy list is on its way.
+    pub(crate) const fn has_policies(&self) -> bool {
+        self.policies.is_some() || self.next_policies.is_some()
+    }
+
     /// Asks for an SA's counters.
     pub(crate) fn query(&mut self, rings: &mut Rings, id: SaId) -> Result<(), RingBroken> {
         let ticket = rings.send(Ring::Housekeeper, &Command::SaQuery(id))?;

@@ -25,6 +25,7 @@ mod keylog;
 mod manual;
 mod negotiated;
 mod operate;
+mod peers;
 mod policies;
 mod query;
 mod report;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use pollux_abi::command::{Direction, EncapPorts, SaSpec};
 use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
-use pollux_abi::{Event, Reqid, SaId, SaIndex, Selectors, Spi};
+use pollux_abi::{Event, SaId, SaIndex, Selectors, Spi};
 use pollux_config::Child;
 use pollux_config::api::fingerprint;
 use pollux_ike::endpoint::{Command, Output, SaCommand, SaInstall};
@@ -14,7 +14,7 @@ use pollux_ike::event::{ChildUp, DownReason, IkeUp};
 use crate::install::{Refusal, copy};
 use crate::journal::{Fields, Level, fields};
 use crate::keylog;
-use crate::policies::Dynamic;
+use crate::peers::Dynamic;
 use crate::shell::Shell;
 use crate::table::Known;
 
@@ -240,8 +240,8 @@ impl Shell {
                 self.child_up(&new, "child-rekeyed", by);
             }
             E::ChildDown { connection, child, reqid, reason, replaced, .. } => {
-                if !replaced && self.dynamic.remove(&reqid).is_some() {
-                    self.send_policies();
+                if !replaced {
+                    self.peers.release(reqid);
                 }
                 let text = format!("{connection}/{child}: Child SA is gone: {}", down(reason));
                 self.journal.note(
@@ -277,10 +277,8 @@ impl Shell {
             list(&up.remote_ts)
         );
         if !self.reqids.values().any(|reqid| *reqid == up.reqid) {
-            self.protect(
-                up.reqid,
-                Dynamic { name, local_ts: up.local_ts.clone(), remote_ts: up.remote_ts.clone() },
-            );
+            let (local_ts, remote_ts) = (up.local_ts.clone(), up.remote_ts.clone());
+            self.peers.protect(up.reqid, Dynamic { name, local_ts, remote_ts });
         }
         self.waiters.up(&up.connection, &up.child, &text);
         let facts = fields()
@@ -290,14 +288,6 @@ impl Shell {
             .with("spi_out", up.spi_out)
             .with("reqid", up.reqid);
         self.journal.note(Level::Info, event, text, facts);
-    }
-
-    /// Policies for one of many peers.
-    fn protect(&mut self, reqid: Reqid, dynamic: Dynamic) {
-        if self.dynamic.get(&reqid) != Some(&dynamic) {
-            self.dynamic.insert(reqid, dynamic);
-            self.send_policies();
-        }
     }
 
     fn ike_notice(&mut self, event: pollux_ike::Event) {

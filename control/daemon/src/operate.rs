@@ -73,7 +73,7 @@ impl Shell {
         if self.rings.is_some() {
             self.begin(now, false, Some((reply, report)));
         } else {
-            self.entries = policies::list(&self.config, &self.reqids, &self.dynamic);
+            self.entries = policies::list(&self.config, &self.reqids, &self.peers);
             let mut report = report;
             report.refused.push("no data plane is attached; all of it is installed when one is".to_owned());
             // The receiver is in the answer below.

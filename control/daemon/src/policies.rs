@@ -7,6 +7,8 @@ use pollux_abi::command::{Direction, PolicyAction, PolicySpec};
 use pollux_abi::{PolicyId, Reqid, SelectorPair, TrafficSelector};
 use pollux_config::{Action, Child, ChildSelector, Config, Connection, StartAction};
 
+use crate::peers::Peers;
+
 /// Children's reqids without one in the file begin here; the core's own, for peers of wildcard
 /// connections, lie above them.
 const CHILD_REQIDS: u32 = 0x4000_0000;
@@ -64,23 +66,8 @@ pub(crate) struct Entry {
     pub(crate) spec: PolicySpec,
 }
 
-/// What a Child SA that is up protects, of a connection for many.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Dynamic {
-    /// `CONNECTION/CHILD`.
-    pub(crate) name: String,
-    /// Our side, narrowed.
-    pub(crate) local_ts: Vec<TrafficSelector>,
-    /// The peer's side.
-    pub(crate) remote_ts: Vec<TrafficSelector>,
-}
-
 /// The whole list, in the order in which it is searched.
-pub(crate) fn list(
-    config: &Config,
-    reqids: &BTreeMap<ChildName, Reqid>,
-    dynamic: &BTreeMap<Reqid, Dynamic>,
-) -> Vec<Entry> {
+pub(crate) fn list(config: &Config, reqids: &BTreeMap<ChildName, Reqid>, peers: &Peers) -> Vec<Entry> {
     let mut list = Builder::default();
     for policy in &config.policies {
         let action = match policy.action {
@@ -91,8 +78,8 @@ pub(crate) fn list(
         list.pairs(&policy.name, false, &policy.directions, action, &policy.local_ts, &policy.remote_ts);
     }
     let both = [Direction::Outbound, Direction::Inbound];
-    for (reqid, up) in dynamic {
-        list.pairs(&up.name, false, &both, PolicyAction::Protect(*reqid), &up.local_ts, &up.remote_ts);
+    for (reqid, peer) in peers.in_order() {
+        list.pairs(&peer.name, false, &both, PolicyAction::Protect(reqid), &peer.local_ts, &peer.remote_ts);
     }
     for connection in &config.connections {
         for child in &connection.children {

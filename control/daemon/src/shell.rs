@@ -21,7 +21,8 @@ use crate::change::Change;
 use crate::ike;
 use crate::install::{Installer, Kind, Outcome};
 use crate::journal::{Journal, Level, fields};
-use crate::policies::{self, ChildName, Dynamic, Entry};
+use crate::peers::Peers;
+use crate::policies::{self, ChildName, Entry};
 use crate::rings::Rings;
 use crate::table::{Allocator, Known, State, Table};
 use crate::udp::{Datagram, Sockets};
@@ -82,7 +83,7 @@ pub(crate) struct Shell {
     /// The list that the data plane has in force; `None` while that is unknown.
     pub(crate) in_force: Option<Vec<PolicySpec>>,
     pub(crate) reqids: BTreeMap<ChildName, Reqid>,
-    pub(crate) dynamic: BTreeMap<Reqid, Dynamic>,
+    pub(crate) peers: Peers,
     pub(crate) endpoint: Endpoint,
     pub(crate) sockets: Option<Sockets>,
     /// What the sockets receive, for the loop to take.
@@ -102,7 +103,7 @@ impl Shell {
         let mut rng = OsRng::new();
         let allocator = Allocator::new(u32::from_le_bytes(draw(&mut rng)));
         let reqids = policies::child_reqids(&config);
-        let dynamic = BTreeMap::new();
+        let peers = Peers::default();
         let endpoint = Endpoint::new(
             Arc::new(ike::config(&config, &secrets, &reqids)?),
             Arc::new(AwsLc),
@@ -110,7 +111,7 @@ impl Shell {
         );
         Ok(Self {
             file: config.file.clone(),
-            entries: policies::list(&config, &reqids, &dynamic),
+            entries: policies::list(&config, &reqids, &peers),
             config,
             secrets,
             journal: Journal::new(),
@@ -127,7 +128,7 @@ impl Shell {
             change: None,
             in_force: None,
             reqids,
-            dynamic,
+            peers,
             endpoint,
             sockets: None,
             datagrams: None,
@@ -174,6 +175,8 @@ impl Shell {
             fields().with("workers", welcome.workers).with("sas", self.table.len()).with("policies", policies.len()),
         );
         let is_fresh = self.table.is_empty() && policies.is_empty();
+        self.peers.inherit(self.table.values().map(|known| &known.row));
+        self.entries = policies::list(&self.config, &self.reqids, &self.peers);
         let same = policies.len() == self.entries.len()
             && policies.iter().zip(&self.entries).all(|(row, entry)| *row == PolicyRow::from(&entry.spec));
         self.in_force = if same { Some(self.entries.iter().map(|entry| entry.spec).collect()) } else { None };
@@ -270,6 +273,10 @@ impl Shell {
     fn settle(&mut self, now: Instant) {
         loop {
             let mut quiet = true;
+            // Peers may come by the thousand: their policies go together, when the last list is in force.
+            if self.rings.is_some() && !self.installer.has_policies() && self.peers.take_changed() {
+                self.send_policies();
+            }
             if let Some(rings) = &mut self.rings
                 && let Err(RingBroken) = self.installer.pump(rings, now)
             {
@@ -307,6 +314,21 @@ impl Shell {
     }
 
     /// Takes the end of one SA's or list's way.
+    /// An SA has left the data plane.
+    fn left(&mut self, known: &Known) {
+        if let Some(spi) = Spi::new(known.row.spi).filter(|_| known.is_inbound()) {
+            if self.gone.len() == GONE_MAX {
+                self.gone.pop_front();
+            }
+            self.gone.push_back(spi);
+        }
+        let reqid = Reqid(known.row.reqid);
+        let others = || self.table.values().any(|other| !other.is_inbound() && other.row.reqid == reqid.0);
+        if self.peers.has_inherited(reqid) && !others() {
+            self.peers.forget(reqid);
+        }
+    }
+
     fn outcome(&mut self, now: Instant, outcome: Outcome) {
         match outcome {
             Outcome::Policies { result } => {
@@ -334,13 +356,8 @@ impl Shell {
                     let known = self.table.remove(&id);
                     self.negotiated.remove(&id);
                     self.allocator.free(direction, index);
-                    if let Some(spi) =
-                        known.filter(Known::is_inbound).and_then(|known| Spi::new(known.row.spi))
-                    {
-                        if self.gone.len() == GONE_MAX {
-                            self.gone.pop_front();
-                        }
-                        self.gone.push_back(spi);
+                    if let Some(known) = known {
+                        self.left(&known);
                     }
                 } else {
                     known.state = State::Installed;

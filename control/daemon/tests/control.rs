@@ -95,11 +95,11 @@ fn a_refused_sa_is_one_line_and_leaves_nothing_behind() {
     fake.told().refuse.push(0x1001);
     control.start();
     control.installed(&fake, 1);
-    let status = control.ask(r#"{"op":"status"}"#).expect("an answer");
-    assert_eq!(
-        status["ok"]["refused"],
-        serde_json::json!(["sa from-b: the data plane refused: the table is full"])
-    );
+    // The two answers come in either order.
+    let line = serde_json::json!(["sa from-b: the data plane refused: the table is full"]);
+    wait("control to tell of the refusal", || {
+        control.ask(r#"{"op":"status"}"#).is_some_and(|status| status["ok"]["refused"] == line)
+    });
     assert_eq!(fake.told().sas.len(), 1);
 }
 

@@ -238,7 +238,10 @@ fn clients_whose_nat_gives_them_other_ports_are_followed() -> Result<()> {
     let before = napt.remotes()?;
     napt.rebind("40000-50000")?;
     // The first client's ESP shows its new port; the second one is heard by a message of IKE alone.
-    napt.world.callee.sh(&format!("ping -c3 -i0.2 -W2 {}", Side::A.host(Family::V4)))?;
+    wait_for("the first client to be answered", Duration::from_secs(10), || {
+        Ok(napt.world.callee.sh(&format!("ping -c1 -W1 {}", Side::A.host(Family::V4))).is_ok())
+    })
+    .with_context(|| napt.story())?;
     napt.swans[1].swanctl(&format!("--rekey --ike {NAME}")).with_context(|| napt.story())?;
     wait_for("both clients to be followed", Duration::from_secs(10), || {
         let now = napt.remotes()?;
@@ -257,6 +260,30 @@ fn clients_whose_nat_gives_them_other_ports_are_followed() -> Result<()> {
     // Our own requests reach them, too.
     napt.a.cli(&format!("rekey --child {NAME}")).with_context(|| napt.story())?;
     napt.a.cli(&format!("rekey --ike {NAME}")).with_context(|| napt.story())?;
+    napt.whole(napt.flows(&[0, 1], 2.0)?)?;
+    napt.a.check_ledger()
+}
+
+#[test]
+fn clients_lose_nothing_while_control_is_restarted_and_come_back_when_they_like() -> Result<()> {
+    skip_unless!("ip", "ping", "swanctl", "nft");
+    let mut napt = Napt::start("nrs")?;
+    let flows = napt.flows(&[0, 1], 6.0)?;
+    sleep(Duration::from_secs(1))?;
+    napt.a.kill_control()?;
+    sleep(Duration::from_secs(1))?;
+    napt.a.start_control()?;
+    // Nobody can begin but the clients, who have noticed nothing: their old SAs go on.
+    napt.whole(flows)?;
+    ensure!(napt.remotes()?.is_empty(), "IKE SAs out of nothing\n{}", napt.story());
+    napt.swans[0].try_swanctl(&format!("--terminate --ike {NAME} --force --timeout 2"))?;
+    napt.swans[0]
+        .swanctl(&format!("--initiate --child {NAME} --timeout 15"))
+        .with_context(|| napt.story())?;
+    for phone in PHONES {
+        napt.reaches(phone)?;
+    }
+    ensure!(napt.remotes()?.len() == 1, "{:?}\n{}", napt.remotes()?, napt.story());
     napt.whole(napt.flows(&[0, 1], 2.0)?)?;
     napt.a.check_ledger()
 }
