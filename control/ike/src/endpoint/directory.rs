@@ -11,15 +11,22 @@ use crate::sa::IkeSaId;
 #[derive(Debug, Default)]
 pub(crate) struct Directory {
     by_connection: BTreeMap<Arc<str>, BTreeSet<IkeSaId>>,
-    by_peer: BTreeMap<Identity, BTreeSet<IkeSaId>>,
+    by_identities: BTreeMap<Identities, BTreeSet<IkeSaId>>,
+}
+
+/// The identities of both ends of an IKE SA.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identities {
+    pub(crate) remote: Identity,
+    pub(crate) local: Identity,
 }
 
 /// What one IKE SA is entered under. A half-open one of a stranger has neither.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) connection: Option<Arc<str>>,
-    /// The peer's identity, once it is authenticated.
-    pub(crate) peer: Option<Identity>,
+    /// Who is at its ends, once the peer is authenticated.
+    pub(crate) identities: Option<Identities>,
 }
 
 impl Entry {
@@ -27,7 +34,7 @@ impl Entry {
     pub(crate) fn without(self, other: &Self) -> Self {
         Self {
             connection: self.connection.filter(|name| Some(name) != other.connection.as_ref()),
-            peer: self.peer.filter(|peer| Some(peer) != other.peer.as_ref()),
+            identities: self.identities.filter(|ends| Some(ends) != other.identities.as_ref()),
         }
     }
 }
@@ -38,17 +45,17 @@ impl Directory {
         self.by_connection.get(name).into_iter().flatten().copied()
     }
 
-    /// Established IKE SAs of a peer, the oldest first.
-    pub(crate) fn of_peer(&self, identity: &Identity) -> impl Iterator<Item = IkeSaId> {
-        self.by_peer.get(identity).into_iter().flatten().copied()
+    /// Established IKE SAs between the same two, the oldest first.
+    pub(crate) fn between(&self, ends: &Identities) -> impl Iterator<Item = IkeSaId> {
+        self.by_identities.get(ends).into_iter().flatten().copied()
     }
 
     pub(crate) fn enter(&mut self, id: IkeSaId, entry: &Entry) {
         if let Some(connection) = &entry.connection {
             self.by_connection.entry(connection.clone()).or_default().insert(id);
         }
-        if let Some(peer) = &entry.peer {
-            self.by_peer.entry(peer.clone()).or_default().insert(id);
+        if let Some(ends) = &entry.identities {
+            self.by_identities.entry(ends.clone()).or_default().insert(id);
         }
     }
 
@@ -56,15 +63,15 @@ impl Directory {
         if let Some(connection) = &entry.connection {
             strike(&mut self.by_connection, connection, id);
         }
-        if let Some(peer) = &entry.peer {
-            strike(&mut self.by_peer, peer, id);
+        if let Some(ends) = &entry.identities {
+            strike(&mut self.by_identities, ends, id);
         }
     }
 
-    /// Entries of connections and of peers, for the proof that nothing is left behind.
+    /// Entries of connections and of identities, for the proof that nothing is left behind.
     pub(crate) fn len(&self) -> (usize, usize) {
         let connections = self.by_connection.values().map(BTreeSet::len).sum();
-        (connections, self.by_peer.values().map(BTreeSet::len).sum())
+        (connections, self.by_identities.values().map(BTreeSet::len).sum())
     }
 }
 

@@ -25,7 +25,7 @@ use std::sync::Arc;
 pub(crate) use book::Book;
 pub use command::{Command, LiveSa, Target};
 pub(crate) use connections::matching;
-pub(crate) use directory::Entry;
+pub(crate) use directory::{Entry, Identities};
 pub use output::{Output, SaAllocator, SaCommand, SaInstall, Transmit};
 pub use status::{ChildStatus, IkeStatus};
 pub use turn::DYNAMIC_REQID;
@@ -152,7 +152,7 @@ impl Endpoint {
         let half_open = self.sas.values().filter(|sa| sa.line.half_open.is_some()).count();
         let entries: Vec<Entry> = self.sas.values().map(IkeSa::entry).collect();
         let count = |has: fn(&Entry) -> bool| entries.iter().filter(|entry| has(entry)).count();
-        let entered = (count(|entry| entry.connection.is_some()), count(|entry| entry.peer.is_some()));
+        let entered = (count(|entry| entry.connection.is_some()), count(|entry| entry.identities.is_some()));
         let deadlines = self.sas.values().filter(|sa| sa.indexed.deadline.is_some()).count();
         for (holds, index) in [
             (self.demux.len() == sas + half_open, "SPIs"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pollux_abi::{Reqid, SaId};
 
 use super::book::Book;
-use super::{Command, DYNAMIC_REQID, Effect, Endpoint, Target, Turn};
+use super::{Command, DYNAMIC_REQID, Effect, Endpoint, Identities, Target, Turn};
 use crate::config::{Action, Connection, EndpointConfig, Unique};
 use crate::crypto::Rng;
 use crate::error::IkeError;
@@ -353,14 +353,13 @@ impl Endpoint {
         let Some(state) = new.established() else { return };
         let unique = state.peer.connection.unique;
         let (born, initiator, spi) = (new.line.born, new.line.initiator, new.line.spi_i);
-        let same = |other: &IkeSa| match other.established() {
-            Some(known) => {
-                other.line.id != ike && known.peer.local_id == state.peer.local_id && known.stays()
-            }
-            None => false,
-        };
-        let of_peer = self.directory.of_peer(&state.peer.remote_id).filter_map(|id| self.sas.get(&id));
-        let others: Vec<IkeSaId> = of_peer.filter(|other| same(other)).map(|other| other.line.id).collect();
+        let (remote, local) = (state.peer.remote_id.clone(), state.peer.local_id.clone());
+        let others: Vec<IkeSaId> = self
+            .directory
+            .between(&Identities { remote, local })
+            .filter(|id| *id != ike)
+            .filter(|id| self.sas.get(id).and_then(IkeSa::established).is_some_and(Established::stays))
+            .collect();
         let mut loser_is_new = false;
         for id in others {
             self.turn(now, id, rng, |other, turn| {

@@ -32,7 +32,7 @@ pub(crate) use tasks::Task;
 pub(crate) use timer::Timer;
 pub(crate) use window::{Judged, Window};
 
-use crate::endpoint::{Effect, Entry, Turn};
+use crate::endpoint::{Effect, Entry, Identities, Turn};
 use crate::error::IkeError;
 use crate::event::{DownReason, Event};
 use crate::exchange::{
@@ -124,14 +124,16 @@ impl IkeSa {
         [self.line.timers.next(), state].into_iter().flatten().min()
     }
 
-    /// The connection that it is of, once that is known, and the peer that has authenticated.
-    fn belongs_to(&self) -> (Option<&Arc<str>>, Option<&Identity>) {
+    /// The connection that it is of, once that is known, and who is at its ends, once the peer has
+    /// authenticated.
+    fn belongs_to(&self) -> (Option<&Arc<str>>, Option<(&Identity, &Identity)>) {
         match &self.state {
             State::ExpectInitReply(expect) => (Some(&expect.connection().name), None),
             State::ExpectAuthReply(expect) => (Some(&expect.connection().name), None),
             State::ExpectAuthInstalled(waiting) => (Some(waiting.connection()), None),
             State::Established(established) => {
-                (Some(&established.peer.connection.name), Some(&established.peer.remote_id))
+                let peer = &established.peer;
+                (Some(&peer.connection.name), Some((&peer.remote_id, &peer.local_id)))
             }
             State::ExpectAuth(_) | State::ExpectFarewellReply(_) | State::Closed | State::Gone => {
                 (None, None)
@@ -141,14 +143,17 @@ impl IkeSa {
 
     /// What the endpoint's directory is to have it under.
     pub(crate) fn entry(&self) -> Entry {
-        let (connection, peer) = self.belongs_to();
-        Entry { connection: connection.cloned(), peer: peer.cloned() }
+        let (connection, ends) = self.belongs_to();
+        let identities =
+            ends.map(|(remote, local)| Identities { remote: remote.clone(), local: local.clone() });
+        Entry { connection: connection.cloned(), identities }
     }
 
     /// Whether the endpoint's directory has it so.
     pub(crate) fn is_entered_rightly(&self) -> bool {
-        let Entry { connection, peer } = &self.indexed.entry;
-        (connection.as_ref(), peer.as_ref()) == self.belongs_to()
+        let Entry { connection, identities } = &self.indexed.entry;
+        let ends = identities.as_ref().map(|ends| (&ends.remote, &ends.local));
+        (connection.as_ref(), ends) == self.belongs_to()
     }
 
     pub(crate) const fn is_gone(&self) -> bool {
