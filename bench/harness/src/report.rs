@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use clap::Args;
 use serde::Serialize;
 
 use crate::run::Machine;
@@ -44,8 +45,45 @@ impl Table {
     }
 }
 
+/// What every benchmark takes on its command line.
+#[derive(Args)]
+pub struct Output {
+    /// Fewer rows and rounds: ends within 40 seconds.
+    #[arg(long)]
+    pub quick: bool,
+    /// One JSON object per row instead of the table.
+    #[arg(long)]
+    pub json: bool,
+    /// Write the rows to bench/results as well.
+    #[arg(long)]
+    pub save: bool,
+}
+
+impl Output {
+    /// Prints the rows, by `table` unless JSON was asked for, and saves them if asked to.
+    pub fn give<R: Serialize>(
+        &self,
+        name: &str,
+        machine: &Machine,
+        rows: &[R],
+        table: impl FnOnce(&Machine, &[R]),
+    ) -> Result<()> {
+        if self.json {
+            for row in rows {
+                println!("{}", serde_json::to_string(row)?);
+            }
+        } else {
+            table(machine, rows);
+        }
+        if self.save {
+            eprintln!("saved {}", save(name, machine, rows)?.display());
+        }
+        Ok(())
+    }
+}
+
 /// Writes `bench/results/NAME-DATE.json`: where it was measured, and the rows.
-pub fn save<R: Serialize>(name: &str, machine: &Machine, rows: &[R]) -> Result<PathBuf> {
+fn save<R: Serialize>(name: &str, machine: &Machine, rows: &[R]) -> Result<PathBuf> {
     #[derive(Serialize)]
     struct File<'a, R> {
         machine: &'a Machine,

@@ -9,7 +9,7 @@ use pollux_bench::interleave::interleave;
 use pollux_bench::peer::libraries::{AwsLc, OpenSsl, Ring, rustcrypto};
 use pollux_bench::peer::ours::Ours;
 use pollux_bench::peer::{Contender, Pool};
-use pollux_bench::report::{Table, save};
+use pollux_bench::report::{Output, Table};
 use pollux_bench::run::Machine;
 use pollux_bench::stats::{paired_ratio, summarize};
 use serde::Serialize;
@@ -17,21 +17,14 @@ use serde::Serialize;
 /// AEADs side by side: nanoseconds a packet, one core, bursts of 32.
 #[derive(Parser)]
 struct Arguments {
-    /// Fewer payloads and rounds: ends within 40 seconds.
-    #[arg(long)]
-    quick: bool,
-    /// One JSON object per row instead of the table.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
     /// Only rows whose "suite direction payload sas" contains this.
     #[arg(long, default_value = "")]
     only: String,
     /// Only contenders whose name contains one of these, separated by commas.
     #[arg(long, default_value = "")]
     engines: String,
-    /// Write the rows to bench/results as well.
-    #[arg(long)]
-    save: bool,
 }
 
 /// One size, or the mix of 7:4:1 packets of 64, 576 and 1420 octets.
@@ -75,7 +68,7 @@ const CONTEXTS: usize = 10_000;
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let machine = Machine::here();
-    let payloads = if arguments.quick {
+    let payloads = if arguments.output.quick {
         vec![Payload::Octets(64), Payload::Octets(256), Payload::Octets(1420), Payload::Mix("imix")]
     } else {
         let sizes = [64, 128, 256, 512, 1024, 1420].into_iter().map(Payload::Octets);
@@ -88,7 +81,7 @@ fn main() -> Result<()> {
         contenders.retain(|contender| wanted(contender.name()));
         for direction in ["seal", "open"] {
             for &payload in &payloads {
-                let many = matches!(payload, Payload::Octets(64)) || !arguments.quick;
+                let many = matches!(payload, Payload::Octets(64)) || !arguments.output.quick;
                 for sas in if many { &[1, 1000, CONTEXTS][..] } else { &[1] } {
                     let title = format!("{suite} {direction} {} {sas}", payload.name());
                     if title.contains(&arguments.only) {
@@ -98,24 +91,14 @@ fn main() -> Result<()> {
                             direction,
                             payload,
                             *sas,
-                            arguments.quick,
+                            arguments.output.quick,
                         )?);
                     }
                 }
             }
         }
     }
-    if arguments.json {
-        for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
-        }
-    } else {
-        print(&machine, &rows);
-    }
-    if arguments.save {
-        eprintln!("saved {}", save("aead", &machine, &rows)?.display());
-    }
-    Ok(())
+    arguments.output.give("aead", &machine, &rows, print)
 }
 
 /// Everybody who can run the suite here; the first is the one that others are compared with.

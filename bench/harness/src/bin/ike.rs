@@ -12,7 +12,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike;
 use pollux_bench::ike::Pair;
 use pollux_bench::interleave::interleave;
-use pollux_bench::report::{Table, save};
+use pollux_bench::report::{Output, Table};
 use pollux_bench::run::Machine;
 use pollux_bench::stats::{paired_ratio, summarize};
 use serde::{Deserialize, Serialize};
@@ -20,18 +20,11 @@ use serde::{Deserialize, Serialize};
 /// IKE: CPU time of a set-up, and memory of a tunnel.
 #[derive(Parser)]
 struct Arguments {
-    /// Fewer groups, rounds and tunnels: ends within 40 seconds.
-    #[arg(long)]
-    quick: bool,
-    /// One JSON object per row instead of the tables.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
     /// Leave strongSwan's load-tester out.
     #[arg(long)]
     no_strongswan: bool,
-    /// Write the rows to bench/results as well.
-    #[arg(long)]
-    save: bool,
     /// Set up so many tunnels, print what they cost in memory, and end.
     #[arg(long, hide = true)]
     memory_of: Option<u32>,
@@ -84,7 +77,7 @@ fn main() -> Result<()> {
     }
     let machine = Machine::here();
     let mut rows = set_ups(&arguments)?;
-    let scales: &[u32] = if arguments.quick { &[1_000] } else { &[1_000, 10_000] };
+    let scales: &[u32] = if arguments.output.quick { &[1_000] } else { &[1_000, 10_000] };
     for &tunnels in scales {
         let own = std::env::current_exe().context("our own program")?;
         let output = Command::new(own).arg("--memory-of").arg(tunnels.to_string()).output()?;
@@ -92,22 +85,12 @@ fn main() -> Result<()> {
         let Held { kib_per_tunnel, last_to_first } = serde_json::from_slice(&output.stdout)?;
         rows.push(Row::Memory { tunnels, kib_per_tunnel, last_to_first });
     }
-    if arguments.json {
-        for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
-        }
-    } else {
-        print(&machine, &rows);
-    }
-    if arguments.save {
-        eprintln!("{}", save("ike", &machine, &rows)?.display());
-    }
-    Ok(())
+    arguments.output.give("ike", &machine, &rows, print)
 }
 
 fn set_ups(arguments: &Arguments) -> Result<Vec<Row>> {
     let mut contenders = vec![Gateways::Ours(MAIN)];
-    if !arguments.quick {
+    if !arguments.output.quick {
         contenders.extend(OTHER_GROUPS.map(Gateways::Ours));
     }
     if !arguments.no_strongswan {
@@ -116,7 +99,7 @@ fn set_ups(arguments: &Arguments) -> Result<Vec<Row>> {
             Err(reason) => eprintln!("skipped: strongSwan's load-tester: {reason:#}"),
         }
     }
-    let rounds = if arguments.quick { 3 } else { 9 };
+    let rounds = if arguments.output.quick { 3 } else { 9 };
     let mut failed = None;
     let figures = interleave(&mut contenders, rounds, |gateways| {
         let microseconds = match gateways {

@@ -7,7 +7,7 @@ use clap::Parser;
 use pollux_abi::EspSuite;
 use pollux_aead::{Engine, EngineChoice};
 use pollux_bench::pipeline::{PACKETS, Pipeline};
-use pollux_bench::report::{Table, save};
+use pollux_bench::report::{Output, Table};
 use pollux_bench::run::Machine;
 use pollux_bench::stats::summarize;
 use pollux_packet::hint;
@@ -18,12 +18,8 @@ use serde::Serialize;
 /// No kernel is involved and no NAPI runs anywhere: that is what `veth` is for.
 #[derive(Parser)]
 struct Arguments {
-    /// Fewer lengths and passes: ends within 40 seconds.
-    #[arg(long)]
-    quick: bool,
-    /// One JSON object per row instead of the table.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: Output,
     /// The cipher kernel: auto, vaes512, vaes256, aesni or portable.
     #[arg(long, default_value = "auto")]
     aead: String,
@@ -39,9 +35,6 @@ struct Arguments {
     /// Passes over each row.
     #[arg(long)]
     passes: Option<usize>,
-    /// Write the rows to bench/results as well.
-    #[arg(long)]
-    save: bool,
 }
 
 /// One figure.
@@ -73,7 +66,7 @@ const DIRECTIONS: [&str; 3] = ["ports", "encrypt", "decrypt"];
 
 impl Arguments {
     fn bytes(&self) -> Vec<String> {
-        let all: &[&str] = if self.quick {
+        let all: &[&str] = if self.output.quick {
             &["64", "512", "1420", "imix"]
         } else {
             &["64", "128", "256", "512", "1024", "1420", "imix"]
@@ -93,7 +86,7 @@ fn main() -> Result<()> {
         .ok_or_else(|| anyhow::anyhow!("unknown suite {}", arguments.suite))?;
     let machine = Machine::here();
     let hz = tsc_hz();
-    let passes = arguments.passes.unwrap_or(if arguments.quick { 101 } else { 401 });
+    let passes = arguments.passes.unwrap_or(if arguments.output.quick { 101 } else { 401 });
     let mut rows = Vec::new();
     for &sas in arguments.sas() {
         for bytes in arguments.bytes() {
@@ -123,17 +116,7 @@ fn main() -> Result<()> {
             }
         }
     }
-    if arguments.json {
-        for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
-        }
-    } else {
-        print(&machine, hz, &rows);
-    }
-    if arguments.save {
-        eprintln!("saved {}", save("pipeline", &machine, &rows)?.display());
-    }
-    Ok(())
+    arguments.output.give("pipeline", &machine, &rows, |machine, rows| print(machine, hz, rows))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "cycles of one pass are far below 2^52")]

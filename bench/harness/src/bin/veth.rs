@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Parser;
 use pollux_aead::{Engine, EngineChoice};
 use pollux_bench::interleave::interleave;
-use pollux_bench::report::{Table, save};
+use pollux_bench::report::{Output, Table};
 use pollux_bench::run::Machine;
 use pollux_bench::stats::{paired_ratio, summarize};
 use pollux_bench::veth::{Bed, Forwarder, L2Forward, NAPI, Path, PolluxWorker, Traffic};
@@ -15,15 +15,8 @@ use serde::Serialize;
 /// Packets a second over veth pairs, one worker, copy mode, taking turns in slices of a fraction of a second.
 #[derive(Parser)]
 struct Arguments {
-    /// Fewer sizes and rounds: ends within 40 seconds.
-    #[arg(long)]
-    quick: bool,
-    /// One JSON object per row instead of the table.
-    #[arg(long)]
-    json: bool,
-    /// Write the rows to bench/results as well.
-    #[arg(long)]
-    save: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 /// One figure.
@@ -58,7 +51,7 @@ fn main() -> Result<()> {
     let machine = Machine::here();
     let mut bed = Bed::new()?;
     let mut contenders = contenders(&mut bed)?;
-    let (sizes, rounds, time) = if arguments.quick {
+    let (sizes, rounds, time) = if arguments.output.quick {
         (&[64, 1400][..], 5, Duration::from_millis(400))
     } else {
         (&[64, 256, 512, 1024, 1400][..], 15, Duration::from_secs(1))
@@ -70,17 +63,7 @@ fn main() -> Result<()> {
     // Generators end and sockets close before the namespace's devices go.
     drop(contenders);
     drop(bed);
-    if arguments.json {
-        for row in &rows {
-            println!("{}", serde_json::to_string(row)?);
-        }
-    } else {
-        print(&machine, &rows);
-    }
-    if arguments.save {
-        eprintln!("saved {}", save("veth", &machine, &rows)?.display());
-    }
-    Ok(())
+    arguments.output.give("veth", &machine, &rows, print)
 }
 
 /// The plain forward first: the others are compared with it. The gateways run what the daemon runs, on the same
