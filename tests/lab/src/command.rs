@@ -38,3 +38,10 @@ pub fn sh(line: &str) -> Result<String> {
     let program = words.next().context("an empty command")?;
     run(Command::new(program).args(words))
 }
+
+/// How many echoes `ping` says have come back. With a deadline (`-w`) it goes on until it has the count that it was
+/// asked for, and may send and receive more than that on a slow machine; without, it waits for two round trips alone.
+pub fn echoes(ping: &str) -> u64 {
+    let number = ping.split(" received").next().and_then(|head| head.rsplit(' ').next());
+    number.and_then(|number| number.parse().ok()).unwrap_or_default()
+}

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pollux_abi::EspSuite;
 use pollux_aead::Engine;
+use pollux_lab::command::echoes;
 use pollux_lab::gateway::{Config, Gateway};
 use pollux_lab::peer::vm::Vm;
 use pollux_lab::skip_unless;
@@ -138,7 +139,7 @@ fn carries(world: &World, vm: &Vm, a: &Gateway, tunnels: &[Tunnel], count: u64) 
                 .caller
                 .sh(&format!("ping -c{count} -i0.02 -w10 -s{size} {target}"))
                 .with_context(story)?;
-            ensure!(text.contains(" 0% packet loss"), "{text}\n{}", story());
+            ensure!(echoes(&text) >= count, "{text}\n{}", story());
         }
         let sas = a.json("sas")?;
         let name = format!("b-to-a-{}", tunnel.number);
