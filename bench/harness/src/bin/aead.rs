@@ -110,7 +110,7 @@ fn contenders(suite: Suite) -> Result<Vec<Box<dyn Contender>>> {
     #[cfg(ipsec_mb)]
     {
         use pollux_bench::peer::ipsec_mb::{Arch, IpsecMb};
-        for arch in [Arch::Avx512, Arch::Sse] {
+        for arch in [Arch::Avx512, Arch::Avx2, Arch::Sse] {
             if let Some(peer) = IpsecMb::new(arch, suite, CONTEXTS) {
                 all.push(Box::new(peer));
             }

@@ -1,7 +1,7 @@
 /* Intel's library, reached by its own macros: the manager's layout is known to its header only. */
 #include <intel-ipsec-mb.h>
 
-/* arch: 0 SSE (AES-NI), 1 AVX-512. Returns NULL where the library says that the CPU cannot. */
+/* arch: 0 SSE (AES-NI), 1 AVX-512, 2 AVX2. Returns NULL where the library says that the CPU cannot. */
 IMB_MGR *pollux_imb_new(int arch)
 {
 	IMB_MGR *mgr = alloc_mb_mgr(0);
@@ -10,6 +10,8 @@ IMB_MGR *pollux_imb_new(int arch)
 		return NULL;
 	if (arch == 0)
 		init_mb_mgr_sse(mgr);
+	else if (arch == 2)
+		init_mb_mgr_avx2(mgr);
 	else
 		init_mb_mgr_avx512(mgr);
 	return imb_get_errno(mgr) == 0 ? mgr : NULL;

@@ -69,6 +69,8 @@ pub struct IpsecMb {
 pub enum Arch {
     /// AES-NI and SSE.
     Sse,
+    /// AES-NI and AVX2.
+    Avx2,
     /// AVX-512, with VAES where the CPU has it.
     Avx512,
 }
@@ -76,11 +78,12 @@ pub enum Arch {
 impl IpsecMb {
     /// With so many contexts; `None` where the CPU cannot.
     pub fn new(arch: Arch, suite: Suite, contexts: usize) -> Option<Self> {
-        let (name, number) = match arch {
-            Arch::Sse => ("ipsec-mb sse", 0),
-            Arch::Avx512 => ("ipsec-mb avx512", 1),
+        let (name, number, runs) = match arch {
+            Arch::Sse => ("ipsec-mb sse", 0, true),
+            Arch::Avx2 => ("ipsec-mb avx2", 2, std::arch::is_x86_feature_detected!("avx2")),
+            Arch::Avx512 => ("ipsec-mb avx512", 1, std::arch::is_x86_feature_detected!("avx512bw")),
         };
-        if arch == Arch::Avx512 && !std::arch::is_x86_feature_detected!("avx512bw") {
+        if !runs {
             return None;
         }
         // SAFETY: the number is one that the bridge knows; it checks allocation and the library's own errors.

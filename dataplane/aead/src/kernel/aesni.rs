@@ -34,8 +34,8 @@ impl Aesni {
 #[derive(Clone, Copy)]
 pub(crate) struct Pair(__m128i, __m128i);
 
-/// Products of all lanes together, as three 128-bit columns: with one block a register there is no gain in
-/// keeping lanes apart.
+/// Products of all lanes together, as three 128-bit columns, of which the middle one is Karatsuba's and has the others
+/// in it: with one block a register there is no gain in keeping lanes apart.
 #[derive(Clone, Copy)]
 pub(crate) struct Sum {
     low: __m128i,
@@ -514,12 +514,19 @@ mod ops {
     #[target_feature(enable = "pclmulqdq")]
     #[inline]
     fn mul_add_block(sum: Sum, x: __m128i, power: __m128i) -> Sum {
-        let mid = _mm_xor_si128(sum.mid, _mm_clmulepi64_si128::<0x01>(x, power));
+        let product = _mm_clmulepi64_si128::<0x00>(folded(x), folded(power));
         Sum {
             low: _mm_xor_si128(sum.low, _mm_clmulepi64_si128::<0x00>(x, power)),
-            mid: _mm_xor_si128(mid, _mm_clmulepi64_si128::<0x10>(x, power)),
+            mid: _mm_xor_si128(sum.mid, product),
             high: _mm_xor_si128(sum.high, _mm_clmulepi64_si128::<0x11>(x, power)),
         }
+    }
+
+    /// In each half the sum of both halves.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    fn folded(block: __m128i) -> __m128i {
+        _mm_xor_si128(block, _mm_shuffle_epi32::<0x4e>(block))
     }
 
     /// The sum has all lanes in one, so the result is the first lane, and the other is zero.
@@ -535,7 +542,8 @@ mod ops {
     fn reduce_block(sum: Sum) -> __m128i {
         let polynomial = _mm_set_epi64x(POLYNOMIAL_HIGH.cast_signed(), 1);
         let folded = _mm_clmulepi64_si128::<0x01>(polynomial, sum.low);
-        let mid = _mm_xor_si128(_mm_xor_si128(sum.mid, _mm_shuffle_epi32::<0x4e>(sum.low)), folded);
+        let mid = _mm_xor_si128(sum.mid, _mm_xor_si128(sum.low, sum.high));
+        let mid = _mm_xor_si128(_mm_xor_si128(mid, _mm_shuffle_epi32::<0x4e>(sum.low)), folded);
         let folded = _mm_clmulepi64_si128::<0x01>(polynomial, mid);
         _mm_xor_si128(_mm_xor_si128(sum.high, _mm_shuffle_epi32::<0x4e>(mid)), folded)
     }

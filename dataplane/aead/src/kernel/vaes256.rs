@@ -31,7 +31,7 @@ impl Vaes256 {
     }
 }
 
-/// Lane-wise 256-bit products as three 128-bit columns.
+/// Lane-wise 256-bit products as three 128-bit columns; the middle one is Karatsuba's, which has the others in it.
 #[derive(Clone, Copy)]
 pub(crate) struct Sum {
     low: __m256i,
@@ -330,12 +330,18 @@ mod ops {
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
     pub(super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
-        let mid = xor(sum.mid, _mm256_clmulepi64_epi128::<0x01>(x, power));
         Sum {
             low: xor(sum.low, _mm256_clmulepi64_epi128::<0x00>(x, power)),
-            mid: xor(mid, _mm256_clmulepi64_epi128::<0x10>(x, power)),
+            mid: xor(sum.mid, _mm256_clmulepi64_epi128::<0x00>(folded(x), folded(power))),
             high: xor(sum.high, _mm256_clmulepi64_epi128::<0x11>(x, power)),
         }
+    }
+
+    /// In each half of a lane the sum of both halves.
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    fn folded(v: V) -> V {
+        xor(v, _mm256_shuffle_epi32::<0x4e>(v))
     }
 
     /// Folds the low column into the middle one, and that into the high one, by the field's polynomial.
@@ -344,7 +350,8 @@ mod ops {
     pub(super) fn reduce(sum: Sum) -> V {
         let polynomial = _mm256_broadcastsi128_si256(_mm_set_epi64x(POLYNOMIAL_HIGH.cast_signed(), 1));
         let folded = _mm256_clmulepi64_epi128::<0x01>(polynomial, sum.low);
-        let mid = xor(xor(sum.mid, _mm256_shuffle_epi32::<0x4e>(sum.low)), folded);
+        let mid = xor(sum.mid, xor(sum.low, sum.high));
+        let mid = xor(xor(mid, _mm256_shuffle_epi32::<0x4e>(sum.low)), folded);
         let folded = _mm256_clmulepi64_epi128::<0x01>(polynomial, mid);
         xor(xor(sum.high, _mm256_shuffle_epi32::<0x4e>(mid)), folded)
     }
