@@ -12,7 +12,7 @@ use crate::kernel::gcm::{
 use crate::kernel::isa::Task;
 use crate::kernel::portable::Context;
 use crate::key::Key;
-use crate::packet::{Aad, HEADER_LEN, Text, header, implicit_iv};
+use crate::packet::{Aad, Form, HEADER_LEN, Text, header, implicit_iv};
 use crate::suite::Path;
 use crate::verdict::Verdict;
 
@@ -166,7 +166,8 @@ impl SealJob<'_> {
                 return;
             }
             let seq_high = self.seq_high;
-            let mut item = self.item();
+            let form = Form::of(key, self.packet);
+            let mut item = self.item(form);
             if key.layout.path == Path::Gmac {
                 item = key.gmac_item(item, seq_high);
             }
@@ -199,7 +200,8 @@ impl OpenJob<'_> {
                 return views[0].verdict;
             }
             let seq_high = self.seq_high;
-            let mut item = self.item();
+            let form = Form::of(key, self.packet);
+            let mut item = self.item(form);
             if key.layout.path == Path::Gmac {
                 item = key.gmac_item(item, seq_high);
             }
@@ -344,7 +346,8 @@ impl Key {
         if item.text.end - item.text.start > TEXT_MAX {
             return self.on_own_kernel(Huge { item, rounds, seal: true });
         }
-        self.on_own_kernel(Detached { one: &mut One::<true> { item }, rounds })
+        let form = Form::new(self, item.packet.len(), item.text);
+        self.on_own_kernel(Detached { one: &mut One::<true> { item, form }, rounds })
     }
 
     fn open_item(&self, item: Item<'_>) -> [u8; 16] {
@@ -352,7 +355,8 @@ impl Key {
         if item.text.end - item.text.start > TEXT_MAX {
             return self.on_own_kernel(Huge { item, rounds, seal: false });
         }
-        self.on_own_kernel(Detached { one: &mut One::<false> { item }, rounds })
+        let form = Form::new(self, item.packet.len(), item.text);
+        self.on_own_kernel(Detached { one: &mut One::<false> { item, form }, rounds })
     }
 
     fn on_own_kernel<T: Task>(&self, task: T) -> T::Out {

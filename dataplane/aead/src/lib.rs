@@ -12,7 +12,7 @@
 //!                                           └─ the rest: RustCrypto (GMAC: our GHASH) ──────────────┘  verdicts
 //!
 //! kernel/gcm, kernel/chacha   the algorithms, once, in safe code over the trait kernel/isa.rs
-//! kernel/{vaes512,vaes256,aesni,ifma}.rs   the intrinsics; the only unsafe code, with kernel/prefetch.rs
+//! kernel/{vaes512,vaes256,aesni,ifma,avx2}.rs   the intrinsics; the only unsafe code, with kernel/prefetch.rs
 //! ```
 #![doc = include_str!("../docs/kernels.md")]
 #![deny(unsafe_code)]

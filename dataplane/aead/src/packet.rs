@@ -1,5 +1,6 @@
 //! Where the parts of an ESP packet lie, and what of it is nonce and AAD.
 
+use crate::key::Key;
 use crate::suite::Layout;
 use crate::verdict::Verdict;
 
@@ -29,6 +30,38 @@ impl Text {
             return Err(Verdict::Malformed);
         }
         Ok(Self { start, end: len - icv_len })
+    }
+}
+
+/// What packets have in common that are handled alike: with it, the masks, counters and lengths of one are those of all.
+#[derive(Clone, Copy)]
+pub(crate) struct Form {
+    /// Octets of the packet.
+    pub(crate) packet_len: usize,
+    /// Where its text lies.
+    pub(crate) text: Text,
+    layout: Layout,
+    pub(crate) esn: bool,
+}
+
+impl Form {
+    /// Of a text of any place in a packet of so many octets.
+    pub(crate) fn new(key: &Key, packet_len: usize, text: Text) -> Self {
+        Self { packet_len, text, layout: key.layout, esn: key.esn }
+    }
+
+    /// Of an ESP packet that is long enough.
+    #[inline(always)]
+    pub(crate) fn of(key: &Key, packet: &[u8]) -> Self {
+        let Layout { text_start, icv_len, .. } = key.layout;
+        let text = Text { start: text_start.into(), end: packet.len() - usize::from(icv_len) };
+        Self { packet_len: packet.len(), text, layout: key.layout, esn: key.esn }
+    }
+
+    /// Whether an ESP packet has this form.
+    #[inline(always)]
+    pub(crate) fn is_of(&self, key: &Key, packet: &[u8]) -> bool {
+        packet.len() == self.packet_len && key.layout == self.layout && key.esn == self.esn
     }
 }
 

@@ -238,7 +238,7 @@ impl Suite {
 }
 
 /// What the hot path asks of a suite, in one load.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Layout {
     /// Where the text starts: after SPI, sequence number and IV.
     pub(crate) text_start: u8,

@@ -10,7 +10,7 @@ use std::arch::x86_64::__m128i;
 use super::isa::{Isa, Task, forward_all};
 use super::window2::Window;
 use crate::key::POWERS;
-use crate::packet::Text;
+use crate::packet::Form;
 
 /// Proof that the CPU has AES-NI, PCLMULQDQ and SSE up to 4.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub(super) mod blocks {
     };
 
     use super::Window;
-    use crate::packet::Text;
+    use crate::packet::Form;
 
     /// Sixteen ones, then sixteen zeros: a load at `16 - len` is the mask of the first `len` octets.
     static MASKS: [u8; 32] = {
@@ -190,8 +190,8 @@ pub(super) mod blocks {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(in super::super) fn window(packet: &mut [u8], text: Text, vectors: usize) -> Window<'_> {
-        Window::new(packet, text, vectors)
+    pub(in super::super) fn window(packet: &mut [u8], form: Form, vectors: usize) -> Window<'_> {
+        Window::new(packet, form, vectors)
     }
 
     #[target_feature(enable = "sse2")]

@@ -6,10 +6,11 @@
 
 use std::arch::is_x86_feature_detected;
 
-use super::chacha::poly1305::{Message, OneTimeKey, finish};
+use super::chacha::Multipliers;
+use super::chacha::poly1305::{Message, OneTimeKey};
 
 /// Messages in one vector.
-pub(crate) const LANES: usize = 8;
+const LANES: usize = 8;
 
 /// Proof that the CPU has AVX-512 with IFMA.
 #[derive(Clone, Copy, Debug)]
@@ -21,10 +22,14 @@ impl Ifma {
     pub(crate) fn detect() -> Option<Self> {
         (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma")).then_some(Self(()))
     }
+}
 
-    /// The tags of `G` times eight messages, each with an AAD of up to one block; `G` is 1 or 2.
-    #[expect(clippy::unused_self, reason = "the value is the proof that this may be called")]
-    pub(crate) fn poly1305<const G: usize>(
+impl Multipliers<LANES> for Ifma {
+    const GROUPS: usize = 2;
+
+    const FEW: usize = 4;
+
+    fn poly1305<const G: usize>(
         self,
         keys: &[[&OneTimeKey; LANES]; G],
         messages: &[[Message<'_>; LANES]; G],
@@ -43,7 +48,9 @@ mod ops {
         _mm512_srli_epi64, _mm512_storeu_si512, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
     };
 
-    use super::{LANES, Message, OneTimeKey, finish};
+    use super::{LANES, Message, OneTimeKey};
+    use crate::kernel::chacha::poly1305::{finish, padded};
+    use crate::kernel::chacha::{ends, fronts, steps};
 
     type V = __m512i;
 
@@ -68,26 +75,23 @@ mod ops {
         messages: &[[Message<'_>; LANES]; G],
     ) -> [[[u8; 16]; LANES]; G] {
         let mut hashes = [Hash::new([&[0; 16]; LANES]); G];
-        let mut shared = usize::MAX;
-        let mut steps = 0;
+        let (mut shared, mut last) = (usize::MAX, 0);
         for g in 0..G {
             let mut multipliers = [&keys[g][0][0]; LANES];
             let mut aads = [[0; 16]; LANES];
             for (lane, message) in messages[g].iter().enumerate() {
                 multipliers[lane] = &keys[g][lane][0];
                 aads[lane] = padded(message.aad);
-                shared = shared.min(message.text.len() / 16);
-                steps = steps.max(message.text.len().div_ceil(16) + 1);
             }
+            let (whole, all) = steps(&messages[g]);
+            (shared, last) = (shared.min(whole), last.max(all));
             hashes[g] = Hash::new(multipliers);
             hashes[g].take(load(each(&aads)), __mmask8::MAX);
         }
         // Without a loop over the groups, which would keep the hashes in memory.
         let mut texts = [[&[][..]; LANES]; G];
         for (texts, messages) in texts.iter_mut().zip(messages) {
-            for (text, message) in texts.iter_mut().zip(messages) {
-                *text = &message.text.as_chunks().0[..shared];
-            }
+            *texts = fronts(messages, shared);
         }
         if G == 1 {
             let mut a = hashes[0];
@@ -103,7 +107,7 @@ mod ops {
             }
             (hashes[0], hashes[1]) = (a, b);
         }
-        for step in shared..steps {
+        for step in shared..last {
             for (hash, messages) in hashes.iter_mut().zip(messages) {
                 let (blocks, active) = ends(messages, step);
                 hash.take(load(each(&blocks)), active);
@@ -112,9 +116,10 @@ mod ops {
         let mut tags = [[[0; 16]; LANES]; G];
         for (g, tags) in tags.iter_mut().enumerate() {
             let [h0, h1, h2] = hashes[g].h;
-            let limbs = [store(h0), store(h1), store(h2)];
+            let [h0, h1, h2] = [store(h0), store(h1), store(h2)];
             for (lane, tag) in tags.iter_mut().enumerate() {
-                *tag = finish([limbs[0][lane], limbs[1][lane], limbs[2][lane]], keys[g][lane][1]);
+                let others = u128::from(h0[lane]) + (u128::from(h1[lane]) << 44);
+                *tag = finish(others, h2[lane], 88, keys[g][lane][1]);
             }
         }
         tags
@@ -130,32 +135,6 @@ mod ops {
     fn each(blocks: &[[u8; 16]; LANES]) -> [&[u8; 16]; LANES] {
         let [b0, b1, b2, b3, b4, b5, b6, b7] = blocks;
         [b0, b1, b2, b3, b4, b5, b6, b7]
-    }
-
-    /// Block `step` of each message after its AAD, and which messages have one.
-    #[inline(always)]
-    fn ends(messages: &[Message<'_>; LANES], step: usize) -> ([[u8; 16]; LANES], __mmask8) {
-        let mut blocks = [[0; 16]; LANES];
-        let mut active = 0;
-        for (lane, (block, message)) in blocks.iter_mut().zip(messages).enumerate() {
-            let text_blocks = message.text.len().div_ceil(16);
-            if step < text_blocks {
-                let rest = &message.text[16 * step..];
-                *block = rest.first_chunk().copied().unwrap_or_else(|| padded(rest));
-            } else if step == text_blocks {
-                *block = message.lengths();
-            }
-            active |= __mmask8::from(step <= text_blocks) << lane;
-        }
-        (blocks, active)
-    }
-
-    /// A block and zeros behind it.
-    #[inline(always)]
-    fn padded(octets: &[u8]) -> [u8; 16] {
-        let mut block = [0; 16];
-        block[..octets.len()].copy_from_slice(octets);
-        block
     }
 
     /// Eight blocks as their lower and their upper halves.

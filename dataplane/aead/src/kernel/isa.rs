@@ -5,9 +5,9 @@
 //! Everything here must be inlined into [`Isa::enter`], the one function that is compiled for the instruction set.
 
 #[cfg(target_arch = "x86_64")]
-use super::ifma::Ifma;
+use super::chacha::Lanes;
 use crate::key::POWERS;
-use crate::packet::Text;
+use crate::packet::Form;
 
 /// Work to be compiled for an instruction set.
 pub(crate) trait Task {
@@ -37,8 +37,8 @@ pub(crate) trait Isa: Copy {
 
     /// Multipliers that hash several messages side by side, if this instruction set goes with such.
     #[cfg(target_arch = "x86_64")]
-    fn ifma(self) -> Option<Ifma> {
-        None
+    fn lanes(self) -> Lanes {
+        Lanes::None
     }
 
     /// Runs `task` compiled for this instruction set.
@@ -69,8 +69,8 @@ pub(crate) trait Isa: Copy {
     /// how many they are.
     ///
     /// # Panics
-    /// Where text and count do not fit the packet and each other.
-    fn window(self, packet: &mut [u8], text: Text, vectors: usize) -> Self::Window<'_>;
+    /// Where form and count do not fit the packet and each other.
+    fn window(self, packet: &mut [u8], form: Form, vectors: usize) -> Self::Window<'_>;
     /// The lane of the AAD in the first vector; lanes before are zero.
     fn pad(self, window: &Self::Window<'_>) -> usize;
     /// The counters of vector `v`, from the table.
@@ -223,10 +223,10 @@ macro_rules! forward_all {
         }
 
         #[inline(always)]
-        fn window(self, packet: &mut [u8], text: Text, vectors: usize) -> Self::Window<'_> {
+        fn window(self, packet: &mut [u8], form: Form, vectors: usize) -> Self::Window<'_> {
             // SAFETY: a value of this type is only made by `detect`, which has found every feature that `ops` is
             // compiled for.
-            unsafe { ops::window(packet, text, vectors) }
+            unsafe { ops::window(packet, form, vectors) }
         }
     };
 }

@@ -7,10 +7,12 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m128i, __m256i};
 
+use super::avx2::Avx2;
+use super::chacha::Lanes;
 use super::isa::{Isa, Task, forward_all};
 use super::window2::Window;
 use crate::key::POWERS;
-use crate::packet::Text;
+use crate::packet::Form;
 
 /// Proof that the CPU has VAES, VPCLMULQDQ and AVX2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +48,11 @@ impl Isa for Vaes256 {
     type Window<'p> = Window<'p>;
 
     const LANES: usize = 2;
+
+    #[inline(always)]
+    fn lanes(self) -> Lanes {
+        Avx2::detect().map_or(Lanes::None, Lanes::Four)
+    }
 
     #[inline(always)]
     fn enter<T: Task>(self, task: T) -> T::Out {

@@ -8,10 +8,12 @@ use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m128i, __m512i};
 use std::marker::PhantomData;
 
+use super::avx2::Avx2;
+use super::chacha::Lanes;
 use super::ifma::Ifma;
 use super::isa::{Isa, Task, forward_all};
 use crate::key::POWERS;
-use crate::packet::Text;
+use crate::packet::Form;
 
 /// Proof that the CPU has VAES, VPCLMULQDQ, BMI2 and AVX-512 with BW, DQ and VL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +75,8 @@ impl Isa for Vaes512 {
     const LANES: usize = 4;
 
     #[inline(always)]
-    fn ifma(self) -> Option<Ifma> {
-        Ifma::detect()
+    fn lanes(self) -> Lanes {
+        Ifma::detect().map_or_else(|| Avx2::detect().map_or(Lanes::None, Lanes::Four), Lanes::Eight)
     }
 
     #[inline(always)]
@@ -103,7 +105,7 @@ mod ops {
         _mm512_xor_si512,
     };
 
-    use super::{PhantomData, Sum, Task, Text, Vaes512, Window};
+    use super::{Form, PhantomData, Sum, Task, Vaes512, Window};
     use crate::kernel::gcm::{BEFORE, COUNTERS, POLYNOMIAL_HIGH, TABLE};
     use crate::key::POWERS;
 
@@ -188,13 +190,15 @@ mod ops {
 
     #[target_feature(enable = "avx512f,bmi2")]
     #[inline]
-    pub(super) fn window(packet: &mut [u8], text: Text, vectors: usize) -> Window<'_> {
+    pub(super) fn window(packet: &mut [u8], form: Form, vectors: usize) -> Window<'_> {
+        let Form { packet_len, text, .. } = form;
         let text_len = text.end.wrapping_sub(text.start);
         let pad = (4 * vectors - 2).wrapping_sub(text_len.wrapping_add(15) / 16);
         assert!(
-            text.start <= text.end && text.end <= packet.len() && pad < 4 && vectors <= VECTORS_MAX,
+            text.start <= text.end && text.end <= packet_len && pad < 4 && vectors <= VECTORS_MAX,
             "{MISFIT}"
         );
+        assert!(packet.len() == packet_len, "{MISFIT}");
         let first = 16 * (pad + 1);
         let (head, tail) = if vectors == 1 {
             // In two steps: with three pad lanes nothing is left, and a shift by 64 is none.
@@ -204,7 +208,7 @@ mod ops {
             // Of two vectors and more, the first is full, and the last has what is left, 1 to 48 octets.
             (u64::MAX << (first - 1) << 1, ones(text_len + first - 64 * (vectors - 1)))
         };
-        let icv_mask = (ones(packet.len() - text.end) & 0xffff) as u16;
+        let icv_mask = (ones(packet_len - text.end) & 0xffff) as u16;
         let start = packet.as_mut_ptr().wrapping_add(text.start);
         Window {
             base: start.wrapping_sub(first),

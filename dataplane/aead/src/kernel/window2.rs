@@ -1,7 +1,7 @@
 //! A packet's text as vectors of two blocks: one lane of head and tail at most is text.
 
 use crate::kernel::gcm::{BEFORE, TABLE};
-use crate::packet::Text;
+use crate::packet::{Form, Text};
 
 /// Which octets of a packet are in which vector.
 pub(crate) struct Window<'p> {
@@ -17,12 +17,14 @@ const VECTORS_MAX: usize = (TABLE - BEFORE - 1) / 2;
 
 impl<'p> Window<'p> {
     #[inline(always)]
-    pub(crate) fn new(packet: &'p mut [u8], text: Text, vectors: usize) -> Self {
+    pub(crate) fn new(packet: &'p mut [u8], form: Form, vectors: usize) -> Self {
+        let Form { packet_len, text, .. } = form;
         let pad = (2 * vectors - 2).wrapping_sub((text.end - text.start + 15) >> 4);
         assert!(
-            text.end <= packet.len() && pad < 2 && vectors <= VECTORS_MAX,
+            text.end <= packet_len && pad < 2 && vectors <= VECTORS_MAX,
             "the text makes so many vectors"
         );
+        assert!(packet.len() == packet_len, "the packet has the form");
         Self { packet, text, vectors, pad }
     }
 

@@ -9,7 +9,9 @@
 mod lanes;
 pub(crate) mod poly1305;
 
-use arrayvec::ArrayVec;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use lanes::{Lanes, Multipliers, ends, fronts, steps};
+
 use poly1305::{IN_STEP, Message, OneTimeKey, Poly1305};
 
 use super::isa::{Isa, Task};
@@ -266,16 +268,17 @@ fn apply_whole(block: &mut [u8; 64], stream: [&[u8; 16]; 4]) {
 #[inline(always)]
 fn tags<I: Isa>(isa: I, views: &[View<'_>], keys: &[OneTimeKey; BURST], tags: &mut [[u8; 16]; BURST]) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(ifma) = isa.ifma() {
-        let left = lanes::tags(ifma, views, keys, tags);
-        return in_step(views, keys, tags, &left);
-    }
-    let _ = isa;
-    let all: ArrayVec<u8, BURST> = (0..).take(views.len()).collect();
-    in_step(views, keys, tags, &all);
+    let left = match isa.lanes() {
+        Lanes::Eight(ifma) => lanes::tags(ifma, views, keys, tags),
+        Lanes::Four(avx2) => lanes::tags(avx2, views, keys, tags),
+        Lanes::None => (0..).take(views.len()).collect(),
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let (left, _): (arrayvec::ArrayVec<u8, BURST>, _) = ((0..).take(views.len()).collect(), isa);
+    in_step(views, keys, tags, &left);
 }
 
-/// The tags of those packets, four at a time.
+/// The tags of those packets, a few at a time.
 #[inline(always)]
 fn in_step(views: &[View<'_>], keys: &[OneTimeKey; BURST], tags: &mut [[u8; 16]; BURST], which: &[u8]) {
     let (groups, rest) = which.as_chunks::<IN_STEP>();

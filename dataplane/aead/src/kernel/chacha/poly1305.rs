@@ -1,8 +1,8 @@
 //! Poly1305 (RFC 8439 §2.5) in 64-bit arithmetic, several messages in step: one message is a chain of
-//! multiplications that waits for itself, four of them fill the multiplier.
+//! multiplications that waits for itself, and two of them fit the registers.
 
 /// Messages in step.
-pub(super) const IN_STEP: usize = 4;
+pub(super) const IN_STEP: usize = 2;
 
 /// What is multiplied by, not yet clamped, and what is added in the end.
 pub(crate) type OneTimeKey = [[u8; 16]; 2];
@@ -58,14 +58,13 @@ impl Poly1305 {
     }
 }
 
-/// The tag from a hash of three limbs, of 44, 44 and 42 bits and a little more.
+/// The tag from a hash whose upper limb `top`, of some 130 - `bits` bits, is to be added to the others at `bits`.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
-pub(crate) fn finish([h0, h1, h2]: [u64; 3], s: [u8; 16]) -> [u8; 16] {
-    let low = u128::from(h0) + (u128::from(h1) << 44);
-    let (low, carry) = low.overflowing_add(u128::from(h2) << 88);
-    let h = [low as u64, (low >> 64) as u64, (h2 >> 40) + u64::from(carry)];
+pub(crate) fn finish(others: u128, top: u64, bits: u32, s: [u8; 16]) -> [u8; 16] {
+    let (low, carry) = others.overflowing_add(u128::from(top) << bits);
+    let h = [low as u64, (low >> 64) as u64, (top >> (128 - bits)) + u64::from(carry)];
     Poly1305 { h, r: [0; 2], s: u128::from_le_bytes(s) }.finish()
 }
 
@@ -112,8 +111,9 @@ pub(super) fn hash<const N: usize>(hashes: &mut [Poly1305; N], messages: [Messag
     }
 }
 
+/// A block and zeros behind it.
 #[inline(always)]
-fn padded(octets: &[u8]) -> [u8; 16] {
+pub(crate) fn padded(octets: &[u8]) -> [u8; 16] {
     let mut block = [0; 16];
     block[..octets.len()].copy_from_slice(octets);
     block

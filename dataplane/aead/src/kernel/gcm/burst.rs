@@ -7,7 +7,7 @@ use crate::burst::{BURST, OpenJob, SealJob};
 use crate::kernel;
 use crate::kernel::isa::{Isa, Task};
 use crate::key::{Key, Tables};
-use crate::packet::{HEADER_LEN, Text};
+use crate::packet::{Form, HEADER_LEN, Text};
 use crate::verdict::Verdict;
 
 /// The class of each job of a burst: what it can share a loop with.
@@ -16,6 +16,8 @@ use crate::verdict::Verdict;
 /// through memory, twelve cycles each.
 pub(crate) struct Order {
     classes: [u8; BURST],
+    /// The low octet of each packet's length in words, which tells the lengths of a class apart.
+    lengths: [u8; BURST],
     /// A bit for each class that has jobs.
     present: u32,
     /// Whether a job has another key than the first.
@@ -34,12 +36,13 @@ const NONE: u8 = u8::MAX;
 impl Order {
     #[inline(always)]
     fn new() -> Self {
-        Self { classes: [NONE; BURST], present: 0, many_keys: false }
+        Self { classes: [NONE; BURST], lengths: [0; BURST], present: 0, many_keys: false }
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "there are 15 classes")]
+    #[expect(clippy::cast_possible_truncation, reason = "the low octet; there are 15 classes")]
     fn add<I: Isa>(&mut self, index: usize, key: &Key, first: &Key, text: Text) {
+        self.lengths[index] = (text.end >> 2) as u8;
         self.many_keys |= !std::ptr::eq(key, first);
         let class =
             key.layout.path as usize * PER_KEY_LEN + vectors::<I>(text.end - text.start).min(SHORT + 1) - 1;
@@ -55,9 +58,9 @@ impl Order {
             let (path, vectors) = (class / PER_KEY_LEN, class % PER_KEY_LEN + 1);
             let (class, many_keys) = (Jobs(isa.equal(&self.classes, class as u8)), self.many_keys);
             match path {
-                0 => run_class::<I, P, 10>(isa, jobs, outs, class, vectors, many_keys),
-                1 => run_class::<I, P, 12>(isa, jobs, outs, class, vectors, many_keys),
-                _ => run_class::<I, P, 14>(isa, jobs, outs, class, vectors, many_keys),
+                0 => run_class::<I, P, 10>(isa, jobs, outs, class, vectors, &self.lengths, many_keys),
+                1 => run_class::<I, P, 12>(isa, jobs, outs, class, vectors, &self.lengths, many_keys),
+                _ => run_class::<I, P, 14>(isa, jobs, outs, class, vectors, &self.lengths, many_keys),
             }
         }
     }
@@ -71,13 +74,14 @@ fn run_class<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
     outs: &mut [P::Out],
     class: Jobs,
     vectors: usize,
+    lengths: &[u8; BURST],
     many_keys: bool,
 ) {
     match vectors {
-        1 => isa.enter(Short::<_, ROUNDS, 1>::new(jobs, outs, class, many_keys)),
-        2 => isa.enter(Short::<_, ROUNDS, 2>::new(jobs, outs, class, many_keys)),
-        3 => isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, many_keys)),
-        4 => isa.enter(Short::<_, ROUNDS, 4>::new(jobs, outs, class, many_keys)),
+        1 => isa.enter(Short::<_, ROUNDS, 1>::new(jobs, outs, class, lengths, many_keys)),
+        2 => isa.enter(Short::<_, ROUNDS, 2>::new(jobs, outs, class, lengths, many_keys)),
+        3 => isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many_keys)),
+        4 => isa.enter(Short::<_, ROUNDS, 4>::new(jobs, outs, class, lengths, many_keys)),
         _ => isa.enter(Long::<_, ROUNDS>::new(jobs, outs, class, many_keys)),
     }
 }
@@ -156,9 +160,9 @@ impl<const SEALS: bool> Task for Detached<'_, '_, SEALS> {
         let vectors = vectors::<I>(self.one.item.text.end - self.one.item.text.start).min(SHORT + 1);
         let (jobs, mut tags, class) = (std::slice::from_mut(self.one), [[0; 16]], Jobs(1));
         match self.rounds {
-            10 => run_class::<I, _, 10>(isa, jobs, &mut tags, class, vectors, false),
-            12 => run_class::<I, _, 12>(isa, jobs, &mut tags, class, vectors, false),
-            _ => run_class::<I, _, 14>(isa, jobs, &mut tags, class, vectors, false),
+            10 => run_class::<I, _, 10>(isa, jobs, &mut tags, class, vectors, &[0; BURST], false),
+            12 => run_class::<I, _, 12>(isa, jobs, &mut tags, class, vectors, &[0; BURST], false),
+            _ => run_class::<I, _, 14>(isa, jobs, &mut tags, class, vectors, &[0; BURST], false),
         }
         tags[0]
     }
@@ -168,8 +172,18 @@ impl<const SEALS: bool> Task for Detached<'_, '_, SEALS> {
 macro_rules! packet_of_job {
     () => {
         #[inline(always)]
-        fn item(&mut self) -> Item<'_> {
-            Item::new(self.key, self.packet, self.seq_high)
+        fn form(&self) -> Form {
+            Form::of(self.key, self.packet)
+        }
+
+        #[inline(always)]
+        fn is_of(&self, form: &Form) -> bool {
+            form.is_of(self.key, self.packet)
+        }
+
+        #[inline(always)]
+        fn item(&mut self, form: Form) -> Item<'_> {
+            Item::new(self.key, self.packet, form, self.seq_high)
         }
 
         #[inline(always)]
@@ -233,13 +247,12 @@ impl SealJob<'_> {
 impl<'a> Item<'a> {
     /// A packet that is long enough, with its explicit IV in place.
     #[inline(always)]
-    fn new(key: &'a Key, packet: &'a mut [u8], seq_high: u32) -> Self {
-        let layout = key.layout;
-        let text = Text { start: layout.text_start.into(), end: packet.len() - usize::from(layout.icv_len) };
+    fn new(key: &'a Key, packet: &'a mut [u8], form: Form, seq_high: u32) -> Self {
+        let Form { text, esn, .. } = form;
         let lengths =
-            LENGTHS.get(text.end.wrapping_sub(text.start)).map(|lengths| &lengths[usize::from(key.esn)]);
+            LENGTHS.get(text.end.wrapping_sub(text.start)).map(|lengths| &lengths[usize::from(esn)]);
         let tables = &key.tables;
-        if text.start != HEADER_LEN && !key.esn {
+        if text.start != HEADER_LEN && !esn {
             // Nothing of it is asked for, since all of it is where it was sent.
             let (iv, aad) = (0, [0, 0]);
             return Item {
@@ -260,12 +273,12 @@ impl<'a> Item<'a> {
         let header = u64::from_le_bytes(header);
         let (spi, sequence, high) = (header & 0xffff_ffff, header >> 32, u64::from(seq_high.to_be()));
         let (front, iv) = if text.start == HEADER_LEN {
-            let high = if key.esn { high } else { 0 };
+            let high = if esn { high } else { 0 };
             (Front::Other, high | (sequence << 32))
         } else {
             (Front::Extended, u64::from_le_bytes(sent_iv))
         };
-        let (aad, aad_bits) = if key.esn { ([spi | (high << 32), sequence], 96) } else { ([header, 0], 64) };
+        let (aad, aad_bits) = if esn { ([spi | (high << 32), sequence], 96) } else { ([header, 0], 64) };
         Item { iv, salt: 0, aad, aad_bits, lengths, front, tables, packet, text }
     }
 }

@@ -44,11 +44,12 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize> Task for Long<'_, 'k, P, ROUNDS> {
 #[inline(always)]
 fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(isa: I, packet: &mut P) -> P::Out {
     let tables = packet.tables();
-    let item = packet.item();
+    let form = packet.form();
+    let item = packet.item(form);
     let around = Around::new(&item);
     let start = start(isa, &item);
-    let vectors = vectors::<I>(item.text.end - item.text.start);
-    let mut window = isa.window(item.packet, item.text, vectors);
+    let vectors = vectors::<I>(form.text.end - form.text.start);
+    let mut window = isa.window(item.packet, form, vectors);
     let received = isa.icv(&window);
     let text = Pass { tables, around, start, vectors };
     let tag = if P::SEALS {

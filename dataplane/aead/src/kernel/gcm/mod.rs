@@ -17,7 +17,7 @@ pub(crate) use huge::Huge;
 
 use super::isa::Isa;
 use crate::key::{POWERS, Tables};
-use crate::packet::Text;
+use crate::packet::{Form, Text};
 
 /// x¹²⁷ + x¹²⁶ + x¹²¹ of the field's polynomial, reversed: the half that reduction multiplies by. The other half
 /// is 1.
@@ -111,8 +111,14 @@ pub(crate) trait Packet<'k> {
     /// Whether the text becomes ciphertext; else it is that.
     const SEALS: bool;
 
-    /// The kernel's view of it.
-    fn item(&mut self) -> Item<'_>;
+    /// What it has in common with others.
+    fn form(&self) -> Form;
+
+    /// Whether it has this form.
+    fn is_of(&self, form: &Form) -> bool;
+
+    /// The kernel's view of it, by its form.
+    fn item(&mut self, form: Form) -> Item<'_>;
 
     /// Its key.
     fn tables(&self) -> &'k Tables;
@@ -130,6 +136,7 @@ pub(crate) trait Packet<'k> {
 /// A single item, of which the tag is wanted and not an ICV in its place.
 pub(crate) struct One<'a, const SEALS: bool> {
     pub(crate) item: Item<'a>,
+    pub(crate) form: Form,
 }
 
 impl<'k, const SEALS: bool> Packet<'k> for One<'k, SEALS> {
@@ -138,7 +145,18 @@ impl<'k, const SEALS: bool> Packet<'k> for One<'k, SEALS> {
     const SEALS: bool = SEALS;
 
     #[inline(always)]
-    fn item(&mut self) -> Item<'_> {
+    fn form(&self) -> Form {
+        self.form
+    }
+
+    /// There is no other.
+    #[inline(always)]
+    fn is_of(&self, _: &Form) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    fn item(&mut self, _: Form) -> Item<'_> {
         let item = &mut self.item;
         Item { packet: &mut *item.packet, ..*item }
     }
@@ -163,6 +181,28 @@ impl<'k, const SEALS: bool> Packet<'k> for One<'k, SEALS> {
 /// Jobs of a burst, a bit for each.
 #[derive(Clone)]
 pub(crate) struct Jobs(u64);
+
+impl Jobs {
+    /// The first of them.
+    #[inline(always)]
+    fn first(&self) -> Option<usize> {
+        self.clone().next()
+    }
+
+    /// Takes out what is in `bits`, too.
+    #[inline(always)]
+    fn split_off(&mut self, bits: u64) -> Self {
+        let taken = Self(self.0 & bits);
+        self.0 &= !bits;
+        taken
+    }
+
+    /// Puts one back.
+    #[inline(always)]
+    fn put(&mut self, index: usize) {
+        self.0 |= 1 << index;
+    }
+}
 
 /// The keys of a class, asked for a few packets ahead of their use.
 ///

@@ -5,14 +5,18 @@ use std::marker::PhantomData;
 use super::{
     Ahead, Around, Hash, Idle, Jobs, Packet, Work, encrypt, hash_input, load, reversed, start, states, store,
 };
+use crate::burst::BURST;
 use crate::kernel::isa::{Isa, Task};
 use crate::key::Tables;
+use crate::packet::Form;
 
 /// Packets of `R` vectors each.
 pub(crate) struct Short<'j, 'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> {
     jobs: &'j mut [P],
     outs: &'j mut [P::Out],
     class: Jobs,
+    /// A number for each job, by the length of its packet.
+    lengths: &'j [u8; BURST],
     many_keys: bool,
     keys: PhantomData<&'k Tables>,
 }
@@ -20,8 +24,14 @@ pub(crate) struct Short<'j, 'k, P: Packet<'k>, const ROUNDS: usize, const R: usi
 impl<'j, 'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'j, 'k, P, ROUNDS, R> {
     /// Of these jobs those in `class`.
     #[inline(always)]
-    pub(crate) fn new(jobs: &'j mut [P], outs: &'j mut [P::Out], class: Jobs, many_keys: bool) -> Self {
-        Self { jobs, outs, class, many_keys, keys: PhantomData }
+    pub(crate) fn new(
+        jobs: &'j mut [P],
+        outs: &'j mut [P::Out],
+        class: Jobs,
+        lengths: &'j [u8; BURST],
+        many_keys: bool,
+    ) -> Self {
+        Self { jobs, outs, class, lengths, many_keys, keys: PhantomData }
     }
 }
 
@@ -30,24 +40,36 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Task for Short<'_, 
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
-        let Self { jobs, outs, class, many_keys, .. } = self;
+        let Self { jobs, outs, mut class, lengths, many_keys, .. } = self;
         let mut ahead = Ahead::new(jobs, &class, many_keys);
-        for index in class {
-            ahead.step(jobs);
-            outs[index] = one::<I, P, ROUNDS, R>(isa, &mut jobs[index]);
+        while let Some(first) = class.first() {
+            let form = jobs[first].form();
+            for index in class.split_off(isa.equal(lengths, lengths[first])) {
+                // Seldom: lengths that differ by much have the same number, and suites differ in more than that.
+                if !jobs[index].is_of(&form) {
+                    class.put(index);
+                    continue;
+                }
+                ahead.step(jobs);
+                outs[index] = one::<I, P, ROUNDS, R>(isa, &mut jobs[index], form);
+            }
         }
     }
 }
 
-/// One packet. That the next one's work fills the gaps is left to the core, which looks some hundred instructions
+/// One packet. All that follows from its form is found once for the loop of the caller: the compiler moves it there. That the next one's work fills the gaps is left to the core, which looks some hundred instructions
 /// ahead: two written side by side were no faster, and need twice the registers.
 #[inline(always)]
-fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(isa: I, packet: &mut P) -> P::Out {
+fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
+    isa: I,
+    packet: &mut P,
+    form: Form,
+) -> P::Out {
     let tables = packet.tables();
-    let item = packet.item();
+    let item = packet.item(form);
     let around = Around::new(&item);
     let start = start(isa, &item);
-    let mut window = isa.window(item.packet, item.text, R);
+    let mut window = isa.window(item.packet, form, R);
     let data = [load::<I, true, true, R>(isa, &window, around, 0)];
     // Now, since a load behind a masked store of the same vector would wait for that to leave the core.
     let received = if P::SEALS { isa.lane(isa.zero(), 0) } else { isa.icv(&window) };
