@@ -87,12 +87,8 @@ impl Gateway {
             Side::Opener => Ipv4Addr::new(10, 2, 0, 0),
         };
         let routes = [
-            Route {
-                destination: Ipv4Addr::UNSPECIFIED.into(),
-                prefix_len: 0,
-                next_hop: NextHop::Via(WAN, router),
-            },
-            Route { destination: inside.into(), prefix_len: 16, next_hop: NextHop::Via(LAN, router) },
+            Route::new(Ipv4Addr::UNSPECIFIED.into(), 0, NextHop::Via(WAN, router)),
+            Route::new(inside.into(), 16, NextHop::Via(LAN, router)),
         ];
         for message in [
             ToWorker::Fib(Box::new(Fib::compile(&routes))),

@@ -33,51 +33,93 @@ pub(crate) struct Arguments {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Start both daemons and say what was got beside what was asked.
+    #[command(after_help = "Example:
+  pollux up --config /etc/pollux/pollux.toml")]
     Up,
     /// Stop both daemons and take everything away: XDP program, kernel routes, pollux0. Nothing is protected then.
+    #[command(after_help = "Example:
+  pollux down")]
     Down,
     /// Apply the difference between the configuration file and what runs.
+    #[command(after_help = "Examples:
+  pollux check && pollux reload
+  pollux reload --json")]
     Reload,
     /// Read a configuration and its secrets; every mistake is one line.
+    #[command(after_help = "Examples:
+  pollux check /etc/pollux/pollux.toml
+  pollux check new.toml --json")]
     Check {
         /// The file; that of `--config` where it is left out.
         file: Option<PathBuf>,
     },
     /// Both daemons at a glance.
+    #[command(after_help = "Examples:
+  pollux status
+  pollux status --json | jq .dataplane.frames")]
     Status,
     /// The Security Associations of the data plane, with counters.
+    #[command(after_help = "Examples:
+  pollux sas
+  pollux sas --json | jq '.[] | select(.icv_errors > 0)'")]
     Sas,
     /// The Security Policy Database, in order.
+    #[command(after_help = "Example:
+  pollux policies")]
     Policies,
     /// The workers: core, packets, CPU time, hand-overs.
+    #[command(after_help = "Examples:
+  pollux workers
+  pollux workers --json | jq .[].handed_over")]
     Workers,
     /// The interfaces and queues: XDP mode, zero-copy, kernel counters.
+    #[command(after_help = "Example:
+  pollux ports")]
     Ports,
     /// Dropped packets by reason, with the names of /proc/net/xfrm_stat.
+    #[command(after_help = "Examples:
+  pollux drops
+  pollux drops --all --json")]
     Drops {
         /// Also reasons that never happened.
         #[arg(long)]
         all: bool,
     },
     /// What would become of a packet: policy, SA, next hop or drop reason.
+    #[command(after_help = "Examples:
+  pollux explain 10.1.0.10:40000 10.2.0.10:6000 udp
+  pollux explain [fd01::10]:5060 [fd02::10]:5060 tcp --json
+  pollux explain 10.1.0.10 10.2.0.10 icmp")]
     Explain(Flow),
     /// Events as they happen, until Ctrl-C.
+    #[command(after_help = r#"Examples:
+  pollux events --past 20
+  pollux events --json | jq -c 'select(.level != "info")'"#)]
     Events {
         /// Print so many past events first.
         #[arg(long, default_value_t = 0)]
         past: u32,
     },
     /// Past events.
+    #[command(after_help = "Example:
+  pollux log --lines 50")]
     Log {
         /// How many.
         #[arg(long, default_value_t = 200)]
         lines: u32,
     },
     /// IKE connections as configured.
+    #[command(after_help = "Example:
+  pollux list-conns")]
     ListConns,
     /// IKE SAs and their Child SAs.
+    #[command(after_help = "Example:
+  pollux list-sas --json")]
     ListSas,
     /// Set up a child, and its IKE SA where there is none.
+    #[command(after_help = "Examples:
+  pollux initiate --child media
+  pollux initiate --child site-b/media --timeout 0")]
     Initiate {
         /// CHILD or CONNECTION/CHILD.
         #[arg(long)]
@@ -87,8 +129,14 @@ pub(crate) enum Verb {
         timeout: u64,
     },
     /// Delete a Child SA, or an IKE SA with all its children.
+    #[command(after_help = "Examples:
+  pollux terminate --child media
+  pollux terminate --ike site-b")]
     Terminate(Which),
     /// Rekey a Child SA or an IKE SA.
+    #[command(after_help = "Examples:
+  pollux rekey --child media
+  pollux rekey --ike site-b")]
     Rekey(Which),
 }
 

@@ -30,14 +30,17 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Verb::Check { file: named } = &arguments.verb {
         return cmd::check::check(named.as_deref().unwrap_or(file), json);
     }
-    let config = pollux_config::load(file).map_err(anyhow::Error::msg)?;
-    let paths = &config.paths;
+    if let Verb::Up = &arguments.verb {
+        return cmd::up::up(file, json);
+    }
+    // All else has to find a gateway that runs, whatever its file has come to say.
+    let places = pollux_config::load_places(file).map_err(anyhow::Error::msg)?;
+    let paths = &places.paths;
     match &arguments.verb {
-        Verb::Up => cmd::up::up(&config, json),
-        Verb::Down => cmd::down::down(&config),
+        Verb::Down => cmd::down::down(&places),
         Verb::Status => cmd::status::status(paths, json),
         Verb::Reload => cmd::reload::reload(paths, json),
-        Verb::Check { .. } => unreachable!("handled above"),
+        Verb::Up | Verb::Check { .. } => unreachable!("handled above"),
         Verb::Sas => cmd::lists::sas(paths, json),
         Verb::Policies => cmd::lists::policies(paths, json),
         Verb::Workers => cmd::lists::workers(paths, json),

@@ -38,10 +38,19 @@ pub fn parse_selector(written: &str) -> Option<pollux_abi::TrafficSelector> {
 
 /// Reads a configuration without its secrets: all that the data plane may know.
 pub fn load(file: &Path) -> Result<Config, Problems> {
-    let text = std::fs::read_to_string(file).map_err(|error| {
+    parse(file, &text_of(file)?)
+}
+
+fn text_of(file: &Path) -> Result<String, Problems> {
+    std::fs::read_to_string(file).map_err(|error| {
         Problems::of_file(file, format!("can't be read: {error}"), "name a file that exists and is readable")
-    })?;
-    parse(file, &text)
+    })
+}
+
+/// Reads where a gateway is to be found, and nothing else: a mistake elsewhere in the file must not hide a running
+/// gateway, nor keep it from being taken down.
+pub fn load_places(file: &Path) -> Result<Places, Problems> {
+    read::places(file, &text_of(file)?)
 }
 
 /// Reads a configuration with its secrets: all that control needs.

@@ -31,6 +31,17 @@ pub struct Config {
     pub connections: Vec<Connection>,
 }
 
+/// Where a gateway is to be found: what is left of a configuration whose other parts may have mistakes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Places {
+    /// The file it came from.
+    pub file: PathBuf,
+    /// Folders and sockets.
+    pub paths: Paths,
+    /// The network namespace of both processes.
+    pub netns: Option<String>,
+}
+
 /// Folders of one gateway. Two gateways on one host need different ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {

@@ -115,3 +115,22 @@ fn mistakes_of_the_secrets_file_are_told_without_the_secrets() {
         assert_eq!(with_secrets(name, &secrets, mode), said);
     }
 }
+
+#[test]
+fn a_gateway_is_found_by_a_file_with_mistakes_elsewhere() {
+    let folder = std::env::temp_dir().join(format!("pollux-places-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let file = folder.join("pollux.toml");
+    let places = |text: &str| {
+        std::fs::write(&file, text).expect("a file");
+        pollux_config::load_places(&file)
+    };
+    let broken = "[paths]\nrun_dir = \"/run/here\"\n[dataplane]\nnetns = \"gw\"\nwam = \"eth0\"\n[[sa]]\nspi = 3\n[[polcy]]\n";
+    let found = places(broken).expect("all that is needed");
+    assert_eq!((found.paths.run_dir.as_path(), found.netns.as_deref()), (Path::new("/run/here"), Some("gw")));
+    assert!(pollux_config::load(&file).expect_err("mistakes").0.len() > 3);
+    let misplaced = places("[paths]\nrun_dir = \"here\"\n").expect_err("a relative folder");
+    assert!(misplaced.to_string().contains(":2: paths.run_dir: "), "{misplaced}");
+    assert!(places("[paths\n").is_err(), "not even TOML");
+    std::fs::remove_dir_all(&folder).expect("removed");
+}

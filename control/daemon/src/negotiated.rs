@@ -140,11 +140,12 @@ impl Shell {
                     return self.command(now, Command::Lifetime { sa, hard });
                 }
                 let (level, what) = if hard {
-                    (Level::Error, "hard limit: it has stopped")
+                    (Level::Error, "it has stopped")
                 } else {
-                    (Level::Warn, "soft limit")
+                    (Level::Warn, "it needs new keys soon")
                 };
-                let text = format!("sa {} has reached its {what} ({limit:?})", name(self, sa).to_lowercase());
+                let limit = format!("{limit:?}").to_lowercase();
+                let text = format!("sa {} has reached its {limit} limit: {what}", name(self, sa));
                 self.journal.note(
                     level,
                     "lifetime",

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use pollux_config::Config;
+use pollux_config::Places;
 use pollux_ebpf::{Steering, bpffs};
 
 use crate::host_port::HostPort;
@@ -19,12 +19,12 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Stops a running data plane, then removes XDP program, kernel routes, `pollux0` and bpffs. From then on
 /// nothing is protected, and nothing of ours is left.
-pub fn down(config: &Config) -> Result<()> {
-    stop(&config.paths.dataplane_socket())?;
-    let run_dir = &config.paths.run_dir;
+pub fn down(places: &Places) -> Result<()> {
+    stop(&places.paths.dataplane_socket())?;
+    let run_dir = &places.paths.run_dir;
     let pins = run_dir.join("bpf");
     // The device first, then the routes: in between, what is protected is unreachable.
-    if let Some(netns) = &config.dataplane.netns {
+    if let Some(netns) = &places.netns {
         // The mount is looked for before the namespace changes; `setns` leaves mounts alone.
         match namespace::enter(netns) {
             Ok(()) => remove_network()?,

@@ -1,7 +1,7 @@
 //! `pollux-dataplane`: the process that touches packets.
 #![forbid(unsafe_code)]
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -44,6 +44,9 @@ enum Verb {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Verb::Down) = arguments.command {
+        return take_down(&arguments.config);
+    }
     let config = match pollux_config::load(&arguments.config) {
         Ok(config) => config,
         Err(problems) => {
@@ -55,12 +58,28 @@ fn main() -> ExitCode {
         println!("{}: no mistakes found", arguments.config.display());
         return ExitCode::SUCCESS;
     }
-    let filter = EnvFilter::try_new(&config.dataplane.log).unwrap_or_else(|_| EnvFilter::new("info"));
+    log(&config.dataplane.log);
+    ended(serve(config))
+}
+
+/// A mistake somewhere in the file must not keep anything up.
+fn take_down(file: &Path) -> ExitCode {
+    log("info");
+    match pollux_config::load_places(file) {
+        Ok(places) => ended(down::down(&places)),
+        Err(problems) => {
+            eprintln!("{problems}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn log(level: &str) {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let done = match arguments.command {
-        Some(Verb::Down) => down::down(&config),
-        None => serve(config),
-    };
+}
+
+fn ended(done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

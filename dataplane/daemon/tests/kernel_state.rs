@@ -122,6 +122,59 @@ fn mirror_follows_links_addresses_and_routes() {
 }
 
 #[test]
+fn next_hops_of_a_multipath_route_share_its_destinations_while_they_live() {
+    in_namespace(|| {
+        let _peer = wan();
+        for (name, address) in [("second", "192.0.3.1/24"), ("other", "192.0.4.1/24")] {
+            sh(&format!(
+                "ip link add {name}0 type veth peer name {name}1; ip addr add {address} dev {name}0"
+            ));
+            sh(&format!("ip link set {name}1 up; ip link set {name}0 up"));
+        }
+        sh("ip -6 addr add 2001:db8::1/64 dev wan0 nodad; ip -6 addr add 2001:db8:3::1/64 dev second0 nodad");
+        let mut mirror = Mirror::open(locks::TABLES).unwrap();
+        let index = |name: &str| mirror.link_named(name).unwrap().index;
+        let (wan0, second0) = (index("wan0"), index("second0"));
+        let ports = move |link| match link {
+            _ if link == wan0 => Some(PortSlot(0)),
+            _ if link == second0 => Some(PortSlot(1)),
+            _ => None,
+        };
+        // How many of 400 destinations go out of each port, and how many elsewhere.
+        let shares = move |mirror: &Mirror, prefix: &str| {
+            let fib = Fib::compile(&mirror.forwarding(ports));
+            let mut taken = [0; 3];
+            for host in 1..=400 {
+                let to = if prefix.contains(':') {
+                    format!("{prefix}{host:x}")
+                } else {
+                    format!("{prefix}{}.{}", host / 200, host % 200)
+                };
+                let NextHop::Via(PortSlot(slot), _) = fib.lookup(ip(&to)) else {
+                    taken[2] += 1;
+                    continue;
+                };
+                taken[usize::from(slot)] += 1;
+            }
+            taken
+        };
+        // The third leg leads out of no port of ours.
+        sh(
+            "ip route add 10.2.0.0/16 nexthop via 192.0.2.2 weight 3 nexthop via 192.0.3.2 weight 1 nexthop via 192.0.4.2",
+        );
+        sh("ip -6 route add 2001:db8:9::/64 nexthop via 2001:db8::2 nexthop via 2001:db8:3::2");
+        follow(&mut mirror, "both routes", |mirror, _| {
+            let (v4, v6) = (shares(mirror, "10.2."), shares(mirror, "2001:db8:9::"));
+            v4[0] > 250 && v4[1] > 60 && v4[2] == 0 && v6[0] > 140 && v6[1] > 140
+        });
+        sh("ip link set second0 down");
+        follow(&mut mirror, "the loss of a leg", |mirror, _| {
+            shares(mirror, "10.2.") == [400, 0, 0] && shares(mirror, "2001:db8:9::") == [400, 0, 0]
+        });
+    });
+}
+
+#[test]
 fn the_kernel_resolves_a_neighbour_that_is_in_use() {
     in_namespace(|| {
         let _peer = wan();

@@ -239,6 +239,34 @@ fn longest_packet_fills_the_path_and_one_more_octet_is_answered() {
 }
 
 #[test]
+fn every_suite_names_the_length_that_just_fits() {
+    for (&suite, variant) in
+        EspSuite::ALL.iter().flat_map(|suite| (0..4).map(move |variant| (suite, variant)))
+    {
+        let (mut sender, mut receiver) = pair(|spec| {
+            spec.suite = suite;
+            if variant & 1 != 0 {
+                over_v6(spec);
+            }
+            if variant & 2 != 0 {
+                in_udp(spec);
+            }
+        });
+        sender.engine.set_error_source(ip("10.1.0.1"));
+        let burst = sender.send(Role::Lan, &[v4(&[1; 1472])]);
+        assert_eq!(burst.metas()[0].verdict, Verdict::Reply(DropReason::TooBig), "{suite} {variant}");
+        let reply = burst.packets()[0].data();
+        let told = usize::from(u16::from_be_bytes([reply[26], reply[27]]));
+        let fits = v4(&vec![1; told - 28]);
+        let outer = sender.encrypt(&fits);
+        assert!(outer.len() <= 1500, "{suite} {variant}: {} octets outside", outer.len());
+        assert_eq!(receiver.receive(&[outer]).packets()[0].data(), fits, "{suite} {variant}");
+        let verdict = sender.send(Role::Lan, &[v4(&vec![1; told - 27])]).metas()[0].verdict;
+        assert_eq!(verdict, Verdict::Reply(DropReason::TooBig), "{suite} {variant}: {told} and one more");
+    }
+}
+
+#[test]
 fn path_mtu_follows_its_setter_and_v6_is_never_told_less_than_1280() {
     let (mut sender, _) = pair(|_| {});
     sender.engine.set_error_source(ip("fd00::1"));

@@ -340,11 +340,8 @@ fn what_is_too_long_is_answered_or_cut() {
 fn what_comes_out_of_a_tunnel_leaves_to_the_wan_by_policy_alone() {
     let mut lab = pair();
     // Gateway 1 means more by the tunnel than gateway 2 has routes for: 10.2.9.9 lies behind its wan.
-    let routes = [pollux_worker::forward::fib::Route {
-        destination: support::ip("0.0.0.0"),
-        prefix_len: 0,
-        next_hop: pollux_worker::forward::fib::NextHop::Via(WAN, support::ip("192.0.2.1")),
-    }];
+    let router = pollux_worker::forward::fib::NextHop::Via(WAN, support::ip("192.0.2.1"));
+    let routes = [pollux_worker::forward::fib::Route::new(support::ip("0.0.0.0"), 0, router)];
     let fib = pollux_worker::forward::fib::Fib::compile(&routes);
     lab.rigs[1].tell(ToWorker::Fib(Box::new(fib)));
     let send = |lab: &mut Lab| {

@@ -63,7 +63,7 @@ def right(sa, sequence):
 
 def replayed(sa, first):
     """Each packet twice."""
-    return [right(sa, first + n // 2) for n in range(20)], 10
+    return [right(sa, first + n // 2) for n in range(160)], 80
 
 
 def too_old(sa, first):

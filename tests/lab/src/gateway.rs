@@ -7,11 +7,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::command::{output, run};
 use crate::process::{Process, built};
-use crate::wait::wait_for;
+use crate::wait::{poll, sleep, wait_for};
 use crate::world::{Side, World};
 
 /// How long a gateway has to come up or to carry out a command.
@@ -78,7 +79,8 @@ impl Config {
     }
 }
 
-/// Two processes in one namespace, from one configuration file. Stopped and taken down when dropped.
+/// Two processes in one namespace, from one configuration file. Stopped and taken down when dropped; a test whose
+/// gateway has lost frames by then fails.
 #[derive(Debug)]
 pub struct Gateway {
     name: String,
@@ -224,6 +226,18 @@ impl Gateway {
         self.dataplane.take().context("no data plane")?.kill()
     }
 
+    /// Stops the data plane for a while, as a hypervisor or a debugger does.
+    ///
+    /// # Errors
+    /// If it is not running.
+    pub fn pause_dataplane(&self, time: Duration) -> Result<()> {
+        let process = self.dataplane.as_ref().context("no data plane")?;
+        process.signal(Signal::SIGSTOP)?;
+        let slept = sleep(time);
+        process.signal(Signal::SIGCONT)?;
+        slept
+    }
+
     /// kill -9 of control.
     ///
     /// # Errors
@@ -282,6 +296,19 @@ impl Gateway {
         .with_context(|| format!("{}: {:?}", self.name, self.json("status")))
     }
 
+    /// What the ledger misses at the end of a test, where the data plane runs until then.
+    fn ledger_at_end(&mut self) -> Option<Value> {
+        if std::thread::panicking() || !self.dataplane.as_mut()?.is_running() {
+            return None;
+        }
+        let mut frames = Value::Null;
+        poll(Duration::from_secs(3), || {
+            frames = self.json("status").map_or(Value::Null, |status| status["dataplane"]["frames"].clone());
+            frames["missing"].as_i64().is_none_or(|missing| missing == 0)
+        });
+        frames["missing"].as_i64().is_some_and(|missing| missing != 0).then_some(frames)
+    }
+
     /// The ends of both processes' logs.
     pub fn logs(&self) -> String {
         let tail = |process: &Option<Process>| process.as_ref().map(Process::tail).unwrap_or_default();
@@ -291,10 +318,17 @@ impl Gateway {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        let unbalanced = self.ledger_at_end();
         self.control = None;
         if let Ok(mut command) = self.cli_command("down") {
             let _ = output(&mut command);
         }
         self.dataplane = None;
+        match unbalanced {
+            // Where a panic aborts, as in the demo, it would leave the namespaces behind.
+            Some(frames) if cfg!(panic = "unwind") => panic!("{}: frames are missing: {frames}", self.name),
+            Some(frames) => eprintln!("{}: frames are missing: {frames}", self.name),
+            None => {}
+        }
     }
 }

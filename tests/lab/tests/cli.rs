@@ -150,14 +150,28 @@ fn misuse_ends_with_2_and_absence_of_daemons_with_1() -> Result<()> {
         let ended = pollux(misuse)?;
         ensure!(ended.code == Some(2) && !ended.err.is_empty(), "`pollux {misuse}`: {:?}", ended.code);
     }
-    let help = pollux("--help")?;
-    ensure!(help.code == Some(0) && help.out.contains("Examples:"), "{}", help.out);
+    help_of_every_command_has_examples()?;
     let folder = Folder::new("absent")?;
     folder.write("secrets.toml", SECRETS, 0o600)?;
     let file = folder.write("pollux.toml", GOOD, 0o644)?;
     for verb in ["status", "sas", "policies", "workers", "ports", "drops", "reload", "list-sas"] {
         let ended = pollux(&format!("{verb} --config {}", file.display()))?;
         ensure!(ended.code == Some(1) && !ended.err.is_empty(), "{verb}: {:?} {}", ended.code, ended.err);
+    }
+    Ok(())
+}
+
+fn help_of_every_command_has_examples() -> Result<()> {
+    let help = pollux("--help")?;
+    ensure!(help.code == Some(0) && help.out.contains("Examples:"), "{}", help.out);
+    let (_, list) = help.out.split_once("Commands:\n").context("commands")?;
+    let verbs: Vec<&str> = list.lines().map_while(|line| line.split_whitespace().next()).collect();
+    ensure!(verbs.len() > 15 && verbs.contains(&"explain"), "{verbs:?}");
+    for verb in verbs.into_iter().filter(|verb| *verb != "help") {
+        let help = pollux(&format!("{verb} --help"))?;
+        let example = format!("\n  pollux {verb}");
+        let has = help.out.split_once("\nExample").is_some_and(|(_, examples)| examples.contains(&example));
+        ensure!(help.code == Some(0) && has, "{verb}: {}{}", help.out, help.err);
     }
     Ok(())
 }
@@ -198,15 +212,47 @@ fn every_reading_command_has_a_table_and_json() -> Result<()> {
     ensure!(back["direction"] == "in" && back["verdict"] == "protect", "{back}");
     let other = a.json(&format!("explain {host}:40000 203.0.113.9:6000 udp"))?;
     ensure!(other["verdict"] == "kernel", "{other}");
+    got_is_told_beside_asked(&a)?;
     a.check_ledger()?;
     b.check_ledger()
+}
+
+/// Start-up prints what was really got, and `status` shows the same again.
+fn got_is_told_beside_asked(gateway: &Gateway) -> Result<()> {
+    let status = gateway.json("status")?;
+    let logs = gateway.logs();
+    for (what, got) in [
+        ("capabilities", "net_admin"),
+        ("host port", "pollux0"),
+        ("huge pages", "frames of 4096 octets"),
+        ("xdp wan0", "driver"),
+        ("xdp lan0", "driver"),
+        ("socket wan0 queue 0", "copy"),
+        ("socket wan0 queue 0", "NAPI id"),
+        ("socket lan0 queue 0", "shared UMEM"),
+        ("aead", ""),
+        ("cpu features", ""),
+        ("core of worker 0", "NUMA node"),
+    ] {
+        ensure!(
+            logs.lines().any(|line| line.starts_with(&format!("{what}: asked ")) && line.contains(got)),
+            "{what}: {logs}"
+        );
+        let rows = status["dataplane"]["got"].as_array().context("a list")?;
+        let row = rows.iter().find(|row| row["what"] == what);
+        let told = row
+            .and_then(|row| row["got"].as_str())
+            .is_some_and(|told| !told.is_empty() && told.contains(got));
+        ensure!(told || what == "capabilities", "{what}: {rows:#?}");
+    }
+    Ok(())
 }
 
 #[test]
 fn up_starts_both_daemons_and_down_leaves_nothing() -> Result<()> {
     skip_unless!("ip", "ping");
     let world = World::new("upd")?;
-    let (mut a, b, _) = gateways(&world)?;
+    let (mut a, b, [mut config, _]) = gateways(&world)?;
     a.down()?;
     let links = world.gateway_a.ip("link show")?;
     ensure!(!links.contains("pollux0") && !links.contains("xdp"), "left behind:\n{links}");
@@ -219,8 +265,13 @@ fn up_starts_both_daemons_and_down_leaves_nothing() -> Result<()> {
     ensure!(again["control"]["pid"] == up["control"]["pid"], "`up` twice started a second control");
     a.check_ledger()?;
     b.check_ledger()?;
+    // A mistake in the file keeps nothing up.
+    config.table("[[policy]]\naction = \"protekt\"");
+    a.configure(&config)?;
     a.down()?;
     ensure!(!world.gateway_a.ip("link show")?.contains("pollux0"), "pollux0 is left behind");
+    let ended = pollux(&format!("up --config {}", a.config_file().display()))?;
+    ensure!(ended.code == Some(1) && ended.err.contains("protekt"), "{:?} {}", ended.code, ended.err);
     Ok(())
 }
 
@@ -229,18 +280,13 @@ fn reload_of_a_broken_file_changes_nothing_and_a_mended_one_touches_no_sa() -> R
     skip_unless!("ip", "ping");
     let world = World::new("rld")?;
     let (a, b, [config, _]) = gateways(&world)?;
-    // The command itself has to find the sockets: it gets a file without mistakes.
-    let good = a.folder().join("good.toml");
-    std::fs::copy(a.config_file(), &good)?;
-    let rows = |what: &str| -> Result<Value> {
-        let ended = pollux(&format!("{what} --json --config {}", good.display()))?;
-        serde_json::from_str(&ended.out).with_context(|| format!("{what}: {}{}", ended.out, ended.err))
-    };
+    // Whatever the file says by now: the command finds the gateway that runs.
+    let rows = |what: &str| a.json(what);
     let (sas, policies) = (rows("sas")?, rows("policies")?);
     let mut broken = config.clone();
     broken.table("[[policy]]\nname = \"more\"\naction = \"protekt\"\nlocal_ts = \"10.1.0.0/16\"\nremote_ts = \"10.9.0.0/16\"");
     a.configure(&broken)?;
-    let ended = pollux(&format!("reload --config {}", good.display()))?;
+    let ended = pollux(&format!("reload --config {}", a.config_file().display()))?;
     let told = ended.err.contains("pollux.toml:") && ended.err.contains("protekt");
     ensure!(ended.code == Some(1) && told, "{:?} {}{}", ended.code, ended.out, ended.err);
     ensure!(rows("policies")? == policies, "the policies changed: {}", rows("policies")?);

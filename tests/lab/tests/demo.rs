@@ -2,7 +2,7 @@
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, killpg};
@@ -25,7 +25,7 @@ fn left_behind() -> Result<String> {
 }
 
 fn demo(arguments: &str, keying: &str) -> Result<()> {
-    let before = left_behind()?;
+    let (before, started) = (left_behind()?, Instant::now());
     let mut command = Command::new(built("demo")?);
     command.args(["--calls", "5", "--json"]).args(arguments.split_whitespace());
     let output = output(&mut command)?;
@@ -40,6 +40,21 @@ fn demo(arguments: &str, keying: &str) -> Result<()> {
         "{}",
         said()
     );
+    ensure!(summary["rtp_received"] == summary["rtp_sent"] && summary["drops"].is_object(), "{}", said());
+    for words in [
+        "calls       5 of 5 completed, 0 failed",
+        " received, 0 lost",
+        "jitter ",
+        "DSCP: ",
+        "EF ",
+        "CS3 ",
+        "gateway a   worker 0: ",
+        " CPU s",
+        "drops: ",
+    ] {
+        ensure!(text.contains(words), "`{words}` is missing: {}", said());
+    }
+    ensure!(started.elapsed() < Duration::from_mins(2), "it took {:?}", started.elapsed());
     ensure!(summary["keying"] == keying, "{}", said());
     if keying == "ikev2" {
         ensure!(
@@ -91,6 +106,34 @@ fn ctrl_c_in_mid_call_leaves_nothing_behind() -> Result<()> {
     let status = demo.wait(Duration::from_secs(20))?;
     std::fs::remove_file(&log)?;
     ensure!(!status.success(), "an interrupted demo says that it succeeded");
+    ensure!(left_behind()? == before, "left behind: {} instead of {before}", left_behind()?);
+    Ok(())
+}
+
+#[test]
+fn what_is_kept_can_be_looked_at_as_it_says_and_goes_at_ctrl_c() -> Result<()> {
+    skip_unless!("ip", "tcpdump", "sipp", "nft");
+    let before = left_behind()?;
+    let log = std::env::temp_dir().join(format!("pollux-kept-{}.log", std::process::id()));
+    let mut command = Command::new(built("demo")?);
+    command.args(["--static", "--calls", "1", "--keep"]).process_group(0);
+    let mut demo = Process::start("demo", &mut command, &log)?;
+    demo.wait_for_log("captures: ", Duration::from_mins(1))?;
+    let said = demo.log();
+    let told = |name: &str| said.lines().find_map(|line| line.trim().strip_prefix(name)).map(str::trim);
+    for name in ["gateway a:", "gateway b:", "the caller:"] {
+        let line = told(name).with_context(|| format!("no `{name}` in {said}"))?;
+        let line = line.replace(" ping ", " ping -c1 -W2 ");
+        let shown = pollux_lab::command::sh(&line)?;
+        ensure!(shown.contains("data plane") || shown.contains(" 0% packet loss"), "{line}: {shown}");
+    }
+    let captures = told("captures:").and_then(|line| line.split_whitespace().next()).context("captures")?;
+    killpg(Pid::from_raw(i32::try_from(demo.pid())?), Signal::SIGINT)?;
+    demo.wait(Duration::from_secs(20))?;
+    std::fs::remove_file(&log)?;
+    // What was captured stays, for a closer look.
+    ensure!(std::fs::metadata(format!("{captures}/outside.pcap"))?.len() > 100_000, "{captures}");
+    std::fs::remove_dir_all(captures)?;
     ensure!(left_behind()? == before, "left behind: {} instead of {before}", left_behind()?);
     Ok(())
 }

@@ -86,8 +86,19 @@ fn every_kind_of_bad_packet_has_its_counter_and_disturbs_nothing() -> Result<()>
             "{kind}: {sent} sent, {valid} valid: {dropped:?}"
         );
     }
+    operator_is_told(&b)?;
     let outcome = flow.finish()?;
     ensure!(outcome.lost() == 0 && outcome.duplicates == 0, "{outcome:?} {:?}", b.drops());
     a.check_ledger()?;
     b.check_ledger()
+}
+
+/// Bursts of replays and unknown SPIs are events, few for however many packets.
+fn operator_is_told(gateway: &Gateway) -> Result<()> {
+    let log = gateway.json("log --lines 0")?;
+    let count =
+        |event: &str| log.as_array().into_iter().flatten().filter(|row| row["event"] == event).count();
+    let (replays, unknown) = (count("replay-burst"), count("unknown-spi"));
+    ensure!((1..=10).contains(&replays) && (1..=10).contains(&unknown), "{replays} and {unknown} in {log:#}");
+    Ok(())
 }

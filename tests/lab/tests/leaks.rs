@@ -1,14 +1,15 @@
 //! Protected traffic never leaves in clear: from five sources, in every state of the gateway.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use pollux_lab::capture::{Capture, Frame, Kind};
 use pollux_lab::gateway::{Config, Gateway};
 use pollux_lab::netns::{self, Netns};
+use pollux_lab::process::Process;
 use pollux_lab::skip_unless;
 use pollux_lab::tunnel::{Tunnel, configs};
-use pollux_lab::wait::wait_for;
+use pollux_lab::wait::{sleep, wait_for};
 use pollux_lab::world::{Family, Side, World};
 
 /// A host on a third interface of gateway a, in the protected local prefix.
@@ -27,34 +28,59 @@ fn third_interface(world: &World) -> Result<Netns> {
     Ok(host)
 }
 
-/// Tries to leak from every source: LAN host, gateway itself, third interface, each whole and in fragments.
-fn try_to_leak(world: &World, third: &Netns) {
-    for target in [Side::B.host(Family::V4), Side::B.host(Family::V6)] {
-        for source in [&world.caller, &world.gateway_a, third] {
-            for size in ["56", "4000"] {
-                // A ping that is answered is as good as one that is not: the capture decides.
-                let _ = source.sh(&format!("ping -c2 -i0.2 -W0.2 -s{size} {target}"));
+/// Packets from every source that may not leave in clear, for as long as this lives: a host on the LAN, the gateway
+/// itself and a host on a third interface, over both IP versions, each whole and in fragments.
+struct Sources {
+    _pings: Vec<Process>,
+}
+
+impl Sources {
+    /// Starts them, once each has had an answer through the tunnel: what never got out could not leak either.
+    fn start(world: &World, third: &Netns) -> Result<Self> {
+        let mut pings = Vec::new();
+        for (name, source) in [("lan", &world.caller), ("own", &world.gateway_a), ("third", third)] {
+            for family in [Family::V4, Family::V6] {
+                for size in ["56", "4000"] {
+                    let target = Side::B.host(family).to_string();
+                    let once = format!("ping -c1 -W1 -s{size} {target}");
+                    wait_for(&format!("{name}: {once}"), Duration::from_secs(10), || {
+                        Ok(source.sh(&once).is_ok())
+                    })?;
+                    let mut command = source.command("ping");
+                    command.args(["-q", "-i0.02", &format!("-s{size}"), &target]);
+                    let log = world.folder().join(format!("ping-{name}-{size}-{target}.log"));
+                    pings.push(Process::start("ping", &mut command, &log)?);
+                }
             }
         }
+        Ok(Self { _pings: pings })
     }
 }
 
-fn check(frames: &[Frame], what: &str) -> Result<()> {
-    let protected = |frame: &&Frame| {
-        let far = |text: String| text.starts_with("10.2.") || text.starts_with("fd02:");
+/// The frames of a protected flow that crossed the outside in clear.
+fn in_clear(frames: &[Frame]) -> Vec<&Frame> {
+    let far = |text: String| text.starts_with("10.2.") || text.starts_with("fd02:");
+    let leaked = |frame: &&Frame| {
         frame.kind() == Kind::Clear && frame.ip().is_some_and(|ip| far(ip.destination.to_string()))
     };
-    let leaked = frames.iter().find(protected);
-    ensure!(leaked.is_none(), "{what}: in clear outside: {:02x?}", leaked.map(|frame| &frame.bytes));
+    frames.iter().filter(leaked).collect()
+}
+
+fn check(frames: &[Frame], what: &str) -> Result<()> {
+    let leaked = in_clear(frames);
+    ensure!(leaked.is_empty(), "{what}: {} in clear outside: {:02x?}", leaked.len(), leaked[0].bytes);
     Ok(())
 }
 
 fn protected() -> Result<[Config; 2]> {
-    Ok(configs(&[Tunnel::new(1, Family::V4, Family::V4)?, Tunnel::new(2, Family::V6, Family::V6)?]))
+    // Wide enough for the third interface.
+    let selectors = ["fd01::/48".to_owned(), "fd02::/48".to_owned()];
+    let v6 = Tunnel { selectors, ..Tunnel::new(2, Family::V6, Family::V6)? };
+    Ok(configs(&[Tunnel::new(1, Family::V4, Family::V4)?, v6]))
 }
 
 #[test]
-fn nothing_leaks_while_the_data_plane_is_dead_restarts_or_reloads() -> Result<()> {
+fn nothing_leaks_while_the_data_plane_is_dead_restarts_reloads_or_is_taken_down() -> Result<()> {
     skip_unless!("ip", "tcpdump", "ping");
     let world = World::new("lek")?;
     let third = third_interface(&world)?;
@@ -62,37 +88,61 @@ fn nothing_leaks_while_the_data_plane_is_dead_restarts_or_reloads() -> Result<()
     let b = Gateway::start(&world, Side::B, &peer)?;
     let mut a = Gateway::start(&world, Side::A, &config)?;
     let outside = |name: &str| Capture::start(&world.internet, "a0", world.folder(), name);
+    let _sources =
+        Sources::start(&world, &third).with_context(|| format!("{:?}\n{}", a.drops(), a.logs()))?;
+    let esp = |frames: &[Frame]| frames.iter().filter(|frame| frame.kind() == Kind::Esp).count();
 
     let capture = outside("up")?;
-    try_to_leak(&world, &third);
+    sleep(Duration::from_secs(1))?;
     let frames = capture.stop()?;
     check(&frames, "gateway up")?;
-    ensure!(frames.iter().any(|frame| frame.kind() == Kind::Esp), "nothing went through the tunnel at all");
+    ensure!(esp(&frames) > 500, "only {} packets went through the tunnel", esp(&frames));
 
     let capture = outside("dead")?;
     a.kill_dataplane()?;
-    try_to_leak(&world, &third);
+    sleep(Duration::from_secs(1))?;
     check(&capture.stop()?, "data plane dead")?;
 
     let capture = outside("restart")?;
     a.start_dataplane()?;
-    try_to_leak(&world, &third);
     a.wait_installed()?;
-    check(&capture.stop()?, "data plane restarted")?;
+    sleep(Duration::from_millis(500))?;
+    let frames = capture.stop()?;
+    check(&frames, "data plane restarted")?;
+    ensure!(esp(&frames) > 100, "only {} packets went through the tunnel", esp(&frames));
 
     let capture = outside("reload")?;
-    for round in 0..5 {
+    for round in 0..10 {
         config.table(&format!(
             "[[policy]]\nname = \"extra-{round}\"\naction = \"discard\"\nlocal_ts = \"10.1.{0}.0/24\"\nremote_ts = \"10.77.{0}.0/24\"\n",
             100 + round
         ));
         a.configure(&config)?;
         a.reload()?;
-        try_to_leak(&world, &third);
     }
     check(&capture.stop()?, "reload")?;
 
+    taken_down(&mut a, outside("down")?)?;
     b.check_ledger()
+}
+
+/// `pollux down` opens the gateway on purpose, and at its end: before that nothing is in clear, and afterwards nothing
+/// takes the tunnel any more.
+fn taken_down(gateway: &mut Gateway, capture: Capture) -> Result<()> {
+    sleep(Duration::from_millis(500))?;
+    let asked = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    gateway.down()?;
+    sleep(Duration::from_millis(500))?;
+    let frames = capture.stop()?;
+    let opened =
+        in_clear(&frames).first().map(|frame| frame.time).context("`down` has not opened the gateway")?;
+    let sealed = frames.iter().filter(|frame| frame.kind() == Kind::Esp).map(|frame| frame.time).max();
+    let sealed = sealed.context("nothing went through the tunnel before `down`")?;
+    ensure!(
+        asked < opened && sealed < opened,
+        "`down` was asked for at {asked:?}, the last ESP packet left at {sealed:?}, the first in clear at {opened:?}"
+    );
+    Ok(())
 }
 
 /// All routes but those of link-local and multicast prefixes, which the kernel adds when it has finished with a link.
@@ -173,7 +223,7 @@ t = [threading.Thread(target=f) for f in (tcp, udp)]
     let mut command = world.gateway_a.command("/usr/bin/python3");
     command.arg(&script);
     let log = world.folder().join("server.log");
-    let mut process = pollux_lab::process::Process::start("server", &mut command, &log)?;
+    let mut process = Process::start("server", &mut command, &log)?;
     process.wait_for_log("ready", Duration::from_secs(10))?;
     for (netns, target) in
         [(&world.caller, Side::A.inside(Family::V4)), (&world.internet, Side::A.outer(Family::V4))]
@@ -219,7 +269,7 @@ s.bind(('0.0.0.0', {port})); s.settimeout(10)"
         let mut command = server.command("/usr/bin/python3");
         command.arg(serving?);
         let log = world.folder().join("dhcp.log");
-        let mut process = pollux_lab::process::Process::start("DHCP server", &mut command, &log)?;
+        let mut process = Process::start("DHCP server", &mut command, &log)?;
         process.wait_for_log("ready", Duration::from_secs(10))?;
         client.sh(&format!("/usr/bin/python3 {}", asking?.display()))?;
         process.wait(Duration::from_secs(10))?;

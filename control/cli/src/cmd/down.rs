@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use pollux_config::Config;
+use pollux_config::Places;
 use pollux_config::api::{ControlRequest, ControlStatus};
 use serde_json::Value;
 
@@ -14,8 +14,8 @@ use crate::socket::control;
 /// How long control may take to end its connections.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-pub(crate) fn down(config: &Config) -> Result<()> {
-    let paths = &config.paths;
+pub(crate) fn down(places: &Places) -> Result<()> {
+    let paths = &places.paths;
     // Control goes first: it tells its peers while the data plane still carries what is under way.
     if control::<Value>(paths, &ControlRequest::Stop).is_ok() {
         let end = Instant::now() + PATIENCE;
@@ -28,7 +28,7 @@ pub(crate) fn down(config: &Config) -> Result<()> {
     }
     let status = Command::new(program("pollux-dataplane"))
         .arg("--config")
-        .arg(&config.file)
+        .arg(&places.file)
         .arg("down")
         .status()
         .context("starting pollux-dataplane: is it installed?")?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,19 +16,19 @@ use crate::socket::{control, dataplane};
 /// How long a daemon may take until it answers.
 const READY: Duration = Duration::from_secs(30);
 
-pub(crate) fn up(config: &Config, json: bool) -> Result<()> {
+pub(crate) fn up(file: &Path, json: bool) -> Result<()> {
     // All mistakes are found before anything is started.
-    pollux_config::load_with_secrets(&config.file).map_err(anyhow::Error::msg)?;
+    let (config, _) = pollux_config::load_with_secrets(file).map_err(anyhow::Error::msg)?;
     let paths = &config.paths;
     fs::create_dir_all(&paths.run_dir).with_context(|| format!("making {}", paths.run_dir.display()))?;
     if dataplane::<DataplaneStatus>(paths, &DataplaneRequest::Status).is_err() {
-        let mut child = start(config, "pollux-dataplane")?;
+        let mut child = start(&config, "pollux-dataplane")?;
         wait(paths, "pollux-dataplane", &mut child, || {
             dataplane::<DataplaneStatus>(paths, &DataplaneRequest::Status).is_ok()
         })?;
     }
     if control::<ControlStatus>(paths, &ControlRequest::Status).is_err() {
-        let mut child = start(config, "pollux-control")?;
+        let mut child = start(&config, "pollux-control")?;
         wait(paths, "pollux-control", &mut child, || installed(paths))?;
     }
     status::status(paths, json)

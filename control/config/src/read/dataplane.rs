@@ -11,6 +11,10 @@ use crate::values::{self, Wrong, boolean, duration_in, list, number, power_of_tw
 /// As many as the shared memory has rings for.
 const WORKERS_MAX: u16 = pollux_abi::layout::WORKERS_MAX;
 
+pub(super) fn netns(s: &Section<'_, '_>) -> Option<String> {
+    s.optional("netns", values::text)
+}
+
 pub(super) fn dataplane(root: &Section<'_, '_>) -> Option<Dataplane> {
     let Some(section) = root.section("dataplane") else {
         root.report().add(
@@ -26,7 +30,7 @@ pub(super) fn dataplane(root: &Section<'_, '_>) -> Option<Dataplane> {
     let lan = s.required("lan", "write lan = \"eth1\": the interface towards the media", some(interface));
     let milliseconds = |from, to| duration_in(Duration::from_millis(from)..=Duration::from_millis(to));
     let dataplane = Dataplane {
-        netns: s.optional("netns", values::text),
+        netns: netns(s),
         wan: Vec::new(),
         lan: Vec::new(),
         queues: s.or("queues", 1, number(1..=WORKERS_MAX)),

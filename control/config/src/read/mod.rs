@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use crate::check;
 use crate::document::{Report, Section};
-use crate::model::{Config, Paths};
+use crate::model::{Config, Paths, Places};
 use crate::problem::Problems;
 use crate::values;
 
@@ -35,6 +35,18 @@ pub(crate) fn config(file: &Path, text: &str) -> Result<Config, Problems> {
         Some(config) if problems.0.is_empty() => Ok(config),
         _ => Err(problems),
     }
+}
+
+/// Reads folders and namespace alone.
+pub(crate) fn places(file: &Path, text: &str) -> Result<Places, Problems> {
+    let report = Report::new(file, text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    report.add_syntax(&errors);
+    let root = Section::root(&report, document.get_ref());
+    let netns = root.section("dataplane").and_then(|section| dataplane::netns(&section));
+    let places = Places { file: file.to_owned(), paths: paths(file, &root), netns };
+    let problems = report.into_problems();
+    if problems.0.is_empty() { Ok(places) } else { Err(problems) }
 }
 
 fn read(file: &Path, root: &Section<'_, '_>) -> Option<Config> {

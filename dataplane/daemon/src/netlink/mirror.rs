@@ -7,11 +7,11 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use pollux_abi::IfIndex;
 use pollux_packet::PortSlot;
-use pollux_worker::forward::fib::{NextHop, Route};
+use pollux_worker::forward::fib::{NextHop, Route, Share};
 
 use super::link::Link;
 use super::neighbour::Neighbour;
-use super::route::{KernelRoute, RouteKey, RouteKind};
+use super::route::{Hop, KernelRoute, RouteKey, RouteKind};
 use super::socket::{Follower, NetlinkError, Rtnl};
 
 /// What changed since the last look.
@@ -128,17 +128,15 @@ impl Mirror {
         // Both keys ascending: the better table and metric comes first, and the first of equals is used.
         list.sort_by_key(|route| (TABLES.iter().position(|&table| table == route.table), route.metric));
         list.into_iter()
-            .map(|route| Route {
-                destination: route.destination,
-                prefix_len: route.prefix_len,
-                next_hop: match route.kind {
-                    RouteKind::Local => NextHop::Local,
-                    RouteKind::Unreachable => NextHop::Unreachable,
-                    RouteKind::Unicast { link, gateway } => match (slot(link), gateway) {
-                        (None, _) => NextHop::Kernel,
-                        (Some(port), None) => NextHop::OnLink(port),
-                        (Some(port), Some(router)) => NextHop::Via(port, router),
-                    },
+            .map(|route| match &route.kind {
+                RouteKind::Local => Route::new(route.destination, route.prefix_len, NextHop::Local),
+                RouteKind::Unreachable => {
+                    Route::new(route.destination, route.prefix_len, NextHop::Unreachable)
+                }
+                RouteKind::Unicast(hops) => Route {
+                    destination: route.destination,
+                    prefix_len: route.prefix_len,
+                    ways: ways(hops, &slot),
                 },
             })
             .collect()
@@ -167,7 +165,8 @@ impl Mirror {
             }
             RouteNetlinkMessage::NewRoute(message) => {
                 if let Some(route) = KernelRoute::from_message(&message).filter(|route| self.follows(route)) {
-                    changes.routes |= self.routes.insert(route.key(), route) != Some(route);
+                    let old = self.routes.insert(route.key(), route.clone());
+                    changes.routes |= old.as_ref() != Some(&route);
                 }
             }
             RouteNetlinkMessage::DelRoute(message) => {
@@ -252,6 +251,21 @@ impl Mirror {
 
 /// The tables that forwarding follows, best first: `local`, `main`, `default`.
 const TABLES: [u32; 3] = [255, 254, 253];
+
+/// The hops as forwarding wants them. Where one leads out of a port of ours those that don't are left out: what has
+/// been sealed could not go there.
+fn ways(hops: &[Hop], slot: impl Fn(IfIndex) -> Option<PortSlot>) -> Vec<Share> {
+    let all = hops.iter().map(|hop| {
+        let next_hop = match (slot(hop.link), hop.gateway) {
+            (None, _) => NextHop::Kernel,
+            (Some(port), None) => NextHop::OnLink(port),
+            (Some(port), Some(router)) => NextHop::Via(port, router),
+        };
+        Share { next_hop, weight: hop.weight }
+    });
+    let (kernel, ours): (Vec<Share>, Vec<Share>) = all.partition(|way| way.next_hop == NextHop::Kernel);
+    if ours.is_empty() { kernel } else { ours }
+}
 
 /// The gateway's own address in a message. For IPv4 point-to-point links `IFA_ADDRESS` is the peer's.
 fn own_address(message: &AddressMessage) -> Option<(IfIndex, IpAddr)> {

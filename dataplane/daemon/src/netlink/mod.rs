@@ -12,7 +12,7 @@ mod socket;
 
 pub use link::Link;
 pub use neighbour::Neighbour;
-pub use route::{KernelRoute, RouteKind};
+pub use route::{Hop, KernelRoute, RouteKind};
 pub(crate) use route::{LockKind, LockRoute};
 pub use rule::{Origin, Rule};
 pub use socket::{Follower, NetlinkError, Rtnl};

@@ -13,23 +13,29 @@ use pollux_abi::IfIndex;
 use super::socket::{NetlinkError, Rtnl};
 
 /// What the kernel does with packets that a route matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RouteKind {
-    /// Forwards them out of an interface, to a router or to the destination itself.
-    Unicast {
-        /// Out of which interface.
-        link: IfIndex,
-        /// Through which router.
-        gateway: Option<IpAddr>,
-    },
+    /// Forwards them by one of these hops.
+    Unicast(Vec<Hop>),
     /// Takes them for itself.
     Local,
     /// Drops them, with or without a word to the sender.
     Unreachable,
 }
 
-/// A route of the kernel.
+/// Out of an interface, to a router or to the destination itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Out of which interface.
+    pub link: IfIndex,
+    /// Through which router.
+    pub gateway: Option<IpAddr>,
+    /// How much of the traffic it takes, beside the weights of the others: 1 to 256.
+    pub weight: u16,
+}
+
+/// A route of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelRoute {
     /// Which table.
     pub table: u32,
@@ -84,29 +90,37 @@ impl KernelRoute {
                 RouteKind::Unreachable
             }
             RouteType::Unicast if header.flags.contains(RouteFlags::Dead) => return None,
-            RouteType::Unicast => first_next_hop(&message.attributes)?,
+            RouteType::Unicast => RouteKind::Unicast(hops(&message.attributes)?),
             _ => return None,
         };
         Some(route)
     }
 }
 
-/// The route's next hop, or the first living one of several.
-fn first_next_hop(attributes: &[RouteAttribute]) -> Option<RouteKind> {
+/// The route's next hop, or the living ones of several; `None` where there is none.
+fn hops(attributes: &[RouteAttribute]) -> Option<Vec<Hop>> {
     let (mut link, mut gateway) = (None, None);
     for attribute in attributes {
         match attribute {
             RouteAttribute::Oif(index) => link = Some(IfIndex(*index)),
             RouteAttribute::MultiPath(hops) => {
-                let dead = |hop: &&RouteNextHop| !hop.flags.contains(RouteNextHopFlags::Dead);
-                let hop = hops.iter().find(dead)?;
-                link = Some(IfIndex(hop.interface_index));
-                gateway = hop.attributes.iter().find_map(gateway_of);
+                let alive = hops.iter().filter(|hop| !hop.flags.contains(RouteNextHopFlags::Dead));
+                let hops: Vec<Hop> = alive.map(hop).collect();
+                return (!hops.is_empty()).then_some(hops);
             }
             other => gateway = gateway.or_else(|| gateway_of(other)),
         }
     }
-    Some(RouteKind::Unicast { link: link?, gateway })
+    Some(vec![Hop { link: link?, gateway, weight: 1 }])
+}
+
+fn hop(hop: &RouteNextHop) -> Hop {
+    Hop {
+        link: IfIndex(hop.interface_index),
+        gateway: hop.attributes.iter().find_map(gateway_of),
+        // The kernel's number is the weight less one.
+        weight: u16::from(hop.hops) + 1,
+    }
 }
 
 fn gateway_of(attribute: &RouteAttribute) -> Option<IpAddr> {

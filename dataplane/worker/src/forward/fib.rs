@@ -1,7 +1,8 @@
 //! The Forwarding Information Base: longest-prefix match from destination to next hop.
 //!
 //! The housekeeper compiles a whole table from the kernel's routes and each worker swaps its copy. A
-//! lookup is one array access per octet of the prefix that matched: four at most for IPv4.
+//! lookup is one array access per octet of the prefix that matched: four at most for IPv4. A multipath
+//! route shares its destinations out over its next hops; the cache in front keeps what was chosen.
 
 use core::net::IpAddr;
 
@@ -22,15 +23,31 @@ pub enum NextHop {
     Unreachable,
 }
 
-/// One route of the kernel, reduced to what forwarding needs.
+/// One of the ways that a route has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Where to.
+    pub next_hop: NextHop,
+    /// How many destinations it takes, beside the weights of the route's other ways.
+    pub weight: u16,
+}
+
+/// One route of the kernel, reduced to what forwarding needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Destination; bits beyond the prefix are ignored.
     pub destination: IpAddr,
     /// Length of the prefix; more than the family's width makes the route void.
     pub prefix_len: u8,
-    /// Where to.
-    pub next_hop: NextHop,
+    /// Where to. Of several ways each destination keeps to one, so that an SA's packets stay in order.
+    pub ways: Vec<Share>,
+}
+
+impl Route {
+    /// A route with one way.
+    pub fn new(destination: IpAddr, prefix_len: u8, next_hop: NextHop) -> Self {
+        Self { destination, prefix_len, ways: vec![Share { next_hop, weight: 1 }] }
+    }
 }
 
 /// A compiled table.
@@ -38,22 +55,23 @@ pub struct Route {
 pub struct Fib {
     v4: Trie,
     v6: Trie,
-    hops: Vec<NextHop>,
+    /// Each different list of ways once; the first is that of what has no route.
+    ways: Vec<Box<[Share]>>,
 }
 
 impl Fib {
     /// Compiles `routes`. Of two routes to one prefix the earlier in the list is used.
     pub fn compile(routes: &[Route]) -> Self {
-        let mut fib = Self { v4: Trie::new(), v6: Trie::new(), hops: vec![NextHop::Unreachable] };
+        let mut fib = Self { v4: Trie::new(), v6: Trie::new(), ways: vec![Box::default()] };
         let mut order: Vec<&Route> = routes.iter().collect();
         // A stable sort: among equals the later is inserted first and overwritten by the earlier.
         order.reverse();
         order.sort_by_key(|route| route.prefix_len);
         for route in order {
-            let hop = fib.hop(route.next_hop);
+            let ways = fib.number_of(&route.ways);
             match route.destination {
-                IpAddr::V4(v4) => fib.v4.insert(&v4.octets(), route.prefix_len, hop),
-                IpAddr::V6(v6) => fib.v6.insert(&v6.octets(), route.prefix_len, hop),
+                IpAddr::V4(v4) => fib.v4.insert(&v4.octets(), route.prefix_len, ways),
+                IpAddr::V6(v6) => fib.v6.insert(&v6.octets(), route.prefix_len, ways),
             }
         }
         fib
@@ -62,24 +80,49 @@ impl Fib {
     /// The next hop for `destination`.
     #[inline]
     pub fn lookup(&self, destination: IpAddr) -> NextHop {
-        let hop = match destination {
+        let ways = match destination {
             IpAddr::V4(v4) => self.v4.lookup(&v4.octets()),
             IpAddr::V6(v6) => self.v6.lookup(&v6.octets()),
         };
-        self.hops.get(hop as usize).copied().unwrap_or(NextHop::Unreachable)
+        match self.ways.get(ways as usize).map_or(&[] as &[Share], AsRef::as_ref) {
+            [] => NextHop::Unreachable,
+            [only] => only.next_hop,
+            several => choose(several, destination),
+        }
     }
 
-    fn hop(&mut self, next_hop: NextHop) -> u32 {
-        let known = self.hops.iter().rposition(|&known| known == next_hop);
+    fn number_of(&mut self, ways: &[Share]) -> u32 {
+        let known = self.ways.iter().rposition(|known| **known == *ways);
         let index = known.unwrap_or_else(|| {
-            self.hops.push(next_hop);
-            self.hops.len() - 1
+            self.ways.push(ways.into());
+            self.ways.len() - 1
         });
         u32::try_from(index).unwrap_or(0)
     }
 }
 
-/// An entry is the number of a next hop, or of a child node.
+/// The way of `destination`: always the same while the list is, and as many destinations for each as its weight says.
+#[cold]
+fn choose(ways: &[Share], destination: IpAddr) -> NextHop {
+    let bits = match destination {
+        IpAddr::V4(v4) => u128::from(v4.to_bits()),
+        IpAddr::V6(v6) => v6.to_bits(),
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into the hash")]
+    let folded = (bits as u64) ^ ((bits >> 64) as u64).rotate_left(23);
+    let point = folded.wrapping_mul(0xd6e8_feb8_6659_fd93) >> 32;
+    let total: u64 = ways.iter().map(|way| u64::from(way.weight)).sum();
+    let mut at = (point * total) >> 32;
+    for way in ways {
+        match at.checked_sub(way.weight.into()) {
+            Some(rest) => at = rest,
+            None => return way.next_hop,
+        }
+    }
+    NextHop::Unreachable
+}
+
+/// An entry is the number of a list of ways, or of a child node.
 const CHILD: u32 = 1 << 31;
 
 const FANOUT: usize = 256;
@@ -96,7 +139,7 @@ impl Trie {
     }
 
     /// Inserts a prefix. All shorter prefixes have been inserted, and none that is longer.
-    fn insert(&mut self, octets: &[u8], prefix_len: u8, hop: u32) {
+    fn insert(&mut self, octets: &[u8], prefix_len: u8, ways: u32) {
         if usize::from(prefix_len) > octets.len() * 8 {
             return;
         }
@@ -109,10 +152,10 @@ impl Trie {
         let span = 1usize << (8 - bits_left);
         let first = usize::from(octets[whole]) & !(span - 1);
         let start = node * FANOUT + first;
-        self.entries[start..start + span].fill(hop);
+        self.entries[start..start + span].fill(ways);
     }
 
-    /// The child below an entry, made from the entry's own next hop where there is none yet.
+    /// The child below an entry, made from the entry's own ways where there is none yet.
     fn child(&mut self, at: usize) -> usize {
         let entry = self.entries[at];
         if entry & CHILD != 0 {
@@ -145,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn route(destination: &str, prefix_len: u8, next_hop: NextHop) -> Route {
-        Route { destination: destination.parse().expect("an address"), prefix_len, next_hop }
+        Route::new(destination.parse().expect("an address"), prefix_len, next_hop)
     }
 
     #[test]
@@ -186,6 +229,34 @@ mod tests {
         assert_eq!(fib.lookup(Ipv6Addr::UNSPECIFIED.into()), NextHop::Unreachable);
     }
 
+    #[test]
+    fn several_ways_share_the_destinations_by_weight_and_each_keeps_to_one() {
+        let share = |slot, weight| Share { next_hop: NextHop::OnLink(PortSlot(slot)), weight };
+        let ways = [share(0, 1), share(1, 3), share(2, 0)];
+        for (destination, base) in [("10.0.0.0", 10 << 24), ("2001:db8::", 0x2001_0db8_u128 << 96)] {
+            let routes = [Route { ways: ways.to_vec(), ..route(destination, 8, NextHop::Local) }];
+            let (fib, again) = (Fib::compile(&routes), Fib::compile(&routes));
+            let mut taken = [0; 3];
+            for host in 0..4_000 {
+                let destination = if destination.contains(':') {
+                    Ipv6Addr::from_bits(base + host).into()
+                } else {
+                    Ipv4Addr::from_bits(u32::try_from(base + host).expect("32 bits")).into()
+                };
+                let way = fib.lookup(destination);
+                assert_eq!(way, again.lookup(destination));
+                let NextHop::OnLink(PortSlot(slot)) = way else { panic!("{way:?}") };
+                taken[usize::from(slot)] += 1;
+            }
+            assert!(
+                (800..1_200).contains(&taken[0]) && taken[2] == 0,
+                "a quarter, the rest, none: {taken:?}"
+            );
+        }
+        let nowhere = [Route { ways: vec![], ..route("10.0.0.0", 8, NextHop::Local) }];
+        assert_eq!(Fib::compile(&nowhere).lookup(Ipv4Addr::new(10, 0, 0, 1).into()), NextHop::Unreachable);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]
@@ -193,10 +264,9 @@ mod tests {
             prefixes in proptest::collection::vec((any::<u32>(), 0u8..=32), 0..40),
             probes in proptest::collection::vec(any::<u32>(), 40),
         ) {
-            let routes: Vec<Route> = prefixes.iter().enumerate().map(|(k, &(bits, prefix_len))| Route {
-                destination: Ipv4Addr::from_bits(bits).into(),
-                prefix_len,
-                next_hop: NextHop::OnLink(PortSlot(u8::try_from(k).expect("few"))),
+            let routes: Vec<Route> = prefixes.iter().enumerate().map(|(k, &(bits, prefix_len))| {
+                let next_hop = NextHop::OnLink(PortSlot(u8::try_from(k).expect("few")));
+                Route::new(Ipv4Addr::from_bits(bits).into(), prefix_len, next_hop)
             }).collect();
             let fib = Fib::compile(&routes);
             let near = prefixes.iter().map(|&(bits, _)| bits ^ 1);
@@ -205,7 +275,7 @@ mod tests {
                 for (route, &(bits, len)) in routes.iter().zip(&prefixes) {
                     let mask = u32::MAX.checked_shl(32 - u32::from(len)).unwrap_or(0);
                     if (probe ^ bits) & mask == 0 && best.is_none_or(|(longest, _)| len > longest) {
-                        best = Some((len, route.next_hop));
+                        best = Some((len, route.ways[0].next_hop));
                     }
                 }
                 let want = best.map_or(NextHop::Unreachable, |(_, hop)| hop);

@@ -192,7 +192,7 @@ impl Rig {
     /// Routes, neighbours and policies as gateway `side` (1 or 2) of a pair has them.
     pub(crate) fn configure(&mut self, side: u8) {
         let other = 3 - side;
-        let route = |text: &str, prefix_len, next_hop| Route { destination: ip(text), prefix_len, next_hop };
+        let route = |text: &str, prefix_len, next_hop| Route::new(ip(text), prefix_len, next_hop);
         let routes = [
             route("0.0.0.0", 0, NextHop::Via(WAN, ip("192.0.2.254"))),
             route("192.0.2.0", 24, NextHop::OnLink(WAN)),

@@ -15,6 +15,7 @@ use clap::Parser;
 use pollux_lab::capture::Capture;
 use pollux_lab::gateway::Gateway;
 use pollux_lab::huge_pages::HugePages;
+use pollux_lab::process::built;
 use pollux_lab::sipp::{self, Caller};
 use pollux_lab::wait::{sleep, wait_for};
 use pollux_lab::world::{Side, World};
@@ -48,16 +49,11 @@ fn demo(arguments: &Arguments) -> Result<bool> {
     if arguments.keep {
         world.keep_files();
     }
-    let summary = run(arguments, &world)?;
-    eprintln!("done in {} s", started.elapsed().as_secs());
-    print!("{}", summary.text());
-    if arguments.json {
-        println!("{}", summary.json());
-    }
+    let summary = run(arguments, &world, started)?;
     Ok(summary.succeeded())
 }
 
-fn run(arguments: &Arguments, world: &World) -> Result<Summary> {
+fn run(arguments: &Arguments, world: &World, started: Instant) -> Result<Summary> {
     let family = arguments.family();
     media::prepare(world)?;
     if arguments.nat {
@@ -101,24 +97,35 @@ fn run(arguments: &Arguments, world: &World) -> Result<Summary> {
     };
     a.check_ledger()?;
     b.check_ledger()?;
+    eprintln!("done in {} s", started.elapsed().as_secs());
+    print!("{}", summary.text());
+    if arguments.json {
+        println!("{}", summary.json());
+    }
     if arguments.keep {
-        keep(arguments, world, &a, &b);
+        keep(arguments, world, &a, &b)?;
     }
     Ok(summary)
 }
 
 /// Leaves everything running until the user has seen enough.
-fn keep(arguments: &Arguments, world: &World, a: &Gateway, b: &Gateway) {
+fn keep(arguments: &Arguments, world: &World, a: &Gateway, b: &Gateway) -> Result<()> {
     eprintln!("everything stays up until you press Ctrl-C. Look around from another terminal:");
+    let pollux = built("pollux")?;
     for (name, gateway) in [("a", a), ("b", b)] {
-        eprintln!("  gateway {name}:  pollux status --config {}", gateway.config_file().display());
+        eprintln!(
+            "  gateway {name}:  {} status --config {}",
+            pollux.display(),
+            gateway.config_file().display()
+        );
     }
     let callee = Side::B.host(arguments.family());
     eprintln!("  the caller: ip netns exec {} ping {callee}", world.caller.name());
-    eprintln!("  captures:   {}", world.folder().display());
+    eprintln!("  captures:   {} (stays)", world.folder().display());
     while !interrupt::asked() {
         std::thread::sleep(Duration::from_millis(100));
     }
+    Ok(())
 }
 
 /// Progress goes to standard error.
