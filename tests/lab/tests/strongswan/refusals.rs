@@ -78,7 +78,7 @@ fn wrong_secret_is_refused_by_authentication_failed() -> Result<()> {
     let connection = Connection::new(IKE, "aes128gcm16");
     let mut ours = connection.pollux(Side::A, "none");
     ours.secrets = format!("[psk]\n{NAME} = \"not the secret that the peer has, nor one like it\"\n");
-    refused_with("rfa", &ours, &connection, AUTHENTICATION_FAILED, "secrets (connections.media)")
+    refused_with("rfa", &ours, &connection, AUTHENTICATION_FAILED, "connection.media.psk")
 }
 
 #[test]
