@@ -33,6 +33,7 @@ import time
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 INIT, AUTH, CHILD, INFORMATIONAL = 34, 35, 36, 37
 SA, KE, ID_I, AUTH_PAYLOAD, NONCE, NOTIFY, DELETE, TS_I, TS_R, SK = 33, 34, 35, 39, 40, 41, 42, 44, 45, 46
@@ -114,7 +115,7 @@ class Peer:
     def init(self, _step):
         self.spi_i, self.spi_r = b"\x01" + os.urandom(7), bytes(8)
         self.nonce_i, self.private = os.urandom(32), X25519PrivateKey.generate()
-        public = self.private.public_key().public_bytes_raw()
+        public = self.private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         ike = proposal(1, b"", [(1, 20, 128), (2, 5, 0), (4, X25519, 0)])
         payloads = [(SA, 0, ike), (KE, 0, struct.pack("!HH", X25519, 0) + public), (NONCE, 0, self.nonce_i)]
         said = []

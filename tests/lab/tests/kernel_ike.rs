@@ -113,11 +113,11 @@ fn strongswan(lab: &Lab) -> Result<()> {
 fn libreswan(lab: &Lab) -> Result<()> {
     let Lab { a, vm, world } = lab;
     let pluto = Pluto::start(vm)?;
-    for (esp, theirs, esn, encap) in [
-        ("aes128gcm16-esn", "aes_gcm128", true, false),
-        ("aes256gcm16-x25519-noesn", "aes_gcm256-dh31", false, true),
-    ] {
-        pluto.load(GUEST, HOST, Proposals { ike: "aes_gcm128-sha2_256-dh31", esp: theirs, esn, encap })?;
+    let cases = [("aes128gcm16-esn", "aes_gcm128", true), ("aes256gcm16-x25519-noesn", "aes_gcm256", false)];
+    for (esp, theirs, esn) in cases {
+        let (pfs, encap) = (!esn, !esn);
+        let ike = "aes_gcm128-sha2_256-dh31";
+        pluto.load(GUEST, HOST, Proposals { ike, esp: theirs, pfs, esn, encap })?;
         a.configure(&ours(&Connection { encap, ..Connection::new(IKE, esp) }))?;
         a.reload()?;
         for by_us in [true, false] {

@@ -8,15 +8,16 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::sync::Arc;
 
-use pollux_abi::SaId;
 use pollux_abi::command::Direction;
 use pollux_abi::event::SaStats;
+use pollux_abi::{Reqid, SaId, Spi};
 
 use pollux_ike::IdentityPattern;
 use pollux_ike::config::{
-    Action, AddressRange, ChildConfig, Connection, Limits, PreSharedKey, SelectorConfig, Unique,
+    Action, AddressRange, ChildConfig, Connection, EndpointConfig, Limits, PreSharedKey, SelectorConfig,
+    Unique,
 };
-use pollux_ike::endpoint::{Command, DYNAMIC_REQID, Transmit};
+use pollux_ike::endpoint::{Command, DYNAMIC_REQID, LiveSa, Transmit};
 use pollux_ike::event::{DownReason, Event, KeyLog};
 use pollux_ike::message::{ExchangeType, Header};
 use pollux_ike::negotiate::Proposal;
@@ -290,6 +291,35 @@ fn no_initial_contact_while_the_data_plane_holds_sas_of_the_peer() {
     pair.idle = Some(Duration::from_secs(40));
     pair.run(15_000);
     assert_eq!(inbound(&pair), 1, "until it is silent");
+}
+
+#[test]
+fn after_a_restart_the_peers_with_the_newest_traffic_come_first() {
+    let peers: [[u8; 4]; 4] = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3], [10, 0, 0, 4]];
+    let connections = peers.map(|peer| {
+        let children = vec![Arc::new(ChildConfig { start_action: Action::Start, reqid: None, ..child("a") })];
+        let remote_addrs = vec![AddressRange::host(peer.into())];
+        let name = format!("to {}", peer[3]).into();
+        Arc::new(Connection { name, remote_addrs, children, ..connection("a") })
+    });
+    let mut pair =
+        Pair::new(EndpointConfig { connections: connections.to_vec(), ..config("a") }, config("b"));
+    pair.network = |_, _, _| None;
+    // What the data plane has of an earlier life; of the second peer it has nothing.
+    let idle = |n: u64, peer: usize, idle_ns: u64| LiveSa {
+        id: SaId(100 + n),
+        direction: Direction::Inbound,
+        spi: Spi::new(0x1000 + u32::try_from(n).expect("small")).expect("not reserved"),
+        reqid: Reqid(7),
+        local: [192, 0, 2, 1].into(),
+        remote: peers[peer].into(),
+        encap: None,
+        idle_ns,
+    };
+    pair.restart(0, vec![idle(0, 0, 5_000), idle(1, 2, 20), idle(2, 3, u64::MAX), idle(3, 0, 900)]);
+    let order: Vec<IpAddr> =
+        pair.sent[pair.sent.len() - 4..].iter().map(|(_, sent)| sent.remote.ip()).collect();
+    assert_eq!(order, [2, 0, 3, 1].map(|peer| IpAddr::from(peers[peer])));
 }
 
 #[test]

@@ -17,8 +17,10 @@ pub struct Pluto<'v> {
 pub struct Proposals<'a> {
     /// `ike =`.
     pub ike: &'a str,
-    /// `esp =`; a group at its end is for rekeys.
+    /// `esp =`.
     pub esp: &'a str,
+    /// Rekeys of Child SAs by the group of the IKE SA.
+    pub pfs: bool,
     /// Extended sequence numbers.
     pub esn: bool,
     /// ESP in UDP without a NAT.
@@ -33,7 +35,7 @@ for i in $(seq 100); do [ -S /run/pluto/pluto.ctl ] && break; sleep .1; done
 ipsec whack --listen";
 
 impl<'v> Pluto<'v> {
-    /// Starts pluto as gateway b, whose address is `outer`; `host` is the one behind it.
+    /// Starts pluto, with no connection yet.
     ///
     /// # Errors
     /// If it does not start.
@@ -53,8 +55,8 @@ impl<'v> Pluto<'v> {
     /// If it does not like it.
     pub fn load(&self, outer: &str, host: &str, proposals: Proposals<'_>) -> Result<()> {
         let yes = |on: bool| if on { "yes" } else { "no" };
-        let Proposals { ike, esp, esn, encap } = proposals;
-        let (esn, encap, pfs) = (yes(esn), yes(encap), yes(esp.contains("-dh")));
+        let Proposals { ike, esp, pfs, esn, encap } = proposals;
+        let [pfs, esn, encap] = [pfs, esn, encap].map(yes);
         let (a, prefixes) =
             (Side::A.outer(Family::V4), [Side::B, Side::A].map(|side| side.prefix(Family::V4)));
         let text = format!(
@@ -88,7 +90,7 @@ impl<'v> Pluto<'v> {
     /// # Errors
     /// If pluto does not answer.
     pub fn is_empty(&self) -> Result<bool> {
-        Ok(!self.vm.sh("ipsec showstates")?.contains("STATE_"))
+        Ok(self.vm.sh("ipsec showstates")?.trim().is_empty())
     }
 
     /// Makes it ask every initiator for a cookie, or not.
