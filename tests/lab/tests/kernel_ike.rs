@@ -101,7 +101,8 @@ fn strongswan(lab: &Lab) -> Result<()> {
                 vm.sh(&format!("swanctl --rekey --ike {NAME}"))?;
             }
             lab.carries(esn)?;
-            lab.ends(|| Ok(vm.sh("swanctl --list-sas")?.trim().is_empty()))?;
+            a.cli(&format!("terminate --ike {NAME}"))?;
+            lab.empties(|| Ok(vm.sh("swanctl --list-sas")?.trim().is_empty()))?;
         }
     }
     // The next one wants its ports and its policies.
@@ -117,7 +118,7 @@ fn libreswan(lab: &Lab) -> Result<()> {
     for (esp, theirs, esn) in cases {
         let (pfs, encap) = (!esn, !esn);
         let ike = "aes_gcm128-sha2_256-dh31";
-        pluto.load(GUEST, HOST, Proposals { ike, esp: theirs, pfs, esn, encap })?;
+        pluto.load(GUEST, Proposals { ike, esp: theirs, pfs, esn, encap })?;
         a.configure(&ours(&Connection { encap, ..Connection::new(IKE, esp) }))?;
         a.reload()?;
         for by_us in [true, false] {
@@ -125,7 +126,7 @@ fn libreswan(lab: &Lab) -> Result<()> {
                 // strongSwan asks for no cookie in so small a world; libreswan does when told to.
                 pluto.demand_cookies(true)?;
                 let capture = Capture::start(&world.internet, "t0", world.folder(), "cookie")?;
-                let initiated = a.cli(&format!("initiate --child {NAME}"));
+                let initiated = a.cli(&format!("initiate --child {NAME} --timeout 50"));
                 pluto.demand_cookies(false)?;
                 initiated?;
                 let file = capture.file().to_owned();
@@ -143,7 +144,12 @@ fn libreswan(lab: &Lab) -> Result<()> {
                 pluto.rekey("ike")?;
             }
             lab.carries(esn)?;
-            lab.ends(|| pluto.is_empty())?;
+            if by_us {
+                a.cli(&format!("terminate --ike {NAME}"))?;
+            } else {
+                pluto.down()?;
+            }
+            lab.empties(|| pluto.is_empty())?;
         }
     }
     Ok(())
@@ -169,9 +175,8 @@ impl Lab {
         format!("{sas}\n{}\n{:?}\n{log}", self.a.logs(), self.a.drops())
     }
 
-    /// Deletes the IKE SA: nothing is left on either end.
-    fn ends(&self, peer_is_empty: impl Fn() -> Result<bool>) -> Result<()> {
-        self.a.cli(&format!("terminate --ike {NAME}"))?;
+    /// Waits until nothing is left on either end.
+    fn empties(&self, peer_is_empty: impl Fn() -> Result<bool>) -> Result<()> {
         wait_for("both ends to be empty", Duration::from_secs(10), || {
             Ok(self.a.json("list-sas")?.as_array().is_some_and(Vec::is_empty) && peer_is_empty()?)
         })

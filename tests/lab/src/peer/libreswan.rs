@@ -49,11 +49,11 @@ impl<'v> Pluto<'v> {
         Ok(Self { vm })
     }
 
-    /// Takes the connection in the place of the one before, as gateway b with the address `outer` and `host` behind it.
+    /// Takes the connection in the place of the one before, as gateway b with the address `outer`.
     ///
     /// # Errors
     /// If it does not like it.
-    pub fn load(&self, outer: &str, host: &str, proposals: Proposals<'_>) -> Result<()> {
+    pub fn load(&self, outer: &str, proposals: Proposals<'_>) -> Result<()> {
         let yes = |on: bool| if on { "yes" } else { "no" };
         let Proposals { ike, esp, pfs, esn, encap } = proposals;
         let [pfs, esn, encap] = [pfs, esn, encap].map(yes);
@@ -61,7 +61,7 @@ impl<'v> Pluto<'v> {
             (Side::A.outer(Family::V4), [Side::B, Side::A].map(|side| side.prefix(Family::V4)));
         let text = format!(
             "config setup\n  logfile=/tmp/pluto.log\nconn {NAME}\n  left={outer}\n  leftid=@gateway-b.example\n  leftsubnet={}\n  \
-             leftsourceip={host}\n  right={a}\n  rightid=@gateway-a.example\n  rightsubnet={}\n  authby=secret\n  \
+             leftupdown=%disabled\n  right={a}\n  rightid=@gateway-a.example\n  rightsubnet={}\n  authby=secret\n  \
              keyexchange=ikev2\n  ike={ike}\n  esp={esp}\n  esn={esn}\n  encapsulation={encap}\n  pfs={pfs}\n  auto=ignore\n",
             prefixes[0], prefixes[1],
         );
@@ -74,7 +74,15 @@ impl<'v> Pluto<'v> {
     /// # Errors
     /// If it does not come up.
     pub fn up(&self) -> Result<()> {
-        self.vm.sh(&format!("timeout 20 ipsec up {NAME}")).map(drop).with_context(|| self.log())
+        self.vm.sh(&format!("timeout 50 ipsec up {NAME}")).map(drop).with_context(|| self.log())
+    }
+
+    /// Deletes what it has brought up, which it would bring up again if the other end deleted it.
+    ///
+    /// # Errors
+    /// If pluto refuses.
+    pub fn down(&self) -> Result<()> {
+        self.vm.sh(&format!("timeout 50 ipsec down {NAME}")).map(drop)
     }
 
     /// Rekeys the IKE SA or the Child SA: `what` is `ike` or `child`.
@@ -82,7 +90,7 @@ impl<'v> Pluto<'v> {
     /// # Errors
     /// If pluto refuses.
     pub fn rekey(&self, what: &str) -> Result<()> {
-        self.vm.sh(&format!("timeout 20 ipsec whack --rekey-{what} --name {NAME}")).map(drop)
+        self.vm.sh(&format!("timeout 50 ipsec whack --rekey-{what} --name {NAME}")).map(drop)
     }
 
     /// Whether it has no SA.
