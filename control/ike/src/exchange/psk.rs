@@ -18,13 +18,12 @@ pub(crate) fn find(
     local: &Identity,
     remote: &Identity,
 ) -> Result<Arc<Zeroizing<Vec<u8>>>, IkeError> {
-    match best(book.secrets_of(connection, local, remote), connection, local, remote) {
-        Some(secret) => Ok(secret.key.clone()),
-        None => {
-            let key = decides(connection);
-            Err(IkeError::NoSecret { local: local.clone(), remote: remote.clone(), key })
-        }
-    }
+    let secret = best(book.secrets_of(connection, local, remote), connection, local, remote);
+    let secret = secret.ok_or_else(|| {
+        let key = decides(connection);
+        IkeError::NoSecret { local: local.clone(), remote: remote.clone(), key }
+    })?;
+    Ok(secret.key.clone())
 }
 
 /// An AUTH that does not prove what it should.
