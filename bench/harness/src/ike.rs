@@ -7,13 +7,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pollux_abi::TrafficSelector;
 use pollux_crypto::{AwsLc, OsRng};
-use pollux_ike::config::{
-    AddressRange, ChildConfig, Connection, EndpointConfig, PreSharedKey, SelectorConfig, Unique,
-};
+use pollux_ike::config::{AddressRange, ChildConfig, Connection, EndpointConfig, SelectorConfig, Unique};
 use pollux_ike::endpoint::Command;
 use pollux_ike::negotiate::Proposal;
 use pollux_ike::{Identity, IdentityPattern};
-use zeroize::Zeroizing;
 
 /// A gateway with many connections and a gateway that takes whoever has the key.
 pub struct Pair(pollux_pair::Pair<OsRng>);
@@ -48,8 +45,7 @@ fn name(client: u32) -> String {
 }
 
 fn config(connections: Vec<Arc<Connection>>) -> EndpointConfig {
-    let key = Arc::new(Zeroizing::new(b"load-psk".to_vec()));
-    let secrets = vec![PreSharedKey { owners: Vec::new(), key }];
+    let secrets = vec![pollux_pair::shared_key(b"load-psk")];
     EndpointConfig { connections, secrets, ..pollux_pair::config("a") }
 }
 

@@ -100,6 +100,7 @@ fn connection(
         name: Arc::clone(&name),
         local_addrs: connection.local_addrs.iter().copied().map(AddressRange::host).collect(),
         remote_addrs: connection.remote_addrs.iter().map(range).collect(),
+        remote_port: connection.remote_port,
         local_id,
         remote_id,
         proposals,
@@ -212,18 +213,17 @@ fn range(net: &IpNet) -> AddressRange {
     AddressRange { first: net.network(), last: net.broadcast() }
 }
 
-/// A connection's named key belongs to both its identities; keys with `ids` to those.
+/// A key that a connection names is that connection's alone; keys with `ids` are those identities'.
 fn shared_keys(config: &Config, secrets: &Secrets) -> Vec<PreSharedKey> {
     let mut list = Vec::new();
     for connection in &config.connections {
         let Some(psk) = connection.psk.as_deref().and_then(|name| secrets.psk(name)) else { continue };
-        let remote = connection.remote.id.as_deref().unwrap_or("%any");
-        let owners = IdentityPattern::parse(remote).into_iter().collect();
-        list.push(PreSharedKey { owners, key: Arc::new(psk.secret.clone()) });
+        let connection = Some(connection.name.as_str().into());
+        list.push(PreSharedKey { connection, owners: Vec::new(), key: Arc::new(psk.secret.clone()) });
     }
     for (_, psk) in secrets.psks().filter(|(_, psk)| !psk.ids.is_empty()) {
         let owners = psk.ids.iter().filter_map(|id| IdentityPattern::parse(id)).collect();
-        list.push(PreSharedKey { owners, key: Arc::new(psk.secret.clone()) });
+        list.push(PreSharedKey { connection: None, owners, key: Arc::new(psk.secret.clone()) });
     }
     list
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use pollux_abi::command::{Direction, EncapPorts, SaSpec};
 use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
 use pollux_abi::{Event, SaId, SaIndex, Selectors, Spi};
-use pollux_config::Child;
 use pollux_config::api::fingerprint;
+use pollux_config::{Child, DpdAction, StartAction};
 use pollux_ike::endpoint::{Command, Output, SaCommand, SaInstall};
 use pollux_ike::event::{ChildUp, DownReason, IkeUp};
 
@@ -191,7 +191,8 @@ impl Shell {
     fn wanted(&mut self, now: Instant, policy: pollux_abi::PolicyId, source: IpAddr, destination: IpAddr) {
         let entry = usize::try_from(policy.0).ok().and_then(|id| self.entries.get(id.checked_sub(1)?));
         let Some(entry) = entry.cloned() else { return };
-        if let (true, pollux_abi::command::PolicyAction::Protect(reqid)) = (entry.is_trap, entry.spec.action)
+        if let pollux_abi::command::PolicyAction::Protect(reqid) = entry.spec.action
+            && (entry.is_trap || self.trapped.contains(&reqid))
         {
             return self.command(now, Command::Acquire { reqid, source, destination });
         }
@@ -243,6 +244,9 @@ impl Shell {
             E::ChildDown { connection, child, reqid, reason, replaced, .. } => {
                 if !replaced {
                     self.peers.release(reqid);
+                    if self.is_trapped(&connection, &child, reason) {
+                        self.trapped.insert(reqid);
+                    }
                 }
                 let text = format!("{connection}/{child}: Child SA is gone: {}", down(reason));
                 self.journal.note(
@@ -262,6 +266,15 @@ impl Shell {
         }
     }
 
+    /// Whether traffic is to bring back a child that came down for this reason.
+    fn is_trapped(&self, connection: &str, child: &str, reason: DownReason) -> bool {
+        self.child(connection, child).is_some_and(|child| match reason {
+            DownReason::Peer => child.close_action == StartAction::Trap,
+            DownReason::PeerDead => child.dpd_action == DpdAction::Trap,
+            _ => false,
+        })
+    }
+
     fn child_up(&mut self, up: &ChildUp, event: &'static str, what: &str) {
         let list = |list: &[pollux_abi::TrafficSelector]| {
             list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
@@ -277,6 +290,7 @@ impl Shell {
             list(&up.local_ts),
             list(&up.remote_ts)
         );
+        self.trapped.remove(&up.reqid);
         if !self.reqids.values().any(|reqid| *reqid == up.reqid) {
             let (local_ts, remote_ts) = (up.local_ts.clone(), up.remote_ts.clone());
             self.peers.protect(up.reqid, Dynamic { name, local_ts, remote_ts });

@@ -1,7 +1,7 @@
 //! The gateway's control state, and how it answers what comes in. No sockets are read here: `drive` does
 //! that, and calls one verb for each thing that happens.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -93,6 +93,8 @@ pub(crate) struct Shell {
     /// What negotiated SAs were installed with: a peer that moves needs it once more. Wiped with the SA.
     pub(crate) negotiated: HashMap<SaId, (Box<SaSpec>, KeyMaterial)>,
     pub(crate) gone: VecDeque<Spi>,
+    /// Children that came down and that traffic brings back: `close_action` or `dpd_action` is `trap`.
+    pub(crate) trapped: BTreeSet<Reqid>,
     /// SA events that are told, by name, for the last refusal of each connection.
     pub(crate) last_refusal: HashMap<Arc<str>, String>,
 }
@@ -136,6 +138,7 @@ impl Shell {
             rng,
             negotiated: HashMap::new(),
             gone: VecDeque::new(),
+            trapped: BTreeSet::new(),
             last_refusal: HashMap::new(),
         })
     }

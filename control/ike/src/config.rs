@@ -100,6 +100,9 @@ impl Default for Retransmit {
 /// One pre-shared key and the identities that own it, as in swanctl's `secrets { ike-x { … } }`.
 #[derive(Clone)]
 pub struct PreSharedKey {
+    /// The connection that names it: there it comes before all others, elsewhere it counts for nothing. `None`: it is
+    /// found by its owners.
+    pub connection: Option<Arc<str>>,
     /// Whose key it is: peers or ourselves. Empty: anyone's.
     pub owners: Vec<IdentityPattern>,
     /// The key's octets.
@@ -108,7 +111,11 @@ pub struct PreSharedKey {
 
 impl fmt::Debug for PreSharedKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PreSharedKey").field("owners", &self.owners).field("key", &"[redacted]").finish()
+        f.debug_struct("PreSharedKey")
+            .field("connection", &self.connection)
+            .field("owners", &self.owners)
+            .field("key", &"[redacted]")
+            .finish()
     }
 }
 
@@ -138,6 +145,15 @@ impl AddressRange {
     }
 }
 
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.single() {
+            Some(address) => write!(f, "{address}"),
+            None => write!(f, "{}-{}", self.first, self.last),
+        }
+    }
+}
+
 /// What happens to an IKE SA when the same peer brings up another one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Unique {
@@ -150,7 +166,7 @@ pub enum Unique {
     Replace,
 }
 
-/// One `connections.<name>` of the configuration: a peer, or a class of peers.
+/// One `connection.<name>` of the configuration: a peer, or a class of peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Its name.
@@ -159,6 +175,8 @@ pub struct Connection {
     pub local_addrs: Vec<AddressRange>,
     /// The peer's addresses; empty for any. The first single one is where we initiate to.
     pub remote_addrs: Vec<AddressRange>,
+    /// The port of the peer that our first message goes to. At the NAT-T port it goes from ours, with the marker.
+    pub remote_port: u16,
     /// Our identity; `None` for our address.
     pub local_id: Option<Identity>,
     /// Identities that the peer may have. As initiator, an exact one is sent as IDr.
@@ -204,7 +222,7 @@ pub enum SelectorConfig {
     Dynamic,
 }
 
-/// One `connections.<name>.children.<name>`.
+/// One `connection.<name>.children.<name>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChildConfig {
     /// Its name.

@@ -24,11 +24,13 @@ pub enum IkeError {
         what: &'static str,
     },
     /// Authentication of the peer failed.
-    #[error("authentication failed: the peer's AUTH as {identity} does not fit the key of {key}")]
+    #[error("authentication failed: the peer offered {offered}, we accept {accepted}; {key} decides it")]
     AuthenticationFailed {
-        /// Who it claims to be.
-        identity: Identity,
-        /// The key of the configuration that holds the secret.
+        /// Who it claims to be, and how it wants to prove it.
+        offered: String,
+        /// What would have done.
+        accepted: String,
+        /// The key of the configuration that decides it.
         key: String,
     },
     /// The peer named a Child SA that we do not have.
@@ -85,8 +87,8 @@ pub enum IkeError {
     // Blame: the operator, or nobody yet.
     /// No connection is about these addresses and identities.
     #[error(
-        "no connection for {remote} as {identity} asking for {wanted} at {local}; \
-         connections.*.remote_addrs, remote.id and local.id decide it"
+        "no connection: the peer offered to be {identity} at {remote} and asks for {wanted} at {local}, we accept \
+         {accepted}; connection.*.local_addrs, remote_addrs, local.id, remote.id and proposals decide it"
     )]
     NoConnection {
         /// Our address.
@@ -97,14 +99,18 @@ pub enum IkeError {
         identity: String,
         /// Whom it asked for; `-` for anyone.
         wanted: String,
+        /// The first connections of the configuration.
+        accepted: String,
     },
     /// There is no pre-shared key for these identities.
-    #[error("no pre-shared key for {remote} and {local}; secrets.*.id decides it")]
+    #[error("no pre-shared key for {remote} and {local}; {key} decides it")]
     NoSecret {
         /// Our identity.
         local: Identity,
         /// The peer's.
         remote: Identity,
+        /// The key of the configuration that decides it.
+        key: String,
     },
     /// No connection or SA of that name.
     #[error("there is no connection, child or SA {name}")]

@@ -49,6 +49,19 @@ fn fuzz_mutated_messages() {
 }
 
 #[test]
+fn fuzz_headers() {
+    fuzz(ROUNDS, |random| {
+        let len = random.below(Header::LEN + 8);
+        let octets = random.octets(len);
+        let Ok(header) = Header::parse(&octets) else { return assert!(len < Header::LEN) };
+        let mut written = Vec::new();
+        header.write(&mut written);
+        // All but the flags that the RFC has no meaning for.
+        assert_eq!((&written[..19], &written[20..]), (&octets[..19], &octets[20..Header::LEN]));
+    });
+}
+
+#[test]
 fn fuzz_mutated_insides() {
     let (first, whole) = inner();
     fuzz(ROUNDS, |random| {

@@ -85,7 +85,7 @@ pub struct Engine {
     pub(crate) sa_counters: Arc<SaCounterTable>,
     pub(crate) counters: Arc<EngineCounters>,
     pub(crate) checkpoints: &'static [Checkpoint],
-    pub(crate) unknown_spis: EventLimit<(u32, u128), UNKNOWN_SPIS>,
+    pub(crate) unknown_spis: EventLimit<(u32, IpAddr), UNKNOWN_SPIS>,
     pub(crate) wanted: EventLimit<PolicyId, WANTED_POLICIES>,
     pub(crate) errors: ErrorLimit,
     pub(crate) error_source_v4: Option<u128>,
@@ -199,6 +199,14 @@ impl Engine {
         }
         self.flows.forget();
         std::mem::replace(&mut self.policies, policies)
+    }
+
+    /// Makes events of what was counted and not told when its time comes. Call it every now and then: nothing else
+    /// tells the end of a burst of packets whose SPI nobody has.
+    pub fn tell_overdue(&mut self, now_ns: u64) {
+        while let Some(((spi, source), count)) = self.unknown_spis.overdue(now_ns) {
+            self.tell(Event::UnknownSpi { spi, source, count });
+        }
     }
 
     /// The next event for control.

@@ -15,11 +15,13 @@ struct Seen<K> {
 #[derive(Debug)]
 pub(crate) struct EventLimit<K, const KEYS: usize> {
     seen: [Option<Seen<K>>; KEYS],
+    /// Nothing that was counted and not told is due before.
+    due_ns: u64,
 }
 
 impl<K: Copy + PartialEq, const KEYS: usize> EventLimit<K, KEYS> {
     pub(crate) const fn new() -> Self {
-        Self { seen: [None; KEYS] }
+        Self { seen: [None; KEYS], due_ns: u64::MAX }
     }
 
     /// Counts one more of `key`: how many there were since it was last told, where it is time to tell.
@@ -28,6 +30,7 @@ impl<K: Copy + PartialEq, const KEYS: usize> EventLimit<K, KEYS> {
         if let Some(seen) = self.seen.iter_mut().flatten().find(|seen| seen.key == key) {
             seen.count = seen.count.saturating_add(1);
             if quiet(seen) {
+                self.due_ns = self.due_ns.min(seen.told_ns.saturating_add(QUIET_NS));
                 return None;
             }
             let count = seen.count;
@@ -38,6 +41,27 @@ impl<K: Copy + PartialEq, const KEYS: usize> EventLimit<K, KEYS> {
         let free = self.seen.iter_mut().find(|slot| !slot.as_ref().is_some_and(quiet))?;
         *free = Some(Seen { key, told_ns: now_ns, count: 0 });
         Some(1)
+    }
+
+    /// A key with what was counted of it since it was told, where that was long enough ago: the end of a burst is told
+    /// without another hit.
+    pub(crate) fn overdue(&mut self, now_ns: u64) -> Option<(K, u32)> {
+        if now_ns < self.due_ns {
+            return None;
+        }
+        let mut due_ns = u64::MAX;
+        let mut told = None;
+        for seen in self.seen.iter_mut().flatten().filter(|seen| seen.count > 0) {
+            let at_ns = seen.told_ns.saturating_add(QUIET_NS);
+            if told.is_none() && at_ns <= now_ns {
+                told = Some((seen.key, seen.count));
+                *seen = Seen { key: seen.key, told_ns: now_ns, count: 0 };
+            } else {
+                due_ns = due_ns.min(at_ns);
+            }
+        }
+        self.due_ns = due_ns;
+        told
     }
 }
 
@@ -84,6 +108,24 @@ mod tests {
         assert_eq!(limit.hit(6, 'a'), None);
         assert_eq!(limit.hit(7, 'b'), Some(1));
         assert_eq!(limit.hit(QUIET_NS + 5, 'a'), Some(2));
+    }
+
+    #[test]
+    fn the_end_of_a_burst_is_told_without_another_hit() {
+        let mut limit = EventLimit::<_, 16>::new();
+        assert_eq!([limit.hit(5, 'a'), limit.hit(6, 'b')], [Some(1), Some(1)]);
+        assert_eq!(limit.overdue(QUIET_NS + 6), None, "nothing came since");
+        let later = 2 * QUIET_NS;
+        assert_eq!(
+            [limit.hit(later, 'a'), limit.hit(later, 'b'), limit.hit(later + 1, 'a')],
+            [Some(1), Some(1), None]
+        );
+        assert_eq!([limit.hit(later + 2, 'a'), limit.hit(later + 3, 'b')], [None, None]);
+        assert_eq!(limit.overdue(later + QUIET_NS - 1), None);
+        let mut told = [limit.overdue(later + QUIET_NS), limit.overdue(later + QUIET_NS)];
+        told.sort_unstable();
+        assert_eq!(told, [Some(('a', 2)), Some(('b', 1))]);
+        assert_eq!(limit.overdue(u64::MAX), None);
     }
 
     #[test]

@@ -91,6 +91,7 @@ impl Worker {
 
     /// Passes events on to control, acknowledgements first.
     pub(crate) fn write_events(&mut self) {
+        self.engine.tell_overdue(self.now_ns);
         for _ in 0..EVENTS_PER_ROUND {
             if self.events.is_full() {
                 break;

@@ -20,3 +20,24 @@ root_of() {
   [ -e "$CACHE/root-$1/.done" ] || "$HERE/mkroot.sh" "$1" >&2
   echo "$CACHE/root-$1"
 }
+
+# step NAME COMMAND…: the end of its output is shown only where it fails.
+step() {
+  local log=$WORK/$1.log
+  shift
+  "$@" >"$log" 2>&1 || { tail "$log" >&2 && exit 1; }
+}
+
+# suite_index TYPE SUITE: reads the index of a Debian suite, of TYPE deb or deb-src, for apt_get below. What this machine's
+# own apt knows is not touched.
+suite_index() {
+  mkdir -p "$WORK/apt/lists/partial" "$WORK/apt/archives/partial"
+  chmod 755 "$WORK" "$WORK/apt"
+  echo "$1 [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) $2 main" >"$WORK/apt/sources"
+  step lists apt_get update
+}
+apt_get() {
+  apt-get -qq -o Dir::State::Lists="$WORK/apt/lists" -o Dir::Etc::SourceList="$WORK/apt/sources" \
+    -o Dir::Etc::SourceParts=/dev/null -o Dir::Cache::Archives="$WORK/apt/archives" \
+    -o Acquire::Check-Valid-Until=false "$@"
+}

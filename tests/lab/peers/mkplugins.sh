@@ -8,22 +8,9 @@ plugins=$(root_of "$suite")/usr/lib/ipsec/plugins
 need gcc=gcc make=make dpkg-source=dpkg-dev /usr/include/openssl/ssl.h=libssl-dev /usr/include/gmp.h=libgmp-dev \
   pkg-config=pkg-config
 say "building strongSwan's load-tester (once, some minutes)"
-build=$WORK/build
-mkdir -p "$build/lists/partial"
-chmod 755 "$WORK" "$build"
-echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $(mirror) $suite main" >"$build/sources"
-apt_get() {
-  apt-get -qq -o Dir::State::Lists="$build/lists" -o Dir::Etc::SourceList="$build/sources" \
-    -o Dir::Etc::SourceParts=/dev/null -o Acquire::Check-Valid-Until=false "$@"
-}
-# step NAME COMMAND…: the end of its output is shown only where it fails.
-step() {
-  local log=$WORK/$1.log
-  shift
-  "$@" >"$log" 2>&1 || { tail "$log" >&2 && exit 1; }
-}
-cd "$build"
-step lists apt_get update
+suite_index deb-src "$suite"
+mkdir "$WORK/build"
+cd "$WORK/build"
 step source apt_get source --download-only strongswan
 step unpack dpkg-source -x ./*.dsc source
 cd source

@@ -4,8 +4,9 @@
 # compressed: without KVM the guest would pay for that at every boot.
 . "$(dirname "$0")/lib.sh"
 suite=${1:-trixie}
-[ "${2:-}" != --if-missing ] || [ ! -e "$CACHE/vm-$suite/.done" ] || exit 0
+if [ "${2:-}" = --if-missing ] && [ -e "$CACHE/vm-$suite/.done" ] && [ -e "$CACHE/root-$suite/usr/sbin/ipsec" ]; then exit 0; fi
 root=$(root_of "$suite")
+"$HERE/mklibreswan.sh" "$suite"
 image=$CACHE/vm-$suite
 need mke2fs=e2fsprogs cpio=cpio busybox=busybox-static xz=xz-utils qemu-system-x86_64=qemu-system-x86
 mkdir -p "$image"

@@ -218,6 +218,14 @@ impl Gateway {
         self.cli("reload")
     }
 
+    /// The data plane's process id.
+    ///
+    /// # Errors
+    /// If it is not running.
+    pub fn dataplane_pid(&self) -> Result<u32> {
+        Ok(self.dataplane.as_ref().context("no data plane")?.pid())
+    }
+
     /// kill -9 of the data plane.
     ///
     /// # Errors

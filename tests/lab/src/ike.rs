@@ -30,7 +30,8 @@ pub struct Connection {
 
 /// The name of the connection and of its child, on both ends.
 pub const NAME: &str = "media";
-const SECRET: &str = "correct horse battery staple";
+/// The pre-shared key of both ends.
+pub const SECRET: &str = "correct horse battery staple";
 
 impl Connection {
     /// AES-GCM, X25519 and the worlds' prefixes.

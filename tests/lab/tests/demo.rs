@@ -57,6 +57,13 @@ fn demo(arguments: &str, keying: &str) -> Result<()> {
     ensure!(started.elapsed() < Duration::from_mins(2), "it took {:?}", started.elapsed());
     ensure!(summary["keying"] == keying, "{}", said());
     if keying == "ikev2" {
+        // Both exchanges of the handshake, in the words of the trace.
+        let trace = String::from_utf8_lossy(&output.stderr).into_owned();
+        for message in
+            ["IKE_SA_INIT request 0", "IKE_SA_INIT response 0", "IKE_AUTH request 1", "IKE_AUTH response 1"]
+        {
+            ensure!(trace.contains(message), "no {message}: {}", said());
+        }
         ensure!(
             summary["child_rekeys"] == 1 && summary["ike_rekeys"] == 1 && summary["lost_to_rekey"] == 0,
             "{}",

@@ -55,6 +55,7 @@ pub fn connection(end: &str) -> Connection {
         name: "peer".into(),
         local_addrs: vec![AddressRange::host(address(end))],
         remote_addrs: vec![AddressRange::host(address(other))],
+        remote_port: Ports::default().ike,
         local_id: Identity::parse(&format!("{end}.example")),
         remote_id: IdentityPattern::parse(&format!("{other}.example")).unwrap_or(IdentityPattern::Any),
         proposals: Proposal::default_ike(),
@@ -69,11 +70,16 @@ pub fn connection(end: &str) -> Connection {
     }
 }
 
+/// A pre-shared key for everyone.
+pub fn shared_key(key: &[u8]) -> PreSharedKey {
+    PreSharedKey { connection: None, owners: Vec::new(), key: Arc::new(Zeroizing::new(key.to_vec())) }
+}
+
 /// The configuration of a gateway with one connection.
 pub fn config_of(connection: Connection) -> EndpointConfig {
     EndpointConfig {
         connections: vec![Arc::new(connection)],
-        secrets: vec![PreSharedKey { owners: vec![], key: Arc::new(Zeroizing::new(b"secret".to_vec())) }],
+        secrets: vec![shared_key(b"secret")],
         limits: Limits::default(),
         retransmit: Retransmit::default(),
         nat_keepalive: Duration::from_secs(20),

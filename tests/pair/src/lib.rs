@@ -16,7 +16,7 @@ mod pair;
 mod random;
 mod spis;
 
-pub use configs::{address, child, config, config_of, connection};
+pub use configs::{address, child, config, config_of, connection, shared_key};
 pub use null_crypto::NullCrypto;
 pub use pair::{Network, Pair, Table};
 pub use random::Seeded;

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use pollux_abi::{Reqid, TrafficSelector};
 use pollux_ike::config::{
-    Action, AddressRange, ChildConfig, Connection, EndpointConfig, Limits, Ports, PreSharedKey, Retransmit,
-    SelectorConfig, Unique,
+    Action, AddressRange, ChildConfig, Connection, EndpointConfig, Limits, Ports, Retransmit, SelectorConfig,
+    Unique,
 };
 use pollux_ike::identity::{Identity, IdentityPattern};
 use pollux_ike::negotiate::Proposal;
-use pollux_pair::Seeded;
-use zeroize::Zeroizing;
+use pollux_pair::{Seeded, shared_key};
 
 use crate::network::{NAT, addresses};
 
@@ -46,6 +45,28 @@ pub struct Scenario {
     pub trace: bool,
 }
 
+/// What both gateways agree on.
+#[derive(Clone, Copy, Debug)]
+struct Suite {
+    /// Encryption, integrity and PRF of the IKE SA.
+    ike: &'static str,
+    /// Key exchange of both protocols.
+    ke: &'static str,
+    /// The Child SAs' cipher.
+    esp: &'static str,
+}
+
+/// Every group, every cipher of IKE with every PRF, and ESP of each kind.
+const SUITES: [Suite; 7] = [
+    Suite { ike: "aes256gcm16-prfsha384", ke: "x25519", esp: "aes128gcm16" },
+    Suite { ike: "aes128gcm16-prfsha256", ke: "ecp256", esp: "aes256gcm16" },
+    Suite { ike: "aes192gcm16-prfsha512", ke: "ecp384", esp: "aes192gcm16" },
+    Suite { ike: "aes256gcm16-prfsha512", ke: "ecp521", esp: "chacha20poly1305" },
+    Suite { ike: "aes256-sha256", ke: "modp2048", esp: "aes256-sha256" },
+    Suite { ike: "aes192-sha384", ke: "modp3072", esp: "aes192-sha384" },
+    Suite { ike: "aes128-sha512", ke: "modp4096", esp: "aes128-sha512" },
+];
+
 /// What a seed draws before the world begins.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Draw {
@@ -57,6 +78,7 @@ pub(crate) struct Draw {
     rand_time: Duration,
     children: u64,
     pfs: bool,
+    suite: Suite,
     unique: Unique,
     cookies: bool,
     other_group: bool,
@@ -82,6 +104,7 @@ impl Draw {
             rand_time,
             children: rng.between(1, 2),
             pfs: rng.per_mille(500),
+            suite: SUITES[usize::try_from(rng.below(SUITES.len() as u64)).unwrap_or(0)],
             unique: if rng.per_mille(400) { Unique::Replace } else { Unique::No },
             cookies: rng.per_mille(200),
             other_group: rng.per_mille(200),
@@ -102,6 +125,7 @@ impl Draw {
             name: "peer".into(),
             local_addrs: vec![AddressRange::host(addresses(self.v6)[end])],
             remote_addrs: if initiates { vec![AddressRange::host(remote)] } else { Vec::new() },
+            remote_port: Ports::default().ike,
             local_id: Identity::parse(names[end]),
             remote_id: Identity::parse(names[1 - end]).map_or(IdentityPattern::Any, IdentityPattern::Exactly),
             proposals: self.ike_proposals(end),
@@ -116,10 +140,7 @@ impl Draw {
         };
         EndpointConfig {
             connections: vec![Arc::new(connection)],
-            secrets: vec![PreSharedKey {
-                owners: Vec::new(),
-                key: Arc::new(Zeroizing::new(b"a secret of the simulation".to_vec())),
-            }],
+            secrets: vec![shared_key(b"a secret of the simulation")],
             limits: Limits {
                 cookie_threshold: if self.cookies { 0 } else { 64 },
                 children_max: 16,
@@ -138,12 +159,14 @@ impl Draw {
     }
 
     fn ike_proposals(&self, end: usize) -> Vec<Proposal> {
-        let text = match (self.other_group, end) {
-            (true, 0) => "aes128gcm16-prfsha256-ecp256-x25519",
-            (true, _) => "aes128gcm16-prfsha256-x25519",
-            (false, _) => "aes256gcm16-prfsha384-x25519",
+        let Suite { ike, ke, .. } = self.suite;
+        // The initiator's first guess is a group that the responder does not have.
+        let guess = match (self.other_group, end, ke) {
+            (true, 0, "ecp256") => "-x25519",
+            (true, 0, _) => "-ecp256",
+            _ => "",
         };
-        Proposal::parse_ike(text).into_iter().collect()
+        Proposal::parse_ike(&format!("{ike}{guess}-{ke}")).into_iter().collect()
     }
 
     fn child(&self, end: usize, nth: u64, start: Action) -> ChildConfig {
@@ -152,12 +175,13 @@ impl Draw {
             let net = [10, octet(end as u64 + 1), octet(nth), 0];
             TrafficSelector::prefix(net.into(), 24).map(SelectorConfig::Fixed).into_iter().collect()
         };
-        let esp = if self.pfs { "aes128gcm16-x25519-esn-noesn" } else { "aes128gcm16-esn-noesn" };
+        let Suite { esp, ke, .. } = self.suite;
+        let esp = if self.pfs { format!("{esp}-{ke}-esn-noesn") } else { format!("{esp}-esn-noesn") };
         ChildConfig {
             name: ["net", "voice"][usize::try_from(nth).unwrap_or(0)].into(),
             local_ts: net(end),
             remote_ts: net(1 - end),
-            proposals: Proposal::parse_esp(esp).into_iter().collect(),
+            proposals: Proposal::parse_esp(&esp).into_iter().collect(),
             reqid: Some(Reqid(u32::try_from(nth).unwrap_or(0) + 1)),
             rekey_time: Duration::from_secs(50),
             life_time: Duration::from_mins(4),

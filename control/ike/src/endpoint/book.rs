@@ -24,6 +24,8 @@ pub(crate) struct Book {
     by_any: Places,
     /// Connections with one peer's identity, by it.
     by_identity: BTreeMap<Identity, Vec<usize>>,
+    /// Secrets that a connection names, by it.
+    secrets_by_connection: BTreeMap<Arc<str>, usize>,
     /// Secrets that one identity owns among others, by it.
     secrets_by_owner: BTreeMap<Identity, Vec<usize>>,
     /// The first secret that one identity owns alone.
@@ -61,6 +63,9 @@ const EXACT: u8 = 2;
 const RANGE: u8 = 1;
 const ANY: u8 = 0;
 
+/// So many connections, and addresses of each, fit in a line.
+const DESCRIBED: usize = 3;
+
 /// How well [`IdentityPattern::rank`] says that a pattern fits which is no identity itself.
 const OF_A_CLASS: u8 = 1;
 const ANYONE: u8 = 0;
@@ -82,6 +87,7 @@ impl Book {
             by_range: Places::default(),
             by_any: Places::default(),
             by_identity: BTreeMap::new(),
+            secrets_by_connection: BTreeMap::new(),
             secrets_by_owner: BTreeMap::new(),
             secret_of_one: BTreeMap::new(),
             secrets_for_many: Vec::new(),
@@ -120,6 +126,10 @@ impl Book {
     }
 
     fn enter_secret(&mut self, place: usize, secret: &PreSharedKey) {
+        if let Some(connection) = &secret.connection {
+            self.secrets_by_connection.entry(connection.clone()).or_insert(place);
+            return;
+        }
         let mut exact = Vec::new();
         for owner in &secret.owners {
             match owner {
@@ -137,6 +147,29 @@ impl Book {
         for owner in exact {
             self.secrets_by_owner.entry(owner).or_default().push(place);
         }
+    }
+
+    /// The first connections, as an operator reads them whose peer is of none.
+    pub(crate) fn describe(&self) -> String {
+        let list = |ranges: &[AddressRange]| {
+            let shown: Vec<String> = ranges.iter().take(DESCRIBED).map(ToString::to_string).collect();
+            if shown.is_empty() { "%any".to_owned() } else { shown.join(" ") }
+        };
+        let connections = &self.config.connections;
+        let mut shown: Vec<String> = connections
+            .iter()
+            .take(DESCRIBED)
+            .map(|one| {
+                let local_id =
+                    one.local_id.as_ref().map_or_else(|| "our address".to_owned(), Identity::to_string);
+                let (remote, local) = (list(&one.remote_addrs), list(&one.local_addrs));
+                format!("{} ({} at {remote}, for {local_id} at {local})", one.name, one.remote_id)
+            })
+            .collect();
+        if connections.len() > DESCRIBED {
+            shown.push(format!("{} more", connections.len() - DESCRIBED));
+        }
+        if shown.is_empty() { "nobody".to_owned() } else { shown.join(", ") }
     }
 
     /// The connection of this name.
@@ -199,12 +232,23 @@ impl Book {
             .chain(with_rank(ANYONE))
     }
 
-    /// Secrets that these identities, or one of them, may have, in the order of the file.
-    pub(crate) fn secrets_of(&self, local: &Identity, remote: &Identity) -> Vec<&PreSharedKey> {
+    /// Secrets that a connection, these identities or one of them may have, in the order of the file.
+    pub(crate) fn secrets_of(
+        &self,
+        connection: &str,
+        local: &Identity,
+        remote: &Identity,
+    ) -> Vec<&PreSharedKey> {
+        let named = self.secrets_by_connection.get(connection);
         let of_remote = self.secrets_by_owner.get(&remote.folded()).into_iter().flatten();
         let of_local = self.secret_of_one.get(&local.folded());
-        let mut places: Vec<usize> =
-            of_remote.chain(of_local).chain(&self.secrets_for_many).copied().collect();
+        let mut places: Vec<usize> = named
+            .into_iter()
+            .chain(of_remote)
+            .chain(of_local)
+            .chain(&self.secrets_for_many)
+            .copied()
+            .collect();
         places.sort_unstable();
         places.dedup();
         places.into_iter().filter_map(|place| self.config.secrets.get(place)).collect()

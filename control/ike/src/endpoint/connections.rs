@@ -36,6 +36,7 @@ pub(crate) fn matching(
         remote,
         identity: remote_id.to_string(),
         wanted: wanted.map_or_else(|| "-".to_owned(), Identity::to_string),
+        accepted: book.describe(),
     })
 }
 

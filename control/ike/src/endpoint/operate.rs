@@ -9,7 +9,7 @@ use pollux_abi::{Reqid, SaId};
 
 use super::book::Book;
 use super::{Command, DYNAMIC_REQID, Effect, Endpoint, Identities, Target, Turn};
-use crate::config::{Action, Connection, EndpointConfig, Unique};
+use crate::config::{Action, Connection, EndpointConfig, Ports, Unique};
 use crate::crypto::Rng;
 use crate::error::IkeError;
 use crate::event::{DownReason, Event};
@@ -147,9 +147,12 @@ impl Endpoint {
             connection.local_addrs.iter().filter_map(crate::config::AddressRange::single).find(same_family);
         let any: IpAddr =
             if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-        let ports = self.shared.config.ports;
-        let local = SocketAddr::new(local.unwrap_or(any), ports.ike);
-        let remote = SocketAddr::new(remote, ports.ike);
+        let (ports, usual) = (self.shared.config.ports, Ports::default());
+        // What listens at the NAT-T port expects the marker, which our own NAT-T socket adds.
+        let in_udp = [usual.nat_t, ports.nat_t].contains(&connection.remote_port);
+        let port = if in_udp { ports.nat_t } else { ports.ike };
+        let local = SocketAddr::new(local.unwrap_or(any), port);
+        let remote = SocketAddr::new(remote, connection.remote_port);
         let mut turn = Turn { now, rng, shared: &mut self.shared };
         match init_initiator::begin(&mut turn, connection.clone(), child, local, remote) {
             Ok(sa) => self.adopt(sa),

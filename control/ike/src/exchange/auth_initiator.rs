@@ -62,7 +62,7 @@ fn request(
     let connection = introduced.connection.clone();
     let local_id = connection.local_id.clone().unwrap_or_else(|| Identity::address(line.path.local.ip()));
     let remote_id = asked_for(&connection, line);
-    let key = psk::find(&turn.shared.config, &local_id, &remote_id)?;
+    let key = psk::find(&turn.shared.config, &connection.name, &local_id, &remote_id)?;
     let provider = turn.shared.provider.clone();
     let mut id = Vec::new();
     write_id(local_id.id_type(), local_id.value(), &mut id);
@@ -178,7 +178,7 @@ impl ExpectAuthReply {
             _ => IkeError::PeerRefused {
                 notify,
                 offered: format!("to be {}", self.local_id),
-                key: format!("connections.{name}.local.id and secrets"),
+                key: format!("connection.{name}.local.id and psk"),
             },
         }
     }
@@ -194,10 +194,11 @@ impl ExpectAuthReply {
         let remote_id = required(Identity::new(id.kind, id.data), "an identity of excessive length")?;
         let connection = &self.introduced.connection;
         if connection.remote_id.rank(&remote_id).is_none() {
-            let key = format!("connections.{}.remote.id = {}", connection.name, connection.remote_id);
-            return Err(IkeError::AuthenticationFailed { identity: remote_id, key });
+            let (offered, accepted) = (format!("to be {remote_id}"), connection.remote_id.to_string());
+            let key = format!("connection.{}.remote.id", connection.name);
+            return Err(IkeError::AuthenticationFailed { offered, accepted, key });
         }
-        let key = psk::find(&turn.shared.config, &self.local_id, &remote_id)?;
+        let key = psk::find(&turn.shared.config, &connection.name, &self.local_id, &remote_id)?;
         let expected = self.keys.psk_auth(
             &*turn.shared.provider,
             false,
@@ -208,8 +209,7 @@ impl ExpectAuthReply {
         )?;
         let holds = auth.method == AuthMethod::SharedKey && constant_time_eq(expected.as_bytes(), auth.data);
         if !holds {
-            let key = format!("secrets (connections.{})", connection.name);
-            return Err(IkeError::AuthenticationFailed { identity: remote_id, key });
+            return Err(psk::wrong_auth(&connection.name, &remote_id, auth.method));
         }
         debug_assert!(line.initiator);
         Ok(remote_id)

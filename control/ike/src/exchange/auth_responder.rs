@@ -82,14 +82,13 @@ impl ExpectAuth {
         };
         let book = &turn.shared.config;
         let (connection, local_id) = matching(book, &line.path, &remote_id, wanted.as_ref(), self.suite)?;
-        let key = psk::find(book, &local_id, &remote_id)?;
+        let key = psk::find(book, &connection.name, &local_id, &remote_id)?;
         let provider = &*turn.shared.provider;
         let expected =
             self.keys.psk_auth(provider, true, &key, &self.request, &self.nonce_r, id.signed_octets())?;
         let holds = auth.method == AuthMethod::SharedKey && constant_time_eq(expected.as_bytes(), auth.data);
         if !holds {
-            let key = format!("secrets (connections.{})", connection.name);
-            return Err(IkeError::AuthenticationFailed { identity: remote_id, key });
+            return Err(psk::wrong_auth(&connection.name, &remote_id, auth.method));
         }
         let mut id = Vec::new();
         write_id(local_id.id_type(), local_id.value(), &mut id);

@@ -59,7 +59,7 @@ impl Answer {
                     offered: syntax::describe_sa(sa),
                     accepted: syntax::describe(&ours),
                     key: format!(
-                        "connections.{}.children.{}.esp_proposals",
+                        "connection.{}.children.{}.esp_proposals",
                         peer.connection.name, config.name
                     ),
                 });
@@ -72,7 +72,7 @@ impl Answer {
                     offered: payloads.ke.as_ref().map_or(0, |ke| ke.method),
                     accepted: wanted.id(),
                     key: format!(
-                        "connections.{}.children.{}.esp_proposals",
+                        "connection.{}.children.{}.esp_proposals",
                         peer.connection.name, config.name
                     ),
                 });
@@ -89,7 +89,7 @@ impl Answer {
                 selector::describe(ts_r.selectors())
             ),
             accepted: accepted(candidates().map(|config| &**config), path),
-            key: format!("connections.{}.children.*.remote_ts and local_ts", peer.connection.name),
+            key: format!("connection.{}.children.*.remote_ts and local_ts", peer.connection.name),
         };
         Err(proposal_missing.unwrap_or_else(outside))
     }

@@ -157,7 +157,7 @@ impl Offer {
 
     /// What the peer refused, as the operator reads it.
     pub(crate) fn refused(&self, notify: crate::message::NotifyType) -> IkeError {
-        let key = |key: &str| format!("connections.{}.children.{}.{key}", self.connection, self.config.name);
+        let key = |key: &str| format!("connection.{}.children.{}.{key}", self.connection, self.config.name);
         let (offered, key) = if notify == crate::message::NotifyType::TsUnacceptable {
             let local = selector::describe(self.local_ts.iter().copied());
             let remote = selector::describe(self.remote_ts.iter().copied());

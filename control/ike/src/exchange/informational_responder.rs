@@ -94,7 +94,7 @@ impl Established {
         let error = IkeError::PeerRefused {
             notify,
             offered: format!("to be {}", self.peer.local_id),
-            key: format!("connections.{name}.local.id and secrets"),
+            key: format!("connection.{name}.local.id and psk"),
         };
         self.tell_refused(line, turn, error);
         if fatal {

@@ -182,7 +182,7 @@ impl ExpectInitReply {
         let error = IkeError::PeerRefused {
             notify,
             offered: syntax::describe(&self.connection.proposals),
-            key: format!("connections.{}.proposals", self.connection.name),
+            key: format!("connection.{}.proposals", self.connection.name),
         };
         tell(line, turn, &self.connection.name, error);
     }

@@ -83,7 +83,7 @@ fn choose(
     let theirs = required(payloads.ke, "IKE_SA_INIT without key exchange")?;
     let about = || turn.shared.config.about(local.ip(), remote.ip());
     for connection in about() {
-        let key = || format!("connections.{}.proposals", connection.name);
+        let key = || format!("connection.{}.proposals", connection.name);
         if let Some(chosen) = proposal::choose_ike(&connection.proposals, sa, ke_method(&theirs), 0) {
             if theirs.method != chosen.agreement.ke.id() {
                 let accepted = chosen.agreement.ke.id();
@@ -94,12 +94,19 @@ fn choose(
     }
     let Some(first) = about().next() else {
         let (identity, wanted) = ("-".to_owned(), "-".to_owned());
-        return Err(IkeError::NoConnection { local: local.ip(), remote: remote.ip(), identity, wanted });
+        let accepted = turn.shared.config.describe();
+        return Err(IkeError::NoConnection {
+            local: local.ip(),
+            remote: remote.ip(),
+            identity,
+            wanted,
+            accepted,
+        });
     };
     Err(IkeError::NoProposalChosen {
         offered: syntax::describe_sa(sa),
         accepted: syntax::describe(&first.proposals),
-        key: format!("connections.{}.proposals", first.name),
+        key: format!("connection.{}.proposals", first.name),
     })
 }
 

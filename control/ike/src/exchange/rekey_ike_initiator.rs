@@ -106,7 +106,7 @@ impl ExpectIkeReply {
                 Some(IkeError::PeerRefused {
                     notify: notify.kind,
                     offered: syntax::describe(&established.peer.connection.proposals),
-                    key: format!("connections.{name}.proposals"),
+                    key: format!("connection.{name}.proposals"),
                 })
             }
             None => self.accept(established, line, turn, payloads).err(),

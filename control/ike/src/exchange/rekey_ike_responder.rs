@@ -24,7 +24,7 @@ impl Established {
         let peer_nonce = required(payloads.nonce, "a request without nonce")?;
         let theirs = required(payloads.ke, "a request without key exchange")?;
         let proposals = &self.peer.connection.proposals;
-        let key = format!("connections.{}.proposals", self.peer.connection.name);
+        let key = format!("connection.{}.proposals", self.peer.connection.name);
         let Some(chosen) = proposal::choose_ike(proposals, sa, ke_method(&theirs), 8) else {
             let (offered, accepted) = (syntax::describe_sa(sa), syntax::describe(proposals));
             return Err(IkeError::NoProposalChosen { offered, accepted, key });

@@ -168,7 +168,7 @@ impl Established {
         let Some(child) = self.children.get_mut(key) else { return };
         let (successor, replaces) = (child.replaced_by, child.replaces);
         child.tell_down(turn, line.id);
-        let handed_back = self.takes_over_again(turn, key, replaces);
+        let handed_back = self.takes_over_again(turn, key, replaces, successor);
         if let Some(successor) = successor {
             // First the new outbound, then the old one goes: no packet finds none.
             self.promote(line, turn, successor);
@@ -185,12 +185,21 @@ impl Established {
         }
     }
 
-    /// A Child SA goes before the one whose place it took: that one is again the one that counts.
-    fn takes_over_again(&mut self, turn: &mut Turn<'_>, key: SaId, replaces: Option<SaId>) -> bool {
+    /// A Child SA goes before the one whose place it took: that one is again the one that counts, unless a successor
+    /// stands in for both.
+    fn takes_over_again(
+        &mut self,
+        turn: &mut Turn<'_>,
+        key: SaId,
+        replaces: Option<SaId>,
+        successor: Option<SaId>,
+    ) -> bool {
         let Some(old) = replaces.and_then(|old| self.children.get_mut(old)) else { return false };
         if old.replaced_by == Some(key) {
-            old.replaced_by = None;
-            old.rekey_at = Some(turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER));
+            old.replaced_by = successor;
+            if successor.is_none() {
+                old.rekey_at = Some(turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER));
+            }
         }
         true
     }

@@ -266,23 +266,22 @@ impl IkeSa {
     /// An authentic message that does not parse (RFC 7296 §2.21.3): an unknown critical payload refuses its
     /// request; bad syntax ends the IKE SA.
     fn on_malformed(&mut self, turn: &mut Turn<'_>, header: &Header, error: IkeError) {
-        let notify = error.notify();
+        let fatal = header.flags.response
+            || error.notify() != crate::message::NotifyType::UnsupportedCriticalPayload
+            || !matches!(self.state, State::Established(_));
+        let mut sent = Ok(());
+        if !header.flags.response {
+            sent = self.line.respond(turn, header.exchange, header.id, |writer| {
+                crate::exchange::write_refusal(writer, &error);
+            });
+        }
         let ike = self.line.id;
         let connection = self.established().map(|established| established.peer.connection.name.clone());
         let remote = self.line.path.remote;
         turn.event(Event::Refused { ike: Some(ike), connection, remote, error, authenticated: true });
-        let fatal = header.flags.response
-            || notify != crate::message::NotifyType::UnsupportedCriticalPayload
-            || !matches!(self.state, State::Established(_));
-        if !header.flags.response {
-            let data = [];
-            let sent = self.line.respond(turn, header.exchange, header.id, |writer| {
-                writer.notify(crate::message::Notify::new(notify, &data));
-            });
-            if sent.is_err() {
-                self.close(turn, DownReason::Failed);
-                return;
-            }
+        if sent.is_err() {
+            self.close(turn, DownReason::Failed);
+            return;
         }
         if fatal {
             self.close(turn, DownReason::Failed);

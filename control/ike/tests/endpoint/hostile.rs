@@ -9,7 +9,8 @@ use pollux_ike::crypto::Rng;
 use pollux_ike::endpoint::{Command, Target, Transmit};
 use pollux_ike::event::Event;
 use pollux_ike::message::{
-    ExchangeType, Flags, Header, IkeSpi, Message, MessageId, Notify, NotifyType, PayloadType, Writer,
+    ExchangeType, Flags, Header, IkeSpi, Message, MessageId, Notify, NotifyType, PayloadType, Payloads,
+    Writer,
 };
 use pollux_pair::{Pair, Seeded, config, connection};
 
@@ -239,38 +240,64 @@ fn a_flood_of_strangers_stays_within_its_limits_and_passes() {
     assert_eq!(pair.state_len(1), 0, "half-open IKE SAs do not outlive their time");
 }
 
+/// A protected message of a [gullible](Pair::gullible) pair with an unknown critical payload of type 200 in front of
+/// what it had inside.
+fn with_a_critical_payload(message: &[u8]) -> Vec<u8> {
+    let mut bytes = message.to_vec();
+    let first = core::mem::replace(&mut bytes[Header::LEN], 200);
+    let inside = Header::LEN + 4 + IV_LEN;
+    bytes.splice(inside..inside, [first, 0x80, 0, 4]);
+    let len = bytes.len();
+    bytes[24..28].copy_from_slice(&u32::try_from(len).expect("short").to_be_bytes());
+    let of_sk = u16::try_from(len - Header::LEN).expect("short");
+    bytes[Header::LEN + 2..Header::LEN + 4].copy_from_slice(&of_sk.to_be_bytes());
+    bytes
+}
+
+/// The notifies inside a protected message of such a pair.
+fn notifies_inside(message: &[u8]) -> Vec<(NotifyType, Vec<u8>)> {
+    let encrypted = Message::parse(message).expect("well-formed").encrypted.expect("protected");
+    // Behind the payloads stand the length of the padding, which is none, and the ICV.
+    let inside = &message[encrypted.content + IV_LEN..message.len() - ICV_LEN - 1];
+    let payloads = Payloads::parse(encrypted.first, inside).expect("well-formed");
+    payloads.notifies().map(|notify| (notify.kind, notify.data.to_vec())).collect()
+}
+
+const IV_LEN: usize = 8;
+const ICV_LEN: usize = 8;
+
 #[test]
-fn noise_by_the_million_leaves_state_as_it_was() {
-    // A quick look in the dev profile, the full count in a release build.
-    let count = if cfg!(debug_assertions) { 20_000 } else { 1_000_000 };
-    let mut pair = up();
-    let sent = pair.sent.clone();
-    let mut chance = Seeded::new(99);
-    let mut draw = || {
-        let mut octets = [0; 8];
-        chance.fill(&mut octets);
-        u64::from_be_bytes(octets)
+fn an_unknown_critical_payload_inside_sk_is_named_and_refuses_its_exchange_alone() {
+    let named = vec![(NotifyType::UnsupportedCriticalPayload, vec![200])];
+    let mut pair = Pair::gullible(config("a"), config("b"));
+    pair.network = |_, _, transmit| {
+        let header = Header::parse(&transmit.bytes).expect("a header");
+        (header.exchange == ExchangeType::IkeSaInit).then_some(transmit)
     };
-    for n in 0..count {
-        let (end, transmit) = &sent[usize::try_from(draw()).unwrap_or(0) % sent.len()];
-        let mut bytes = transmit.bytes.clone();
-        if n % 4 == 0 {
-            bytes = (0..draw() % 300).map(|_| draw().to_be_bytes()[0]).collect();
-        } else {
-            for _ in 0..=draw() % 6 {
-                let at = usize::try_from(draw()).unwrap_or(0) % bytes.len();
-                bytes[at] = draw().to_be_bytes()[1];
-            }
-        }
-        pair.deliver(1 - end, &Transmit { bytes, ..transmit.clone() });
-        pair.sent.truncate(sent.len());
-        pair.events.clear();
-        pair.clear_network();
-    }
-    let limits = Limits::default();
-    for end in 0..2 {
-        assert!(pair.state_len(end) <= 1 + limits.half_open_per_source as usize);
-        assert_eq!((pair.children(end).len(), pair.tables[end].len()), (1, 2));
+    pair.initiate(0);
+    pair.exchange();
+    // IKE_AUTH: without it there is no IKE SA.
+    let (_, request) = pair.sent.last().expect("IKE_AUTH").clone();
+    pair.deliver(1, &Transmit { bytes: with_a_critical_payload(&request.bytes), ..request });
+    let (end, answer) = pair.sent.last().expect("an answer").clone();
+    assert_eq!((end, notifies_inside(&answer.bytes)), (1, named.clone()));
+    assert!(pair.tables[1].is_empty() && pair.children(1).is_empty());
+
+    // What comes later costs its own exchange and no more.
+    let mut pair = Pair::gullible(config("a"), config("b"));
+    pair.initiate(0);
+    pair.run(2_000);
+    for child in [Some("net"), None] {
+        pair.network = |_, _, _| None;
+        let target = Target::Connection { connection: "peer".into(), child: child.map(Into::into) };
+        pair.command(0, Command::Rekey(target));
+        let (_, request) = pair.sent.last().expect("CREATE_CHILD_SA").clone();
+        pair.network = |_, _, transmit| Some(transmit);
+        pair.deliver(1, &Transmit { bytes: with_a_critical_payload(&request.bytes), ..request });
+        let (end, answer) = pair.sent.last().expect("an answer").clone();
+        assert_eq!((end, notifies_inside(&answer.bytes)), (1, named.clone()));
+        pair.run(30_000);
+        assert_eq!((pair.state_len(1), pair.children(1).len()), (1, 1), "{:#?}", pair.events);
     }
 }
 

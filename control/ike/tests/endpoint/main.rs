@@ -8,17 +8,20 @@ use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::sync::Arc;
 
-use pollux_abi::SaId;
 use pollux_abi::command::Direction;
 use pollux_abi::event::SaStats;
+use pollux_abi::{Reqid, SaId, Spi};
 
 use pollux_ike::IdentityPattern;
-use pollux_ike::config::{Action, ChildConfig, Limits, SelectorConfig, Unique};
-use pollux_ike::endpoint::{Command, DYNAMIC_REQID, Transmit};
+use pollux_ike::config::{
+    Action, AddressRange, ChildConfig, Connection, EndpointConfig, Limits, PreSharedKey, SelectorConfig,
+    Unique,
+};
+use pollux_ike::endpoint::{Command, DYNAMIC_REQID, LiveSa, Transmit};
 use pollux_ike::event::{DownReason, Event, KeyLog};
 use pollux_ike::message::{ExchangeType, Header};
 use pollux_ike::negotiate::Proposal;
-use pollux_pair::{Pair, child, config, config_of, connection};
+use pollux_pair::{Pair, Seeded, child, config, config_of, connection, shared_key};
 
 #[test]
 fn both_ends_reach_one_child_sa_with_mirrored_spis() {
@@ -90,6 +93,65 @@ fn lost_datagrams_are_repeated_and_cost_nothing_but_time() {
     pair.run(60_000);
     assert_eq!((pair.children(0).len(), pair.children(1).len()), (1, 1), "{:#?}", pair.events);
     assert_eq!(pair.tables[1].len(), 2, "a repeated request made nothing twice");
+}
+
+#[test]
+fn repeated_requests_wait_longer_each_time_and_not_all_alike() {
+    let mut firsts = std::collections::BTreeSet::new();
+    for seed in 1..=4 {
+        let mut pair = Pair::new(config("a"), config("b"));
+        pair.rng = Seeded::new(seed);
+        pair.network = |_, _, _| None;
+        pair.initiate(0);
+        let (mut sent_at, mut waits) = (pair.now, Vec::new());
+        while waits.len() < 4 {
+            let before = pair.sent.len();
+            pair.run(10);
+            if pair.sent.len() > before {
+                waits.push(pair.now.since(sent_at).as_millis());
+                sent_at = pair.now;
+            }
+        }
+        // Two seconds, then 1.8 times as long each time, and up to a fifth more at random.
+        for (wait, base) in waits.iter().zip([2_000, 3_600, 6_480, 11_664]) {
+            assert!((base..=base + base / 5 + 20).contains(wait), "{waits:?}");
+        }
+        firsts.insert(waits[0]);
+    }
+    assert!(firsts.len() > 1, "two gateways that lose a datagram at once do not repeat it at once");
+}
+
+#[test]
+fn each_connection_has_the_key_that_it_names() {
+    let mut server = config("b");
+    let mut other = connection("b");
+    other.name = "other".into();
+    other.remote_addrs = vec![AddressRange::host([10, 0, 0, 9].into())];
+    let mut peer = connection("b");
+    // Neither says who its peer is: the address alone tells them apart.
+    (other.remote_id, peer.remote_id) = (IdentityPattern::Any, IdentityPattern::Any);
+    server.connections = vec![Arc::new(other), Arc::new(peer)];
+    let named = |connection: &str, key: &[u8]| PreSharedKey {
+        connection: Some(connection.into()),
+        ..shared_key(key)
+    };
+    server.secrets = vec![named("other", b"of the other"), named("peer", b"secret")];
+    let mut pair = Pair::new(config("a"), server);
+    pair.initiate(0);
+    pair.run(5_000);
+    assert_eq!((pair.children(0).len(), pair.children(1).len()), (1, 1), "{:#?}", pair.events);
+}
+
+#[test]
+fn the_first_message_goes_to_the_port_that_the_connection_names() {
+    for (remote_port, local_port) in [(500, 500), (1500, 500), (4500, 4500)] {
+        let mut pair = Pair::new(config_of(Connection { remote_port, ..connection("a") }), config("b"));
+        pair.initiate(0);
+        let first = &pair.sent[0].1;
+        assert_eq!((first.local.port(), first.remote.port()), (local_port, remote_port));
+        pair.run(2_000);
+        assert_eq!(pair.children(0).len(), 1, "{:#?}", pair.events);
+    }
 }
 
 #[test]
@@ -229,6 +291,35 @@ fn no_initial_contact_while_the_data_plane_holds_sas_of_the_peer() {
     pair.idle = Some(Duration::from_secs(40));
     pair.run(15_000);
     assert_eq!(inbound(&pair), 1, "until it is silent");
+}
+
+#[test]
+fn after_a_restart_the_peers_with_the_newest_traffic_come_first() {
+    let peers: [[u8; 4]; 4] = [[10, 0, 0, 1], [10, 0, 0, 2], [10, 0, 0, 3], [10, 0, 0, 4]];
+    let connections = peers.map(|peer| {
+        let children = vec![Arc::new(ChildConfig { start_action: Action::Start, reqid: None, ..child("a") })];
+        let remote_addrs = vec![AddressRange::host(peer.into())];
+        let name = format!("to {}", peer[3]).into();
+        Arc::new(Connection { name, remote_addrs, children, ..connection("a") })
+    });
+    let mut pair =
+        Pair::new(EndpointConfig { connections: connections.to_vec(), ..config("a") }, config("b"));
+    pair.network = |_, _, _| None;
+    // What the data plane has of an earlier life; of the second peer it has nothing.
+    let idle = |n: u64, peer: usize, idle_ns: u64| LiveSa {
+        id: SaId(100 + n),
+        direction: Direction::Inbound,
+        spi: Spi::new(0x1000 + u32::try_from(n).expect("small")).expect("not reserved"),
+        reqid: Reqid(7),
+        local: [192, 0, 2, 1].into(),
+        remote: peers[peer].into(),
+        encap: None,
+        idle_ns,
+    };
+    pair.restart(0, vec![idle(0, 0, 5_000), idle(1, 2, 20), idle(2, 3, u64::MAX), idle(3, 0, 900)]);
+    let order: Vec<IpAddr> =
+        pair.sent[pair.sent.len() - 4..].iter().map(|(_, sent)| sent.remote.ip()).collect();
+    assert_eq!(order, [2, 0, 3, 1].map(|peer| IpAddr::from(peers[peer])));
 }
 
 #[test]

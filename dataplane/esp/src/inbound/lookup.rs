@@ -80,8 +80,9 @@ fn find(engine: &mut Engine, now_ns: u64, spi: u32, meta: &mut Meta) -> bool {
 /// Tells control of a packet whose SPI nobody knows, and why it dies.
 #[cold]
 pub(crate) fn give_up(engine: &mut Engine, now_ns: u64, spi: u32, meta: &Meta) -> DropReason {
-    if let Some(count) = engine.unknown_spis.hit(now_ns, (spi, meta.flow.source_bits())) {
-        engine.tell(Event::UnknownSpi { spi, source: meta.flow.source(), count });
+    let source = meta.flow.source();
+    if let Some(count) = engine.unknown_spis.hit(now_ns, (spi, source)) {
+        engine.tell(Event::UnknownSpi { spi, source, count });
     }
     DropReason::UnknownSpi
 }

@@ -1,5 +1,6 @@
 //! Peers that we did not write.
 
+pub mod libreswan;
 pub mod strongswan;
 pub mod vm;
 

@@ -40,8 +40,10 @@ table ip nat {{
 fn we_come_up_from_behind_a_nat() -> Result<()> {
     skip_unless!("ip", "ping", "swanctl", "nft", "tcpdump");
     let ours = Connection::new("aes128gcm16-prfsha256-x25519", "aes128gcm16");
-    let pair = Pair::start("nau", Version::Trixie, &Connection { any_remote: true, ..ours.clone() });
-    let pair = pair.and_then(|pair| pair.a.configure(&ours.pollux(Side::A, "none")).map(|()| pair))?;
+    let pair = Pair::start("nau", Version::Trixie, &Connection { any_remote: true, ..ours.clone() })?;
+    let mut config = ours.pollux(Side::A, "none");
+    config.set_control("keepalive", "\"1s\"");
+    pair.a.configure(&config)?;
     pair.a.reload()?;
     masquerade(&pair.world.internet, "b0")?;
     let capture = Capture::start(&pair.world.internet, "b0", pair.world.folder(), "beyond")?;
@@ -50,6 +52,8 @@ fn we_come_up_from_behind_a_nat() -> Result<()> {
     let frames = capture.stop()?;
     ensure!(frames.iter().any(|frame| frame.kind() == Kind::EspInUdp), "no ESP in UDP beyond the NAT");
     ensure!(!frames.iter().any(|frame| frame.kind() == Kind::Esp), "raw ESP beyond the NAT");
+    let keepalives = frames.iter().filter(|frame| frame.kind() == Kind::Keepalive);
+    ensure!(keepalives.count() >= 2, "the NAT is not kept from forgetting us");
     Ok(())
 }
 

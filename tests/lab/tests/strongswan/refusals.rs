@@ -78,7 +78,7 @@ fn wrong_secret_is_refused_by_authentication_failed() -> Result<()> {
     let connection = Connection::new(IKE, "aes128gcm16");
     let mut ours = connection.pollux(Side::A, "none");
     ours.secrets = format!("[psk]\n{NAME} = \"not the secret that the peer has, nor one like it\"\n");
-    refused_with("rfa", &ours, &connection, AUTHENTICATION_FAILED, "secrets (connections.media)")
+    refused_with("rfa", &ours, &connection, AUTHENTICATION_FAILED, "connection.media.psk")
 }
 
 #[test]
@@ -152,6 +152,46 @@ fn wider_selectors_are_narrowed_in_both_roles() -> Result<()> {
         pair.initiate(initiator).with_context(|| pair.story())?;
         let sas = pair.swan.swanctl("--list-sas")?;
         ensure!(sas.contains("10.1.0.0/16") && sas.contains("10.2.0.0/16"), "not narrowed: {sas}");
+    }
+    Ok(())
+}
+
+#[test]
+fn several_selectors_of_both_versions_and_ports_are_narrowed_in_both_roles() -> Result<()> {
+    skip_unless!("ip", "ping", "swanctl");
+    let with = |ports: &str| {
+        let of =
+            |side: Side| format!("{}[udp/{ports}], {}", side.prefix(Family::V4), side.prefix(Family::V6));
+        Connection { selectors: [Side::A, Side::B].map(of), ..Connection::new(IKE, "aes128gcm16") }
+    };
+    for initiator in [Initiator::Pollux, Initiator::Swan] {
+        let pair = Pair::start("nrs", Version::Trixie, &with("16384-24000"))?;
+        pair.a.configure(&with("20000-32767").pollux(Side::A, "none"))?;
+        pair.a.reload()?;
+        match initiator {
+            Initiator::Pollux => pair.a.cli(&format!("initiate --child {NAME}")),
+            Initiator::Swan => pair.swan.swanctl(&format!("--initiate --child {NAME} --timeout 15")),
+        }
+        .with_context(|| pair.story())?;
+        let child = pair.a.json("list-sas")?[0]["children"][0].clone();
+        ensure!(
+            child["local_ts"] == serde_json::json!(["10.1.0.0/16[17/20000-24000]", "fd01::/64"]),
+            "{child}"
+        );
+        ensure!(
+            child["remote_ts"] == serde_json::json!(["10.2.0.0/16[17/20000-24000]", "fd02::/64"]),
+            "{child}"
+        );
+        // UDP from and to ports that both want, and anything at all in IPv6.
+        for from in [Side::A, Side::B] {
+            pair.whole(pair.flow(from, 1.0)?.finish()?)?;
+        }
+        pair.world
+            .caller
+            .sh(&format!("ping -c3 -i0.2 -W2 {}", Side::B.host(Family::V6)))
+            .with_context(|| pair.story())?;
+        let target = Side::B.host(Family::V4);
+        ensure!(pair.world.caller.sh(&format!("ping -c1 -W1 {target}")).is_err(), "ICMP has no selector");
     }
     Ok(())
 }

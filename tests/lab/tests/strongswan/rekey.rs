@@ -61,3 +61,31 @@ fn ten_rekeys_by_them_with_pfs_lose_nothing() -> Result<()> {
     skip_unless!("ip", "ping", "swanctl");
     rekeys("rtp", "aes128gcm16-x25519", Initiator::Swan)
 }
+
+#[test]
+fn soft_limits_by_time_bytes_and_packets_bring_rekeys_that_lose_nothing() -> Result<()> {
+    skip_unless!("ip", "ping", "swanctl");
+    let connection = Connection::new("aes128gcm16-prfsha256-x25519", "aes128gcm16");
+    let pair = Pair::start("rkl", Version::Trixie, &connection)?;
+    for limits in [
+        "rekey_time = \"2s\"\nlife_time = \"60s\"\nrand_time = \"1s\"\n",
+        "rekey_packets = 900\nlife_packets = 1500\n",
+        "rekey_bytes = \"150k\"\nlife_bytes = \"250k\"\n",
+    ] {
+        let before = pair.a.json("status")?["control"]["child_rekeys"].as_u64();
+        let limited = Connection { our_child: limits.to_owned(), ..connection.clone() };
+        pair.a.configure(&limited.pollux(Side::A, "none"))?;
+        // Another connection of the same name: the one before is closed.
+        pair.a.reload()?;
+        pair.initiate(Initiator::Pollux).with_context(|| pair.story())?;
+        let flows = [pair.flow(Side::A, 5.0)?, pair.flow(Side::B, 5.0)?];
+        for flow in flows {
+            pair.whole(flow.finish()?).with_context(|| limits)?;
+        }
+        let control = pair.a.json("status")?["control"].clone();
+        let rekeys = control["child_rekeys"].as_u64().zip(before).map(|(after, before)| after - before);
+        ensure!(rekeys >= Some(2), "{limits}{rekeys:?} rekeys: {control}\n{}", pair.story());
+        ensure!(control["lost_to_rekey"] == 0 && control["child_sas"] == 1, "{control}\n{}", pair.story());
+    }
+    pair.check_traffic()
+}

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use pollux_lab::ike::Connection;
+use pollux_lab::ike::{Connection, NAME};
 use pollux_lab::peer::strongswan::Version;
 use pollux_lab::skip_unless;
 use pollux_lab::wait::{sleep, wait_for};
@@ -70,4 +70,42 @@ fn dead_peer_is_found_and_its_sas_removed() -> Result<()> {
         Ok(status["control"]["ike_sas"] == 0 && status["dataplane"]["sas_inbound"] == 0)
     })
     .with_context(|| pair.story())
+}
+
+#[test]
+fn traffic_brings_up_a_child_that_is_trapped_and_no_other() -> Result<()> {
+    skip_unless!("ip", "ping", "swanctl");
+    let connection = Connection::new(IKE, "aes128gcm16");
+    let pair = Pair::start("trp", Version::Trixie, &connection)?;
+    let closed_by_them = || -> Result<()> {
+        pair.swan.swanctl(&format!("--terminate --ike {NAME}"))?;
+        wait_for("our end to be closed", Duration::from_secs(10), || {
+            Ok(pair.a.json("status")?["control"]["ike_sas"] == 0)
+        })
+    };
+    // Packets alone bring it up, whenever it is down.
+    pair.a.configure(&connection.pollux(Side::A, "trap"))?;
+    pair.a.reload()?;
+    for _ in 0..2 {
+        pair.wait_up().with_context(|| pair.story())?;
+        closed_by_them()?;
+    }
+    // Or once the peer has closed what we had brought up ourselves, where the configuration wants that.
+    for (close_action, comes_back) in [("trap", true), ("none", false)] {
+        let ours = format!("close_action = \"{close_action}\"\n");
+        let connection = Connection { our_child: ours, ..connection.clone() };
+        pair.a.configure(&connection.pollux(Side::A, "none"))?;
+        pair.a.reload()?;
+        let target = Side::B.host(connection.family);
+        ensure!(pair.world.caller.sh(&format!("ping -c2 -W1 {target}")).is_err(), "up before its time");
+        pair.initiate(Initiator::Pollux).with_context(|| pair.story())?;
+        closed_by_them()?;
+        if comes_back {
+            pair.wait_up().with_context(|| pair.story())?;
+        } else {
+            ensure!(pair.world.caller.sh(&format!("ping -c3 -W1 {target}")).is_err(), "up again");
+            ensure!(pair.a.json("status")?["control"]["ike_sas"] == 0, "{}", pair.story());
+        }
+    }
+    Ok(())
 }

@@ -40,6 +40,7 @@ fn connection(name: Arc<str>) -> Connection {
         name,
         local_addrs: Vec::new(),
         remote_addrs: Vec::new(),
+        remote_port: 500,
         local_id: None,
         remote_id: IdentityPattern::Any,
         proposals: Proposal::default_ike(),
@@ -74,7 +75,12 @@ fn config() -> impl Strategy<Value = EndpointConfig> {
             let name = format!("c{number}").into();
             Arc::new(Connection { local_addrs, remote_addrs, remote_id, ..connection(name) })
         };
-        let secret = |(number, owners)| PreSharedKey { owners, key: Arc::new(Zeroizing::new(vec![number])) };
+        // Every other one is named by the connection of its number.
+        let secret = |(number, owners): (u8, Vec<IdentityPattern>)| PreSharedKey {
+            connection: (number % 2 == 1).then(|| format!("c{number}").into()),
+            owners,
+            key: Arc::new(Zeroizing::new(vec![number])),
+        };
         EndpointConfig {
             connections: connections.into_iter().enumerate().map(one).collect(),
             secrets: (0..).zip(secrets).map(secret).collect(),
@@ -121,6 +127,7 @@ proptest! {
     #[test]
     fn the_indexes_find_what_a_walk_would(
         config in config(), local in address(), remote in address(), theirs in identity(), ours in identity(),
+        of in 0..8u8,
     ) {
         let book = Book::new(Arc::new(config.clone()));
         let walked = walk(&config, local, remote);
@@ -136,8 +143,9 @@ proptest! {
         let found: Vec<_> = book.about_peer(local, remote, &theirs).cloned().collect();
         prop_assert_eq!(found, of_peer);
 
-        let of_all = crate::exchange::psk::best(config.secrets.iter(), &ours, &theirs);
-        let of_some = crate::exchange::psk::find(&book, &ours, &theirs).ok();
+        let name = format!("c{of}");
+        let of_all = crate::exchange::psk::best(config.secrets.iter(), &name, &ours, &theirs);
+        let of_some = crate::exchange::psk::find(&book, &name, &ours, &theirs).ok();
         prop_assert_eq!(of_some, of_all.map(|secret| secret.key.clone()));
     }
 }

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use pollux_lab::capture::Frame;
+use pollux_lab::capture::{Capture, Frame};
 use pollux_lab::gateway::{Config, Gateway};
 use pollux_lab::tunnel::{self, Tunnel, random_hex};
 use pollux_lab::wait::wait_for;
 use pollux_lab::world::{Side, World};
 
 use crate::arguments::Arguments;
-use crate::say;
+use crate::{say, trace};
 
 /// Both gateways' configurations.
 pub(crate) struct Configs {
@@ -89,7 +89,13 @@ fn ike_configs(arguments: &Arguments) -> Result<Configs> {
 }
 
 /// Waits until traffic can flow, and shows how it came to that.
-pub(crate) fn wait_up(arguments: &Arguments, a: &Gateway, b: &Gateway, world: &World) -> Result<()> {
+pub(crate) fn wait_up(
+    arguments: &Arguments,
+    a: &Gateway,
+    b: &Gateway,
+    world: &World,
+    handshake: Capture,
+) -> Result<()> {
     if !arguments.r#static {
         wait_for("the tunnel to come up", Duration::from_secs(15), || {
             Ok([a, b].iter().all(|gateway| {
@@ -97,7 +103,11 @@ pub(crate) fn wait_up(arguments: &Arguments, a: &Gateway, b: &Gateway, world: &W
             }))
         })
         .with_context(|| format!("{}\n{}", a.logs(), b.logs()))?;
-        say("the handshake, as gateway a saw it:");
+        say("the handshake, as the outside saw it:");
+        for line in trace::lines(&handshake.stop()?) {
+            say(&format!("  {line}"));
+        }
+        say("and as gateway a saw it:");
         for line in a.cli("log")?.lines() {
             say(&format!("  {line}"));
         }

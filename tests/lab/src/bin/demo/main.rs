@@ -6,6 +6,7 @@ mod keying;
 mod media;
 mod outside;
 mod summary;
+mod trace;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -61,9 +62,10 @@ fn run(arguments: &Arguments, world: &World, started: Instant) -> Result<Summary
     }
     say("starting gateway b, then gateway a");
     let configs = keying::configs(arguments)?;
+    let handshake = Capture::start(&world.internet, outside::DEVICE, world.folder(), "handshake")?;
     let b = Gateway::start(world, Side::B, &configs.b)?;
     let a = Gateway::start(world, Side::A, &configs.a)?;
-    keying::wait_up(arguments, &a, &b, world)?;
+    keying::wait_up(arguments, &a, &b, world, handshake)?;
 
     let outside_file = Capture::start(&world.internet, outside::DEVICE, world.folder(), "outside")?;
     let inside_file = Capture::start(&world.callee, "eth0", world.folder(), "callee")?;
