@@ -8,6 +8,7 @@ use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
 use pollux_abi::{Event, SaId, SaIndex, Selectors, Spi};
 use pollux_config::api::fingerprint;
 use pollux_config::{Child, DpdAction, StartAction};
+use pollux_ike::IkeSaId;
 use pollux_ike::endpoint::{Command, Output, SaCommand, SaInstall};
 use pollux_ike::event::{ChildUp, DownReason, IkeUp};
 
@@ -226,8 +227,10 @@ impl Shell {
                 } else {
                     Level::Info
                 };
-                let why = connection.as_ref().and_then(|name| self.last_refusal.remove(name));
-                self.waiters.failed(&name, why.as_deref().unwrap_or(&text));
+                if self.is_last_hope(ike, &name) {
+                    let why = self.last_refusal.remove(name.as_str());
+                    self.waiters.failed(&name, why.as_deref().unwrap_or(&text));
+                }
                 self.journal.note(
                     level,
                     "ike-down",
@@ -264,6 +267,16 @@ impl Shell {
             }
             other => self.ike_notice(other),
         }
+    }
+
+    /// Whether somebody waits for a connection that has no other IKE SA than this one, which is gone. After a reload the
+    /// one that is closed may end when its successor is on its way.
+    fn is_last_hope(&self, gone: IkeSaId, connection: &str) -> bool {
+        self.waiters.wait_for(connection)
+            && !self
+                .ike_status()
+                .iter()
+                .any(|sa| sa.ike != gone && sa.connection.as_deref() == Some(connection))
     }
 
     /// Whether traffic is to bring back a child that came down for this reason.

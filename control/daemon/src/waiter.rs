@@ -37,6 +37,11 @@ impl Waiters {
         self.0.extract_if(.., is_about).for_each(done);
     }
 
+    /// Whether somebody waits for a child of this connection.
+    pub(crate) fn wait_for(&self, connection: &str) -> bool {
+        self.0.iter().any(|waiter| &*waiter.connection == connection)
+    }
+
     /// A connection has failed.
     pub(crate) fn failed(&mut self, connection: &str, text: &str) {
         self.0.extract_if(.., |waiter| &*waiter.connection == connection).for_each(|waiter| {
