@@ -11,7 +11,7 @@ use crate::kernel::gcm::{
 };
 use crate::kernel::isa::Task;
 use crate::kernel::portable::Context;
-use crate::key::Key;
+use crate::key::{Bursts, Key};
 use crate::packet::{Aad, Form, HEADER_LEN, Text, header, implicit_iv};
 use crate::suite::Path;
 use crate::verdict::Verdict;
@@ -120,13 +120,11 @@ impl Engine {
 
     /// Who runs a job with this key and so many octets of packet.
     fn route(self, key: &Key, len: usize) -> Route {
-        if self == Self::portable() || key.portable.is_some() {
-            return Route::Alone;
-        }
-        match key.layout.path {
-            Path::Gcm128 | Path::Gcm192 | Path::Gcm256 if len <= TEXT_MAX => Route::Gcm,
-            Path::ChaCha => Route::ChaCha,
-            _ => Route::Alone,
+        match key.bursts {
+            _ if self == Self::portable() => Route::Alone,
+            Bursts::Gcm if len <= TEXT_MAX => Route::Gcm,
+            Bursts::ChaCha => Route::ChaCha,
+            Bursts::Gcm | Bursts::No => Route::Alone,
         }
     }
 }
@@ -283,7 +281,7 @@ impl Key {
     /// Whether a burst kernel of ours takes this key.
     #[inline(always)]
     pub(crate) fn on_gcm_kernel(&self) -> bool {
-        self.gcm
+        self.bursts == Bursts::Gcm
     }
 
     /// The key of ChaCha20, in the place of two round keys.

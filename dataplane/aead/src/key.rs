@@ -44,14 +44,23 @@ pub struct Key {
     pub(crate) salt: [u8; 4],
     pub(crate) layout: Layout,
     pub(crate) esn: bool,
-    /// Whether it is AES-GCM on a kernel of ours.
-    pub(crate) gcm: bool,
+    /// Asked for each packet, so that it must not be on a line of its own.
+    pub(crate) bursts: Bursts,
     pub(crate) tables: Tables,
     // cold
     pub(crate) suite: Suite,
     pub(crate) engine: Engine,
     /// What is not AES-GCM or ChaCha20 on a kernel of ours.
     pub(crate) portable: Option<Box<Portable>>,
+}
+
+/// Which of our kernels takes a key's packets many at a time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bursts {
+    Gcm,
+    ChaCha,
+    /// None: they are done one by one.
+    No,
 }
 
 const _: () = assert!(size_of::<Key>() <= 640);
@@ -125,7 +134,7 @@ impl Key {
             salt: [0; 4],
             layout,
             esn,
-            gcm: false,
+            bursts: Bursts::No,
             tables: Tables::EMPTY,
             suite,
             engine,
@@ -145,7 +154,12 @@ impl Key {
         if derived.is_none() {
             key.portable = Some(Box::new(Portable::new(suite, enc, auth)));
         }
-        key.gcm = derived.is_some() && layout.path <= Path::Gcm256;
+        key.bursts = match layout.path {
+            _ if derived.is_none() => Bursts::No,
+            Path::Gcm128 | Path::Gcm192 | Path::Gcm256 => Bursts::Gcm,
+            Path::ChaCha => Bursts::ChaCha,
+            Path::Gmac | Path::Portable => Bursts::No,
+        };
         Ok(key)
     }
 
