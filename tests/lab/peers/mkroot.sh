@@ -8,7 +8,7 @@ need debootstrap=debootstrap
 rm -rf "$root" "$root.tmp"
 mkdir -p "$CACHE"
 say "making a Debian $suite tree with strongSwan (once, about a minute)"
-packages=iproute2,kmod,procps,iputils-ping,tcpdump,nftables,ethtool,python3-minimal,linux-image-cloud-amd64
+packages=iproute2,kmod,procps,netbase,iputils-ping,tcpdump,nftables,ethtool,python3-minimal,linux-image-cloud-amd64
 packages+=,charon-systemd,strongswan-swanctl,libcharon-extra-plugins,libcharon-extauth-plugins
 packages+=,libstrongswan-extra-plugins,libstrongswan-standard-plugins
 debootstrap --variant=minbase --include="$packages" "$suite" "$root.tmp" "$(mirror)" >"$WORK/log" 2>&1 ||
