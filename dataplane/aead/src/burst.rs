@@ -7,7 +7,7 @@ use crate::dispatch::Engine;
 use crate::kernel;
 use crate::kernel::chacha::{AnyAad, ChaChaBurst, View};
 use crate::kernel::gcm::{
-    Absorb, Detached, Front, Huge, Item, One, OpenBurst, Packet, SealBurst, TEXT_MAX, aes_rounds,
+    Absorb, Apart, Beside, Detached, Huge, Item, One, OpenBurst, Packet, SealBurst, TEXT_MAX, aes_rounds,
 };
 use crate::kernel::isa::Task;
 use crate::kernel::portable::Context;
@@ -42,6 +42,9 @@ pub struct OpenJob<'a> {
     /// The high half of the sequence number, as the receiver infers it; ignored where the SA has no ESN.
     pub seq_high: u32,
 }
+
+/// What is wrong with a packet to be sealed in which no text can be found.
+pub(crate) const NO_ROOM: &str = "a packet to be sealed has room for IV, ICV and aligned text";
 
 /// Jobs that are sorted and run together; longer bursts are cut.
 pub(crate) const BURST: usize = 64;
@@ -140,8 +143,7 @@ impl SealJob<'_> {
     /// Where the text lies.
     #[inline(always)]
     pub(crate) fn text(&self) -> Text {
-        Text::locate(self.key.layout, self.packet.len())
-            .expect("a packet to be sealed has room for IV, ICV and aligned text")
+        Text::locate(self.key.layout, self.packet.len()).expect(NO_ROOM)
     }
 
     /// The packet in its parts, for ChaCha20-Poly1305; writes the explicit IV.
@@ -305,12 +307,13 @@ impl Key {
     fn item<'a>(&'a self, nonce: &[u8; 12], aad: &[u8], text: &'a mut [u8]) -> Item<'a> {
         let [s0, s1, s2, s3, iv @ ..] = *nonce;
         Item {
-            iv: u64::from_le_bytes(iv),
-            salt: u32::from_le_bytes([s0, s1, s2, s3]) ^ u32::from_le_bytes(self.salt),
-            aad: halves(self.on_own_kernel(Absorb { tables: &self.tables, aad: [aad, &[]] })),
-            aad_bits: 8 * aad.len() as u64,
+            beside: Beside::Apart(Apart {
+                iv: u64::from_le_bytes(iv),
+                salt: u32::from_le_bytes([s0, s1, s2, s3]) ^ u32::from_le_bytes(self.salt),
+                aad: halves(self.on_own_kernel(Absorb { tables: &self.tables, aad: [aad, &[]] })),
+                aad_bits: 8 * aad.len() as u64,
+            }),
             lengths: None,
-            front: Front::Other,
             tables: &self.tables,
             text: Text { start: 0, end: text.len() },
             packet: text,
@@ -333,10 +336,9 @@ impl Key {
         };
         let aad = [&first[..first_len], &item.packet[rest..end]];
         let aad_bits = 8 * (first_len + end - rest) as u64;
-        let sent_iv = item.packet[HEADER_LEN..].first_chunk().expect("a text has an IV before it");
-        let iv = u64::from_le_bytes(*sent_iv);
         let aad = halves(self.on_own_kernel(Absorb { tables: item.tables, aad }));
-        Item { iv, aad, aad_bits, lengths: None, front: Front::Other, text: Text { start: end, end }, ..item }
+        let beside = Beside::Apart(Apart { aad, aad_bits, ..item.apart() });
+        Item { beside, lengths: None, text: Text { start: end, end }, ..item }
     }
 
     fn seal_item(&self, item: Item<'_>) -> [u8; 16] {

@@ -46,6 +46,7 @@ pub struct Key {
     pub(crate) esn: bool,
     /// Asked for each packet, so that it must not be on a line of its own.
     pub(crate) bursts: Bursts,
+    pub(crate) kind: Kind,
     pub(crate) tables: Tables,
     // cold
     pub(crate) suite: Suite,
@@ -53,6 +54,10 @@ pub struct Key {
     /// What is not AES-GCM or ChaCha20 on a kernel of ours.
     pub(crate) portable: Option<Box<Portable>>,
 }
+
+/// Suite, extended sequence numbers and kernel in one number: keys of one kind are handled alike.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Kind(u32);
 
 /// Which of our kernels takes a key's packets many at a time.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -135,6 +140,7 @@ impl Key {
             layout,
             esn,
             bursts: Bursts::No,
+            kind: Kind(0),
             tables: Tables::EMPTY,
             suite,
             engine,
@@ -160,6 +166,7 @@ impl Key {
             Path::ChaCha => Bursts::ChaCha,
             Path::Gmac | Path::Portable => Bursts::No,
         };
+        key.kind = Kind(u32::from_le_bytes([suite as u8, esn.into(), key.bursts as u8, 0]));
         Ok(key)
     }
 

@@ -1,6 +1,6 @@
 //! Where the parts of an ESP packet lie, and what of it is nonce and AAD.
 
-use crate::key::Key;
+use crate::key::{Key, Kind};
 use crate::suite::Layout;
 use crate::verdict::Verdict;
 
@@ -40,14 +40,14 @@ pub(crate) struct Form {
     pub(crate) packet_len: usize,
     /// Where its text lies.
     pub(crate) text: Text,
-    layout: Layout,
+    kind: Kind,
     pub(crate) esn: bool,
 }
 
 impl Form {
     /// Of a text of any place in a packet of so many octets.
     pub(crate) fn new(key: &Key, packet_len: usize, text: Text) -> Self {
-        Self { packet_len, text, layout: key.layout, esn: key.esn }
+        Self { packet_len, text, kind: key.kind, esn: key.esn }
     }
 
     /// Of an ESP packet that is long enough.
@@ -55,13 +55,19 @@ impl Form {
     pub(crate) fn of(key: &Key, packet: &[u8]) -> Self {
         let Layout { text_start, icv_len, .. } = key.layout;
         let text = Text { start: text_start.into(), end: packet.len() - usize::from(icv_len) };
-        Self { packet_len: packet.len(), text, layout: key.layout, esn: key.esn }
+        Self { packet_len: packet.len(), text, kind: key.kind, esn: key.esn }
+    }
+
+    /// Whether SPI, sequence number and IV come before the text as they are sent, and are all that belongs to it.
+    #[inline(always)]
+    pub(crate) fn is_sent(&self) -> bool {
+        self.text.start != HEADER_LEN && !self.esn
     }
 
     /// Whether an ESP packet has this form.
     #[inline(always)]
     pub(crate) fn is_of(&self, key: &Key, packet: &[u8]) -> bool {
-        packet.len() == self.packet_len && key.layout == self.layout && key.esn == self.esn
+        packet.len() == self.packet_len && key.kind == self.kind
     }
 }
 

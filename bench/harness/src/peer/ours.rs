@@ -1,5 +1,6 @@
 //! The engines of `pollux-aead`.
 
+use arrayvec::ArrayVec;
 use pollux_aead::{Engine, Key, OpenJob, SealJob, Suite, Verdict};
 
 use super::{Contender, KEY, Pool, SALT};
@@ -38,12 +39,10 @@ impl Contender for Ours {
         let mut packets = pool.packets().enumerate();
         for (burst, sas_of_burst) in sas.chunks(BURST).enumerate() {
             self.prefetch(next_burst(sas, burst));
-            let mut sas_of_burst = sas_of_burst.iter();
-            let mut jobs: [SealJob<'_>; BURST] = std::array::from_fn(|_| {
-                let sa = *sas_of_burst.next().expect("a pool is a multiple of the burst");
-                let (i, packet) = packets.next().expect("a packet for each SA");
-                SealJob { key: &self.keys[sa as usize], packet, seq_high: 0, iv: i as u64 }
-            });
+            let mut jobs: ArrayVec<SealJob<'_>, BURST> = ArrayVec::new();
+            for (&sa, (i, packet)) in sas_of_burst.iter().zip(&mut packets) {
+                jobs.push(SealJob { key: &self.keys[sa as usize], packet, seq_high: 0, iv: i as u64 });
+            }
             self.engine.seal_burst(&mut jobs);
         }
     }
@@ -53,12 +52,10 @@ impl Contender for Ours {
         let mut authentic = 0;
         for (burst, sas_of_burst) in sas.chunks(BURST).enumerate() {
             self.prefetch(next_burst(sas, burst));
-            let mut sas_of_burst = sas_of_burst.iter();
-            let mut jobs: [OpenJob<'_>; BURST] = std::array::from_fn(|_| {
-                let sa = *sas_of_burst.next().expect("a pool is a multiple of the burst");
-                let packet = packets.next().expect("a packet for each SA");
-                OpenJob { key: &self.keys[sa as usize], packet, seq_high: 0 }
-            });
+            let mut jobs: ArrayVec<OpenJob<'_>, BURST> = ArrayVec::new();
+            for (&sa, packet) in sas_of_burst.iter().zip(&mut packets) {
+                jobs.push(OpenJob { key: &self.keys[sa as usize], packet, seq_high: 0 });
+            }
             let mut verdicts = [Verdict::Malformed; BURST];
             self.engine.open_burst(&mut jobs, &mut verdicts);
             authentic += verdicts.iter().filter(|&&verdict| verdict == Verdict::Authentic).count();

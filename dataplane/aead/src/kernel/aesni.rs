@@ -8,7 +8,7 @@ use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::__m128i;
 
 use super::isa::{Isa, Task, forward_all};
-use super::window2::Window;
+use super::window2::{Frame, Window};
 use crate::key::POWERS;
 use crate::packet::Form;
 
@@ -47,6 +47,7 @@ impl Isa for Aesni {
     type V = Pair;
     type Block = __m128i;
     type Sum = Sum;
+    type Frame = Frame;
     type Window<'p> = Window<'p>;
 
     const LANES: usize = 2;
@@ -68,7 +69,7 @@ pub(super) mod blocks {
         _mm_set_epi64x, _mm_set1_epi8, _mm_storeu_si128,
     };
 
-    use super::Window;
+    use super::{Frame, Window};
     use crate::packet::Form;
 
     /// Sixteen ones, then sixteen zeros: a load at `16 - len` is the mask of the first `len` octets.
@@ -112,8 +113,8 @@ pub(super) mod blocks {
     /// The IV of a packet, with zeros where salt and counter are to be.
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(in super::super) fn sent_iv_block(front: &[u8; 20]) -> __m128i {
-        let (block, _) = front[4..].split_first_chunk().expect("16 octets");
+    pub(in super::super) fn sent_iv_block(window: &Window<'_>) -> __m128i {
+        let block = window.packet[window.text.start - 12..].first_chunk().expect("12 octets and the text");
         _mm_and_si128(load_block(block), _mm_set_epi32(0, -1, -1, 0))
     }
 
@@ -190,8 +191,14 @@ pub(super) mod blocks {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(in super::super) fn window(packet: &mut [u8], form: Form, vectors: usize) -> Window<'_> {
-        Window::new(packet, form, vectors)
+    pub(in super::super) fn frame(form: Form, vectors: usize) -> Frame {
+        Frame::new(form, vectors)
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(in super::super) fn window<'p>(packet: &'p mut [u8], frame: &Frame) -> Window<'p> {
+        Window::new(packet, frame)
     }
 
     #[target_feature(enable = "sse2")]
@@ -239,12 +246,12 @@ mod ops {
     };
 
     pub(super) use super::blocks::{
-        block_of, equal, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
+        block_of, equal, frame, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
     };
     use super::blocks::{
         load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
     };
-    use super::{Aesni, Pair, Sum, Task, Window};
+    use super::{Aesni, Frame, Pair, Sum, Task, Window};
     use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
     use crate::key::POWERS;
 
@@ -302,16 +309,16 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn sent_start(front: &[u8; 20], round_key: &[u8; 16]) -> V {
-        let block = _mm_xor_si128(sent_iv_block(front), load_block(round_key));
+    pub(super) fn sent_start(window: &Window<'_>, round_key: &[u8; 16]) -> V {
+        let block = _mm_xor_si128(sent_iv_block(window), load_block(round_key));
         Pair(block, block)
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn load_sent_head(window: &Window<'_>) -> V {
-        let aad = sent_aad(window);
-        if window.pad == 0 { Pair(aad, load_head(window).1) } else { place(aad, 1) }
+    pub(super) fn load_sent_head(window: &Window<'_>, around: V) -> V {
+        let (head, aad) = (load_head(window, around), sent_aad(window));
+        if window.pad == 0 { Pair(aad, head.1) } else { Pair(head.0, aad) }
     }
 
     #[target_feature(enable = "sse2")]
@@ -349,8 +356,11 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn load_head(window: &Window<'_>) -> V {
-        if window.has_head() { place(load_octets(window.packet, window.text.start, 16), 1) } else { zero() }
+    pub(super) fn load_head(window: &Window<'_>, around: V) -> V {
+        if !window.has_head() {
+            return around;
+        }
+        Pair(around.0, load_octets(window.packet, window.text.start, 16))
     }
 
     #[target_feature(enable = "sse2")]
@@ -361,9 +371,9 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn load_tail(window: &Window<'_>) -> V {
+    pub(super) fn load_tail(window: &Window<'_>, around: V) -> V {
         let (at, len) = window.tail();
-        place(load_octets(window.packet, at, len), 0)
+        Pair(load_octets(window.packet, at, len), around.1)
     }
 
     #[target_feature(enable = "sse2")]
@@ -400,12 +410,6 @@ mod ops {
         let (_, len) = window.tail();
         let mask = mask(len);
         Pair(_mm_or_si128(_mm_and_si128(mask, inside.0), _mm_andnot_si128(mask, around.0)), around.1)
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    fn place(block: __m128i, lane: usize) -> V {
-        if lane == 0 { Pair(block, _mm_setzero_si128()) } else { Pair(_mm_setzero_si128(), block) }
     }
 
     #[target_feature(enable = "sse2")]
@@ -563,13 +567,23 @@ mod ops {
 
     #[target_feature(enable = "ssse3,pclmulqdq")]
     #[inline]
-    pub(super) fn tag(sum: Sum, mask: __m128i) -> __m128i {
-        _mm_xor_si128(_mm_shuffle_epi8(reduce_block(sum), reversal()), mask)
+    pub(super) fn tag(lanes: V, mask: __m128i) -> __m128i {
+        _mm_xor_si128(_mm_shuffle_epi8(lanes.0, reversal()), mask)
     }
 
     #[target_feature(enable = "ssse3,pclmulqdq")]
     #[inline]
-    pub(super) fn tag_beside(window: &Window<'_>, sum: Sum, stream: V) -> __m128i {
-        tag(sum, lane(stream, window.pad))
+    pub(super) fn tag_beside(frame: &Frame, lanes: &V, stream: &V) -> __m128i {
+        tag(*lanes, lane(*stream, frame.pad))
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn tie(mut state: V, mut sum: Sum, mut lanes: V) -> (V, Sum, V) {
+        // SAFETY: nothing is executed.
+        unsafe {
+            std::arch::asm!("/* {} {} {} {} {} */", inout(xmm_reg) state.0, inout(xmm_reg) sum.low, inout(xmm_reg) sum.mid, inout(xmm_reg) sum.high, inout(xmm_reg) lanes.0, options(pure, nomem, nostack, preserves_flags));
+        }
+        (state, sum, lanes)
     }
 }

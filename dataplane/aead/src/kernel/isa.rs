@@ -29,7 +29,9 @@ pub(crate) trait Isa: Copy {
     type Block: Copy;
     /// A sum of carry-less products, not yet reduced.
     type Sum: Copy;
-    /// A packet's text as vectors: what may be loaded and stored is settled when it is made.
+    /// Where in packets of one form which octets are: what may be loaded and stored is settled when it is made.
+    type Frame: Copy;
+    /// A packet's text as vectors, by its frame.
     type Window<'p>;
 
     /// Blocks in a vector.
@@ -61,31 +63,38 @@ pub(crate) trait Isa: Copy {
     fn reverse(self, v: Self::V) -> Self::V;
     /// In every lane a counter block whose counter is zero. Salt and IV are as they lie in memory.
     fn nonce(self, salt: u32, iv: u64) -> Self::V;
-    /// A round key in every lane, plus [`Isa::nonce`] of a salt of zero and the IV that an ESP packet has after SPI and
-    /// sequence number.
-    fn sent_start(self, front: &[u8; 20], round_key: &[u8; 16]) -> Self::V;
-
-    /// The text of a packet, with AAD and length block, as `vectors` vectors, of which [`super::gcm::vectors`] says
-    /// how many they are.
+    /// A round key in every lane, plus [`Isa::nonce`] of a salt of zero and the IV in the 8 octets before the text.
     ///
     /// # Panics
-    /// Where form and count do not fit the packet and each other.
-    fn window(self, packet: &mut [u8], form: Form, vectors: usize) -> Self::Window<'_>;
+    /// Where the packet does not have 16 octets before the text and 4 after.
+    fn sent_start(self, window: &Self::Window<'_>, round_key: &[u8; 16]) -> Self::V;
+
+    /// The frame of packets whose text, with AAD and length block, makes `vectors` vectors, of which
+    /// [`super::gcm::vectors`] says how many they are.
+    ///
+    /// # Panics
+    /// Where form and count do not fit each other.
+    fn frame(self, form: Form, vectors: usize) -> Self::Frame;
+    /// A packet by its frame.
+    ///
+    /// # Panics
+    /// Where the packet does not have the frame's length.
+    fn window<'p>(self, packet: &'p mut [u8], frame: &Self::Frame) -> Self::Window<'p>;
     /// The lane of the AAD in the first vector; lanes before are zero.
     fn pad(self, window: &Self::Window<'_>) -> usize;
     /// The counters of vector `v`, from the table.
     fn counters(self, window: &Self::Window<'_>, v: usize) -> Self::V;
-    /// The text in the first vector, zero around it.
-    fn load_head(self, window: &Self::Window<'_>) -> Self::V;
+    /// The text in the first vector, in place of what is there in `around`.
+    fn load_head(self, window: &Self::Window<'_>, around: Self::V) -> Self::V;
     /// [`Isa::load_head`], with the 8 octets that come 16 before the text in the lane of the AAD.
     ///
     /// # Panics
     /// Where the packet does not begin so early.
-    fn load_sent_head(self, window: &Self::Window<'_>) -> Self::V;
+    fn load_sent_head(self, window: &Self::Window<'_>, around: Self::V) -> Self::V;
     /// Vector `v`, neither the first nor the last.
     fn load_middle(self, window: &Self::Window<'_>, v: usize) -> Self::V;
-    /// The text in the last vector, zero around it.
-    fn load_tail(self, window: &Self::Window<'_>) -> Self::V;
+    /// The text in the last vector, in place of what is there in `around`.
+    fn load_tail(self, window: &Self::Window<'_>, around: Self::V) -> Self::V;
     /// Writes what [`Isa::load_head`] reads.
     fn store_head(self, window: &mut Self::Window<'_>, v: Self::V);
     /// Writes what [`Isa::load_middle`] reads.
@@ -149,10 +158,12 @@ pub(crate) trait Isa: Copy {
     fn stride_power(self, powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
     /// What a vector is multiplied by that has `k - 1` others after it, and nothing more.
     fn last_power(self, powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
-    /// The sum over all lanes, reduced, as it lies in memory, exclusive-or `mask`.
-    fn tag(self, sum: Self::Sum, mask: Self::Block) -> Self::Block;
+    /// The sum over all lanes of a reduced sum, as it lies in memory, exclusive-or `mask`.
+    fn tag(self, lanes: Self::V, mask: Self::Block) -> Self::Block;
     /// [`Isa::tag`], with the lane of the AAD in the first vector's key stream as mask.
-    fn tag_beside(self, window: &Self::Window<'_>, sum: Self::Sum, stream: Self::V) -> Self::Block;
+    fn tag_beside(self, frame: &Self::Frame, lanes: &Self::V, stream: &Self::V) -> Self::Block;
+    /// Nothing, but the compiler does not move what comes before it behind what comes after.
+    fn tie(self, state: Self::V, sum: Self::Sum, lanes: Self::V) -> (Self::V, Self::Sum, Self::V);
 }
 
 /// Implements the methods of [`Isa`] by the functions of the same name in `ops`, which are compiled for the
@@ -181,13 +192,14 @@ macro_rules! forward_all {
             fn aesenclast(state: Self::V, key: Self::V) -> Self::V;
             fn reverse(v: Self::V) -> Self::V;
             fn nonce(salt: u32, iv: u64) -> Self::V;
-            fn sent_start(front: &[u8; 20], round_key: &[u8; 16]) -> Self::V;
+            fn sent_start(window: &Self::Window<'_>, round_key: &[u8; 16]) -> Self::V;
+            fn frame(form: Form, vectors: usize) -> Self::Frame;
             fn pad(window: &Self::Window<'_>) -> usize;
             fn counters(window: &Self::Window<'_>, v: usize) -> Self::V;
-            fn load_head(window: &Self::Window<'_>) -> Self::V;
-            fn load_sent_head(window: &Self::Window<'_>) -> Self::V;
+            fn load_head(window: &Self::Window<'_>, around: Self::V) -> Self::V;
+            fn load_sent_head(window: &Self::Window<'_>, around: Self::V) -> Self::V;
             fn load_middle(window: &Self::Window<'_>, v: usize) -> Self::V;
-            fn load_tail(window: &Self::Window<'_>) -> Self::V;
+            fn load_tail(window: &Self::Window<'_>, around: Self::V) -> Self::V;
             fn store_head(window: &mut Self::Window<'_>, v: Self::V);
             fn store_middle(window: &mut Self::Window<'_>, v: usize, data: Self::V);
             fn store_tail(window: &mut Self::Window<'_>, v: Self::V);
@@ -218,15 +230,16 @@ macro_rules! forward_all {
             fn reduce(sum: Self::Sum) -> Self::V;
             fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
             fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
-            fn tag(sum: Self::Sum, mask: Self::Block) -> Self::Block;
-            fn tag_beside(window: &Self::Window<'_>, sum: Self::Sum, stream: Self::V) -> Self::Block;
+            fn tag(lanes: Self::V, mask: Self::Block) -> Self::Block;
+            fn tag_beside(frame: &Self::Frame, lanes: &Self::V, stream: &Self::V) -> Self::Block;
+            fn tie(state: Self::V, sum: Self::Sum, lanes: Self::V) -> (Self::V, Self::Sum, Self::V);
         }
 
         #[inline(always)]
-        fn window(self, packet: &mut [u8], form: Form, vectors: usize) -> Self::Window<'_> {
+        fn window<'p>(self, packet: &'p mut [u8], frame: &Self::Frame) -> Self::Window<'p> {
             // SAFETY: a value of this type is only made by `detect`, which has found every feature that `ops` is
             // compiled for.
-            unsafe { ops::window(packet, form, vectors) }
+            unsafe { ops::window(packet, frame) }
         }
     };
 }

@@ -10,7 +10,7 @@ use std::arch::x86_64::{__m128i, __m256i};
 use super::avx2::Avx2;
 use super::chacha::Lanes;
 use super::isa::{Isa, Task, forward_all};
-use super::window2::Window;
+use super::window2::{Frame, Window};
 use crate::key::POWERS;
 use crate::packet::Form;
 
@@ -45,6 +45,7 @@ impl Isa for Vaes256 {
     type V = __m256i;
     type Block = __m128i;
     type Sum = Sum;
+    type Frame = Frame;
     type Window<'p> = Window<'p>;
 
     const LANES: usize = 2;
@@ -77,12 +78,12 @@ mod ops {
     };
 
     pub(super) use super::super::aesni::blocks::{
-        block_of, equal, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
+        block_of, equal, frame, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
     };
     use super::super::aesni::blocks::{
         load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
     };
-    use super::{Sum, Task, Vaes256, Window};
+    use super::{Frame, Sum, Task, Vaes256, Window};
     use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
     use crate::key::POWERS;
 
@@ -138,15 +139,19 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn sent_start(front: &[u8; 20], round_key: &[u8; 16]) -> V {
-        _mm256_broadcastsi128_si256(_mm_xor_si128(sent_iv_block(front), load_block(round_key)))
+    pub(super) fn sent_start(window: &Window<'_>, round_key: &[u8; 16]) -> V {
+        _mm256_broadcastsi128_si256(_mm_xor_si128(sent_iv_block(window), load_block(round_key)))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load_sent_head(window: &Window<'_>) -> V {
-        let aad = sent_aad(window);
-        if window.pad == 0 { _mm256_inserti128_si256::<0>(load_head(window), aad) } else { place(aad, 1) }
+    pub(super) fn load_sent_head(window: &Window<'_>, around: V) -> V {
+        let (head, aad) = (load_head(window, around), sent_aad(window));
+        if window.pad == 0 {
+            _mm256_inserti128_si256::<0>(head, aad)
+        } else {
+            _mm256_inserti128_si256::<1>(head, aad)
+        }
     }
 
     #[target_feature(enable = "avx2")]
@@ -179,8 +184,11 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load_head(window: &Window<'_>) -> V {
-        if window.has_head() { place(load_octets(window.packet, window.text.start, 16), 1) } else { zero() }
+    pub(super) fn load_head(window: &Window<'_>, around: V) -> V {
+        if !window.has_head() {
+            return around;
+        }
+        _mm256_inserti128_si256::<1>(around, load_octets(window.packet, window.text.start, 16))
     }
 
     #[target_feature(enable = "avx2")]
@@ -191,9 +199,9 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load_tail(window: &Window<'_>) -> V {
+    pub(super) fn load_tail(window: &Window<'_>, around: V) -> V {
         let (at, len) = window.tail();
-        place(load_octets(window.packet, at, len), 0)
+        _mm256_inserti128_si256::<0>(around, load_octets(window.packet, at, len))
     }
 
     #[target_feature(enable = "avx2")]
@@ -378,15 +386,24 @@ mod ops {
 
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
-    pub(super) fn tag(sum: Sum, mask: __m128i) -> __m128i {
-        let lanes = reduce(sum);
+    pub(super) fn tag(lanes: V, mask: __m128i) -> __m128i {
         let digest = _mm_xor_si128(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
         _mm_xor_si128(_mm_shuffle_epi8(digest, reversal()), mask)
     }
 
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
-    pub(super) fn tag_beside(window: &Window<'_>, sum: Sum, stream: V) -> __m128i {
-        tag(sum, lane(stream, window.pad))
+    pub(super) fn tag_beside(frame: &Frame, lanes: &V, stream: &V) -> __m128i {
+        tag(*lanes, lane(*stream, frame.pad))
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn tie(mut state: V, mut sum: Sum, mut lanes: V) -> (V, Sum, V) {
+        // SAFETY: nothing is executed.
+        unsafe {
+            std::arch::asm!("/* {} {} {} {} {} */", inout(ymm_reg) state, inout(ymm_reg) sum.low, inout(ymm_reg) sum.mid, inout(ymm_reg) sum.high, inout(ymm_reg) lanes, options(pure, nomem, nostack, preserves_flags));
+        }
+        (state, sum, lanes)
     }
 }

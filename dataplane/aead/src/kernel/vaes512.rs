@@ -13,7 +13,7 @@ use super::chacha::Lanes;
 use super::ifma::Ifma;
 use super::isa::{Isa, Task, forward_all};
 use crate::key::POWERS;
-use crate::packet::Form;
+use crate::packet::{Form, Text};
 
 /// Proof that the CPU has VAES, VPCLMULQDQ, BMI2 and AVX-512 with BW, DQ and VL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,30 +46,40 @@ pub(crate) struct Sum {
     high: __m512i,
 }
 
-/// A packet's text as vectors of 64 octets that follow each other from `base` on. The first begins up to 64 octets
-/// before the text, the last ends up to 64 octets after it; `head` and `tail` have a bit for each octet of them that
-/// is text, and all others between are text throughout.
-pub(crate) struct Window<'p> {
-    base: *mut u8,
+/// A text as vectors of 64 octets that follow each other. The first begins up to 64 octets before the text, the last
+/// ends up to 64 octets after it; `head` and `tail` have a bit for each octet of them that is text, and all others
+/// between are text throughout.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
+    packet_len: usize,
+    text: Text,
     vectors: usize,
     /// 0 to 3.
     pad: usize,
-    /// Octets of the packet before the text.
-    front: usize,
+    /// From the packet's first octet to that of the first vector.
+    base: isize,
     head: u64,
+    /// `head`, and the first half of the block before it.
+    sent_head: u64,
     tail: u64,
-    /// All of what comes after the text.
-    icv: *mut u8,
-    /// A bit for each octet of it, up to 16.
+    /// A bit for each octet after the text, up to 16.
     icv_mask: u16,
-    text_len: usize,
-    packet: PhantomData<&'p mut [u8]>,
+    /// Whether there are 16 octets before the text, and 4 more from there on.
+    sent: bool,
+}
+
+/// A packet in its frame, whose length it has.
+pub(crate) struct Window<'p> {
+    frame: Frame,
+    packet: *mut u8,
+    borrow: PhantomData<&'p mut [u8]>,
 }
 
 impl Isa for Vaes512 {
     type V = __m512i;
     type Block = __m128i;
     type Sum = Sum;
+    type Frame = Frame;
     type Window<'p> = Window<'p>;
 
     const LANES: usize = 4;
@@ -97,17 +107,18 @@ mod ops {
         _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256, _mm512_add_epi32,
         _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi128_si512,
         _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64,
-        _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_mask_mov_epi8,
-        _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_rol_epi32,
+        _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_mask_loadu_epi8,
+        _mm512_mask_mov_epi8, _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_rol_epi32,
         _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setr_epi32, _mm512_setzero_si512,
         _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi64,
         _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
         _mm512_xor_si512,
     };
 
-    use super::{Form, PhantomData, Sum, Task, Vaes512, Window};
+    use super::{Form, Frame, PhantomData, Sum, Task, Vaes512, Window};
     use crate::kernel::gcm::{BEFORE, COUNTERS, POLYNOMIAL_HIGH, TABLE};
     use crate::key::POWERS;
+    use crate::packet::Text;
 
     type V = __m512i;
 
@@ -180,9 +191,11 @@ mod ops {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn sent_start(front: &[u8; 20], round_key: &[u8; 16]) -> V {
-        // SAFETY: the reference covers the 16 octets from the fourth on; the load needs no alignment.
-        let block = unsafe { _mm_loadu_si128(front[4..].as_ptr().cast()) };
+    pub(super) fn sent_start(window: &Window<'_>, round_key: &[u8; 16]) -> V {
+        assert!(window.frame.sent, "{UNSENT}");
+        let octets = window.packet.wrapping_add(window.frame.text.start).wrapping_sub(12);
+        // SAFETY: as just checked, the packet has 12 octets before the text and 4 from there on.
+        let block = unsafe { _mm_loadu_si128(octets.cast()) };
         // Of sequence number, IV and what follows, the two words of IV.
         let iv = _mm512_set4_epi32(0, -1, -1, 0);
         _mm512_ternarylogic_epi64::<0x78>(broadcast(round_key), _mm512_broadcast_i32x4(block), iv)
@@ -190,7 +203,7 @@ mod ops {
 
     #[target_feature(enable = "avx512f,bmi2")]
     #[inline]
-    pub(super) fn window(packet: &mut [u8], form: Form, vectors: usize) -> Window<'_> {
+    pub(super) fn frame(form: Form, vectors: usize) -> Frame {
         let Form { packet_len, text, .. } = form;
         let text_len = text.end.wrapping_sub(text.start);
         let pad = (4 * vectors - 2).wrapping_sub(text_len.wrapping_add(15) / 16);
@@ -198,7 +211,6 @@ mod ops {
             text.start <= text.end && text.end <= packet_len && pad < 4 && vectors <= VECTORS_MAX,
             "{MISFIT}"
         );
-        assert!(packet.len() == packet_len, "{MISFIT}");
         let first = 16 * (pad + 1);
         let (head, tail) = if vectors == 1 {
             // In two steps: with three pad lanes nothing is left, and a shift by 64 is none.
@@ -208,23 +220,44 @@ mod ops {
             // Of two vectors and more, the first is full, and the last has what is left, 1 to 48 octets.
             (u64::MAX << (first - 1) << 1, ones(text_len + first - 64 * (vectors - 1)))
         };
-        let icv_mask = (ones(packet_len - text.end) & 0xffff) as u16;
-        let start = packet.as_mut_ptr().wrapping_add(text.start);
-        Window {
-            base: start.wrapping_sub(first),
+        Frame {
+            packet_len,
+            text,
             vectors,
             pad,
-            front: text.start,
+            base: text.start.cast_signed() - first.cast_signed(),
             head,
+            sent_head: head | 0xff << (16 * pad),
             tail,
-            icv: start.wrapping_add(text_len),
-            icv_mask,
-            text_len,
-            packet: PhantomData,
+            icv_mask: (ones(packet_len - text.end) & 0xffff) as u16,
+            sent: text.start >= 16 && packet_len - text.start >= 4,
         }
     }
 
     const MISFIT: &str = "a text lies inside its packet and makes as many vectors as are said";
+
+    const UNSENT: &str = "SPI, sequence number and IV come before the text";
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn window<'p>(packet: &'p mut [u8], frame: &Frame) -> Window<'p> {
+        assert!(packet.len() == frame.packet_len, "a packet has the length of its frame");
+        Window { frame: *frame, packet: packet.as_mut_ptr(), borrow: PhantomData }
+    }
+
+    /// The first vector.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn head(window: &Window<'_>) -> *mut u8 {
+        window.packet.wrapping_offset(window.frame.base)
+    }
+
+    /// What comes after the text.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn behind(window: &Window<'_>) -> *mut u8 {
+        window.packet.wrapping_add(window.frame.text.end)
+    }
 
     /// That many bits; 64 and more are all.
     #[target_feature(enable = "bmi2")]
@@ -240,42 +273,41 @@ mod ops {
     #[target_feature(enable = "avx512f")]
     #[inline]
     pub(super) fn pad(window: &Window<'_>) -> usize {
-        window.pad
+        window.frame.pad
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
     pub(super) fn counters(window: &Window<'_>, v: usize) -> V {
-        assert!(v < window.vectors, "a vector of the window");
+        assert!(v < window.frame.vectors, "a vector of the window");
         let table = (&raw const COUNTERS).cast::<__m128i>();
-        let blocks = table.wrapping_add(BEFORE + 1 - window.pad + 4 * v);
+        let blocks = table.wrapping_add(BEFORE + 1 - window.frame.pad + 4 * v);
         // SAFETY: `v` is less than `VECTORS_MAX` and the pad at most `BEFORE`, so four entries follow in the table.
         unsafe { _mm512_loadu_si512(blocks.cast()) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    pub(super) fn load_head(window: &Window<'_>) -> V {
+    pub(super) fn load_head(window: &Window<'_>, around: V) -> V {
         // SAFETY: the mask's bits are octets of the text; others are not touched.
-        unsafe { _mm512_maskz_loadu_epi8(window.head, window.base.cast()) }
+        unsafe { _mm512_mask_loadu_epi8(around, window.frame.head, head(window).cast()) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    pub(super) fn load_sent_head(window: &Window<'_>) -> V {
-        assert!(window.front >= 16, "SPI, sequence number and IV come before the text");
-        let mask = window.head | 0xff << (16 * window.pad);
+    pub(super) fn load_sent_head(window: &Window<'_>, around: V) -> V {
+        assert!(window.frame.sent, "{UNSENT}");
         // SAFETY: the mask's bits are octets of the text and the first half of the block before it, which is in the
         // packet, as just checked; others are not touched.
-        unsafe { _mm512_maskz_loadu_epi8(mask, window.base.cast()) }
+        unsafe { _mm512_mask_loadu_epi8(around, window.frame.sent_head, head(window).cast()) }
     }
 
     /// The start of a vector that is text throughout.
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn middle(window: &Window<'_>, v: usize) -> *mut u8 {
-        assert!(v > 0 && v + 1 < window.vectors, "a vector between the first and the last");
-        window.base.wrapping_add(64 * v)
+        assert!(v > 0 && v + 1 < window.frame.vectors, "a vector between the first and the last");
+        head(window).wrapping_add(64 * v)
     }
 
     #[target_feature(enable = "avx512f")]
@@ -289,22 +321,22 @@ mod ops {
     #[target_feature(enable = "avx512f")]
     #[inline]
     fn tail(window: &Window<'_>) -> *mut u8 {
-        window.base.wrapping_add(64 * window.vectors).wrapping_sub(64)
+        head(window).wrapping_add(64 * window.frame.vectors).wrapping_sub(64)
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    pub(super) fn load_tail(window: &Window<'_>) -> V {
+    pub(super) fn load_tail(window: &Window<'_>, around: V) -> V {
         let octets = tail(window);
         // SAFETY: the mask's bits are octets of the text; others are not touched.
-        unsafe { _mm512_maskz_loadu_epi8(window.tail, octets.cast()) }
+        unsafe { _mm512_mask_loadu_epi8(around, window.frame.tail, octets.cast()) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     pub(super) fn store_head(window: &mut Window<'_>, v: V) {
         // SAFETY: the mask's bits are octets of the text, which the window borrows; others are not touched.
-        unsafe { _mm512_mask_storeu_epi8(window.base.cast(), window.head, v) }
+        unsafe { _mm512_mask_storeu_epi8(head(window).cast(), window.frame.head, v) }
     }
 
     #[target_feature(enable = "avx512f")]
@@ -320,46 +352,49 @@ mod ops {
     pub(super) fn store_tail(window: &mut Window<'_>, v: V) {
         let octets = tail(window);
         // SAFETY: the mask's bits are octets of the text, which the window borrows; others are not touched.
-        unsafe { _mm512_mask_storeu_epi8(octets.cast(), window.tail, v) }
+        unsafe { _mm512_mask_storeu_epi8(octets.cast(), window.frame.tail, v) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     pub(super) fn select_head(window: &Window<'_>, inside: V, around: V) -> V {
-        _mm512_mask_mov_epi8(around, window.head, inside)
+        _mm512_mask_mov_epi8(around, window.frame.head, inside)
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     pub(super) fn select_tail(window: &Window<'_>, inside: V, around: V) -> V {
-        _mm512_mask_mov_epi8(around, window.tail, inside)
+        _mm512_mask_mov_epi8(around, window.frame.tail, inside)
     }
 
     #[target_feature(enable = "avx512bw,avx512vl")]
     #[inline]
     pub(super) fn put_icv(window: &mut Window<'_>, tag: __m128i) {
         // SAFETY: the mask has as many bits as there are octets after the text, which the window borrows.
-        unsafe { _mm_mask_storeu_epi8(window.icv.cast(), window.icv_mask, tag) }
+        unsafe { _mm_mask_storeu_epi8(behind(window).cast(), window.frame.icv_mask, tag) }
     }
 
     #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
     #[inline]
     pub(super) fn icv(window: &Window<'_>) -> __m128i {
         // SAFETY: the mask has as many bits as there are octets after the text.
-        unsafe { _mm_maskz_loadu_epi8(window.icv_mask, window.icv.cast()) }
+        unsafe { _mm_maskz_loadu_epi8(window.frame.icv_mask, behind(window).cast()) }
     }
 
     #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
     #[inline]
     pub(super) fn icv_matches(window: &Window<'_>, tag: __m128i, received: __m128i) -> bool {
-        _mm_mask_cmpneq_epi8_mask(window.icv_mask, received, tag) == 0
+        _mm_mask_cmpneq_epi8_mask(window.frame.icv_mask, received, tag) == 0
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn wipe(window: &mut Window<'_>) {
         // SAFETY: the text's octets, which the window borrows.
-        unsafe { zero_octets(window.icv.wrapping_sub(window.text_len), window.text_len) }
+        unsafe {
+            let Text { start, end } = window.frame.text;
+            zero_octets(window.packet.wrapping_add(start), end - start);
+        }
     }
 
     /// Apart from its caller, which so need not have its window in memory.
@@ -532,41 +567,34 @@ mod ops {
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq")]
     #[inline]
-    pub(super) fn tag(sum: Sum, mask: __m128i) -> __m128i {
-        _mm_xor_si128(_mm_shuffle_epi8(sum_lanes(reduce(sum)), reversal()), mask)
+    pub(super) fn tag(lanes: V, mask: __m128i) -> __m128i {
+        _mm_xor_si128(_mm_shuffle_epi8(sum_lanes(lanes), reversal()), mask)
     }
 
-    /// The lane is added before the lanes are added up, so that it need not be brought into place.
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq")]
-    #[inline]
-    pub(super) fn tag_beside(window: &Window<'_>, sum: Sum, stream: V) -> __m128i {
-        let lanes = reverse(reduce(sum));
-        // Lanes plus what of the stream the mask lets through. A mask of octets from memory costs less than one in a
-        // mask register, which is made on the port of the products.
-        sum_lanes(_mm512_ternarylogic_epi64::<0x78>(lanes, stream, lane_mask(window.pad)))
-    }
-
-    /// Ones in one lane.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    fn lane_mask(lane: usize) -> V {
-        static MASKS: Masks = {
-            let mut masks = [[0; 64]; 4];
-            let mut i = 0;
-            while i < 64 {
-                masks[i / 16][i] = 0xff;
-                i += 1;
-            }
-            Masks(masks)
-        };
-        let mask = &MASKS.0[lane];
-        // SAFETY: the reference covers the 64 octets that are read, and the load needs no alignment.
-        unsafe { _mm512_loadu_si512(mask.as_ptr().cast()) }
+    pub(super) fn tie(mut state: V, mut sum: Sum, mut lanes: V) -> (V, Sum, V) {
+        // SAFETY: nothing is executed.
+        unsafe {
+            std::arch::asm!("/* {} {} {} {} {} */", inout(zmm_reg) state, inout(zmm_reg) sum.low, inout(zmm_reg) sum.mid, inout(zmm_reg) sum.high, inout(zmm_reg) lanes, options(pure, nomem, nostack, preserves_flags));
+        }
+        (state, sum, lanes)
     }
 
-    /// On cache lines of their own.
-    #[repr(align(64))]
-    struct Masks([[u8; 64]; 4]);
+    /// Lanes are loads: shuffles would wait for the port of the products.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq")]
+    #[inline]
+    pub(super) fn tag_beside(frame: &Frame, lanes: &V, stream: &V) -> __m128i {
+        let lane = |v: &V, lane: usize| {
+            let block = (&raw const *v).cast::<__m128i>().wrapping_add(lane & 3);
+            // SAFETY: the reference covers four blocks, of which one is read.
+            unsafe { _mm_loadu_si128(block) }
+        };
+        let halves =
+            [_mm_xor_si128(lane(lanes, 0), lane(lanes, 1)), _mm_xor_si128(lane(lanes, 2), lane(lanes, 3))];
+        let digest = _mm_shuffle_epi8(_mm_xor_si128(halves[0], halves[1]), reversal());
+        _mm_xor_si128(digest, lane(stream, frame.pad))
+    }
 
     #[target_feature(enable = "avx512f,avx512vl")]
     #[inline]

@@ -4,10 +4,20 @@ use crate::kernel::gcm::{BEFORE, TABLE};
 use crate::packet::{Form, Text};
 
 /// Which octets of a packet are in which vector.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame {
+    packet_len: usize,
+    text: Text,
+    vectors: usize,
+    /// 0 or 1.
+    pub(crate) pad: usize,
+}
+
+/// A packet in its frame, whose length it has.
 pub(crate) struct Window<'p> {
     pub(crate) packet: &'p mut [u8],
     pub(crate) text: Text,
-    pub(crate) vectors: usize,
+    vectors: usize,
     /// 0 or 1.
     pub(crate) pad: usize,
 }
@@ -15,17 +25,26 @@ pub(crate) struct Window<'p> {
 /// The most vectors that the table has counters for.
 const VECTORS_MAX: usize = (TABLE - BEFORE - 1) / 2;
 
-impl<'p> Window<'p> {
+impl Frame {
     #[inline(always)]
-    pub(crate) fn new(packet: &'p mut [u8], form: Form, vectors: usize) -> Self {
+    pub(crate) fn new(form: Form, vectors: usize) -> Self {
         let Form { packet_len, text, .. } = form;
         let pad = (2 * vectors - 2).wrapping_sub((text.end - text.start + 15) >> 4);
         assert!(
             text.end <= packet_len && pad < 2 && vectors <= VECTORS_MAX,
             "the text makes so many vectors"
         );
-        assert!(packet.len() == packet_len, "the packet has the form");
-        Self { packet, text, vectors, pad }
+        Self { packet_len, text, vectors, pad }
+    }
+}
+
+impl<'p> Window<'p> {
+    #[inline(always)]
+    pub(crate) fn new(packet: &'p mut [u8], frame: &Frame) -> Self {
+        let &Frame { packet_len, text, vectors, pad } = frame;
+        assert!(packet.len() == packet_len, "a packet has the length of its frame");
+        // The length of all packets of the frame, which so is found once for them.
+        Self { packet: &mut packet[..packet_len], text, vectors, pad }
     }
 
     /// Whether the second lane of the first vector is text; the last of a single vector has the lengths.

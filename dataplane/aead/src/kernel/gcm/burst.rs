@@ -2,12 +2,13 @@
 
 use super::long::Long;
 use super::short::Short;
-use super::{Front, Item, Jobs, LENGTHS, One, Packet, TEXT_MAX, vectors};
-use crate::burst::{BURST, OpenJob, SealJob};
+use super::{Apart, Beside, Item, Jobs, LENGTHS, One, Packet, TEXT_MAX, vectors};
+use crate::burst::{BURST, NO_ROOM, OpenJob, SealJob};
 use crate::kernel;
 use crate::kernel::isa::{Isa, Task};
 use crate::key::{Key, Tables};
-use crate::packet::{Form, HEADER_LEN, Text};
+use crate::packet::{Form, HEADER_LEN, Text, header};
+use crate::suite::Layout;
 use crate::verdict::Verdict;
 
 /// The class of each job of a burst: what it can share a loop with.
@@ -18,10 +19,19 @@ pub(crate) struct Order {
     classes: [u8; BURST],
     /// The low octet of each packet's length in words, which tells the lengths of a class apart.
     lengths: [u8; BURST],
+}
+
+/// What the jobs of a burst have between them. Apart from [`Order`], whose arrays are in memory, it is in registers.
+#[derive(Clone, Copy)]
+struct Seen {
     /// A bit for each class that has jobs.
-    present: u32,
+    classes: u32,
     /// Whether a job has another key than the first.
     many_keys: bool,
+    /// Whether a job has a key of another kind than the first.
+    many_kinds: bool,
+    /// Whether all jobs are ours.
+    all: bool,
 }
 
 /// Three key lengths, times the vectors of a short packet or "long".
@@ -36,31 +46,75 @@ const NONE: u8 = u8::MAX;
 impl Order {
     #[inline(always)]
     fn new() -> Self {
-        Self { classes: [NONE; BURST], lengths: [0; BURST], present: 0, many_keys: false }
+        Self { classes: [NONE; BURST], lengths: [0; BURST] }
+    }
+
+    /// Finds the place of each job. Apart from the kernels, whose needs would push its few numbers out of registers.
+    #[inline(never)]
+    fn find<'k, I: Isa, P: EspJob<'k>>(&mut self, jobs: &mut [P], outs: &mut [P::Out]) -> Seen {
+        let Some(first) = jobs.first().map(EspJob::key) else {
+            return Seen { classes: 0, many_keys: false, many_kinds: false, all: true };
+        };
+        let (mut many_keys, mut many_kinds) = (false, false);
+        for job in &*jobs {
+            many_keys |= !std::ptr::eq(job.key(), first);
+            many_kinds |= job.key().kind != first.kind;
+        }
+        let of_first = (first.layout, first.on_gcm_kernel());
+        let (mut classes, mut all) = (0, true);
+        if many_kinds {
+            for ((index, job), out) in jobs.iter_mut().enumerate().zip(outs) {
+                let of_job = (job.key().layout, job.key().on_gcm_kernel());
+                self.add::<I, P>(index, job, out, of_job, (&mut classes, &mut all));
+            }
+        } else {
+            for ((index, job), out) in jobs.iter_mut().enumerate().zip(outs) {
+                self.add::<I, P>(index, job, out, of_first, (&mut classes, &mut all));
+            }
+        }
+        Seen { classes, many_keys, many_kinds, all }
     }
 
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low octet; there are 15 classes")]
-    fn add<I: Isa>(&mut self, index: usize, key: &Key, first: &Key, text: Text) {
-        self.lengths[index] = (text.end >> 2) as u8;
-        self.many_keys |= !std::ptr::eq(key, first);
-        let class =
-            key.layout.path as usize * PER_KEY_LEN + vectors::<I>(text.end - text.start).min(SHORT + 1) - 1;
-        self.classes[index] = class as u8;
-        self.present |= 1 << class;
+    fn add<'k, I: Isa, P: EspJob<'k>>(
+        &mut self,
+        index: usize,
+        job: &mut P,
+        out: &mut P::Out,
+        (layout, ours): (Layout, bool),
+        (classes, all): (&mut u32, &mut bool),
+    ) {
+        let len = job.packet().len();
+        if !ours || len > TEXT_MAX {
+            *all = false;
+            return;
+        }
+        match Text::locate(layout, len) {
+            Ok(text) => {
+                job.prepare(text);
+                self.lengths[index] = (text.end >> 2) as u8;
+                let vectors = vectors::<I>(text.end - text.start).min(SHORT + 1);
+                let class = layout.path as usize * PER_KEY_LEN + vectors - 1;
+                self.classes[index] = class as u8;
+                *classes |= 1 << class;
+            }
+            Err(malformed) => *out = P::malformed(malformed),
+        }
     }
 
     /// Runs all jobs, class by class.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "there are 15 classes")]
-    fn run<'k, I: Isa, P: Packet<'k>>(&self, isa: I, jobs: &mut [P], outs: &mut [P::Out]) {
-        for class in Jobs(self.present.into()) {
+    fn run<'k, I: Isa, P: Packet<'k>>(&self, isa: I, seen: Seen, jobs: &mut [P], outs: &mut [P::Out]) {
+        for class in Jobs(seen.classes.into()) {
             let (path, vectors) = (class / PER_KEY_LEN, class % PER_KEY_LEN + 1);
-            let (class, many_keys) = (Jobs(isa.equal(&self.classes, class as u8)), self.many_keys);
+            let class = Jobs(isa.equal(&self.classes, class as u8));
+            let many = (seen.many_keys, seen.many_kinds);
             match path {
-                0 => run_class::<I, P, 10>(isa, jobs, outs, class, vectors, &self.lengths, many_keys),
-                1 => run_class::<I, P, 12>(isa, jobs, outs, class, vectors, &self.lengths, many_keys),
-                _ => run_class::<I, P, 14>(isa, jobs, outs, class, vectors, &self.lengths, many_keys),
+                0 => run_class::<I, P, 10>(isa, jobs, outs, class, vectors, &self.lengths, many),
+                1 => run_class::<I, P, 12>(isa, jobs, outs, class, vectors, &self.lengths, many),
+                _ => run_class::<I, P, 14>(isa, jobs, outs, class, vectors, &self.lengths, many),
             }
         }
     }
@@ -75,14 +129,14 @@ fn run_class<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
     class: Jobs,
     vectors: usize,
     lengths: &[u8; BURST],
-    many_keys: bool,
+    many: (bool, bool),
 ) {
     match vectors {
-        1 => isa.enter(Short::<_, ROUNDS, 1>::new(jobs, outs, class, lengths, many_keys)),
-        2 => isa.enter(Short::<_, ROUNDS, 2>::new(jobs, outs, class, lengths, many_keys)),
-        3 => isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many_keys)),
-        4 => isa.enter(Short::<_, ROUNDS, 4>::new(jobs, outs, class, lengths, many_keys)),
-        _ => isa.enter(Long::<_, ROUNDS>::new(jobs, outs, class, many_keys)),
+        1 => isa.enter(Short::<_, ROUNDS, 1>::new(jobs, outs, class, lengths, many)),
+        2 => isa.enter(Short::<_, ROUNDS, 2>::new(jobs, outs, class, lengths, many)),
+        3 => isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many)),
+        4 => isa.enter(Short::<_, ROUNDS, 4>::new(jobs, outs, class, lengths, many)),
+        _ => isa.enter(Long::<_, ROUNDS>::new(jobs, outs, class, many.0)),
     }
 }
 
@@ -98,20 +152,9 @@ impl Task for SealBurst<'_, '_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> bool {
         let mut order = Order::new();
-        let mut all = true;
-        let Some(first) = self.jobs.first().map(|job| job.key) else { return true };
-        for (index, job) in self.jobs.iter_mut().enumerate() {
-            if job.key.on_gcm_kernel() && job.packet.len() <= TEXT_MAX {
-                let text = job.text();
-                // Early, so that no vector load of the packet has to wait for this store.
-                job.write_iv(text);
-                order.add::<I>(index, job.key, first, text);
-            } else {
-                all = false;
-            }
-        }
-        order.run(isa, self.jobs, &mut [(); BURST]);
-        all
+        let seen = order.find::<I, _>(self.jobs, &mut [(); BURST]);
+        order.run(isa, seen, self.jobs, &mut [(); BURST]);
+        seen.all
     }
 }
 
@@ -129,20 +172,9 @@ impl Task for OpenBurst<'_, '_> {
     fn run<I: Isa>(self, isa: I) -> bool {
         let Self { jobs, verdicts } = self;
         let mut order = Order::new();
-        let mut all = true;
-        let Some(first) = jobs.first().map(|job| job.key) else { return true };
-        for (index, job) in jobs.iter().enumerate() {
-            if job.key.on_gcm_kernel() && job.packet.len() <= TEXT_MAX {
-                match Text::locate(job.key.layout, job.packet.len()) {
-                    Ok(text) => order.add::<I>(index, job.key, first, text),
-                    Err(malformed) => verdicts[index] = malformed,
-                }
-            } else {
-                all = false;
-            }
-        }
-        order.run(isa, jobs, verdicts);
-        all
+        let seen = order.find::<I, _>(jobs, verdicts);
+        order.run(isa, seen, jobs, verdicts);
+        seen.all
     }
 }
 
@@ -160,11 +192,54 @@ impl<const SEALS: bool> Task for Detached<'_, '_, SEALS> {
         let vectors = vectors::<I>(self.one.item.text.end - self.one.item.text.start).min(SHORT + 1);
         let (jobs, mut tags, class) = (std::slice::from_mut(self.one), [[0; 16]], Jobs(1));
         match self.rounds {
-            10 => run_class::<I, _, 10>(isa, jobs, &mut tags, class, vectors, &[0; BURST], false),
-            12 => run_class::<I, _, 12>(isa, jobs, &mut tags, class, vectors, &[0; BURST], false),
-            _ => run_class::<I, _, 14>(isa, jobs, &mut tags, class, vectors, &[0; BURST], false),
+            10 => run_class::<I, _, 10>(isa, jobs, &mut tags, class, vectors, &[0; BURST], (false, false)),
+            12 => run_class::<I, _, 12>(isa, jobs, &mut tags, class, vectors, &[0; BURST], (false, false)),
+            _ => run_class::<I, _, 14>(isa, jobs, &mut tags, class, vectors, &[0; BURST], (false, false)),
         }
         tags[0]
+    }
+}
+
+/// A job of a burst.
+trait EspJob<'k>: Packet<'k> {
+    /// The SA's key context.
+    fn key(&self) -> &'k Key;
+
+    /// Done before any vector of a packet is loaded.
+    fn prepare(&mut self, _: Text) {}
+
+    /// What comes of it where no text can be found.
+    fn malformed(verdict: Verdict) -> Self::Out;
+}
+
+impl<'k> EspJob<'k> for SealJob<'k> {
+    #[inline(always)]
+    fn key(&self) -> &'k Key {
+        self.key
+    }
+
+    /// Early, so that no vector load of the packet has to wait for this store.
+    #[inline(always)]
+    fn prepare(&mut self, text: Text) {
+        self.write_iv(text);
+    }
+
+    /// A mistake of the caller, who laid the packet out.
+    #[inline(always)]
+    fn malformed(_: Verdict) {
+        panic!("{NO_ROOM}");
+    }
+}
+
+impl<'k> EspJob<'k> for OpenJob<'k> {
+    #[inline(always)]
+    fn key(&self) -> &'k Key {
+        self.key
+    }
+
+    #[inline(always)]
+    fn malformed(verdict: Verdict) -> Verdict {
+        verdict
     }
 }
 
@@ -187,6 +262,11 @@ macro_rules! packet_of_job {
         }
 
         #[inline(always)]
+        fn packet(&mut self) -> &mut [u8] {
+            self.packet
+        }
+
+        #[inline(always)]
         fn tables(&self) -> &'k Tables {
             &self.key.tables
         }
@@ -202,6 +282,8 @@ impl<'k> Packet<'k> for SealJob<'k> {
     type Out = ();
 
     const SEALS: bool = true;
+
+    const ESP: bool = true;
 
     packet_of_job!();
 
@@ -220,6 +302,8 @@ impl<'k> Packet<'k> for OpenJob<'k> {
     type Out = Verdict;
 
     const SEALS: bool = false;
+
+    const ESP: bool = true;
 
     packet_of_job!();
 
@@ -251,34 +335,34 @@ impl<'a> Item<'a> {
         let Form { text, esn, .. } = form;
         let lengths =
             LENGTHS.get(text.end.wrapping_sub(text.start)).map(|lengths| &lengths[usize::from(esn)]);
-        let tables = &key.tables;
-        if text.start != HEADER_LEN && !esn {
-            // Nothing of it is asked for, since all of it is where it was sent.
-            let (iv, aad) = (0, [0, 0]);
-            return Item {
-                iv,
-                salt: 0,
-                aad,
-                aad_bits: 64,
-                lengths,
-                front: Front::Sent,
-                tables,
-                packet,
-                text,
-            };
-        }
-        let [header, sent_iv, ..] = *packet.as_chunks::<8>().0 else {
-            unreachable!("a text has at least 4 octets")
-        };
-        let header = u64::from_le_bytes(header);
-        let (spi, sequence, high) = (header & 0xffff_ffff, header >> 32, u64::from(seq_high.to_be()));
-        let (front, iv) = if text.start == HEADER_LEN {
-            let high = if esn { high } else { 0 };
-            (Front::Other, high | (sequence << 32))
+        let beside = if form.is_sent() {
+            Beside::Sent
         } else {
-            (Front::Extended, u64::from_le_bytes(sent_iv))
+            let header = u64::from_le_bytes(header(packet));
+            let (spi, sequence, high) = (header & 0xffff_ffff, header >> 32, u64::from(seq_high.to_be()));
+            let aad = if esn { [spi | (high << 32), sequence] } else { [header, 0] };
+            if text.start == HEADER_LEN {
+                let (iv, aad_bits) = if esn { (high | (sequence << 32), 96) } else { (sequence << 32, 64) };
+                Beside::Apart(Apart { iv, salt: 0, aad, aad_bits })
+            } else {
+                Beside::Extended { aad }
+            }
         };
-        let (aad, aad_bits) = if esn { ([spi | (high << 32), sequence], 96) } else { ([header, 0], 64) };
-        Item { iv, salt: 0, aad, aad_bits, lengths, front, tables, packet, text }
+        Item { beside, lengths, tables: &key.tables, packet, text }
+    }
+
+    /// Nonce and AAD, wherever they are.
+    pub(crate) fn apart(&self) -> Apart {
+        let number = |at: usize| {
+            let octets =
+                self.packet[at..].first_chunk().expect("SPI, sequence number and IV come before a text");
+            u64::from_le_bytes(*octets)
+        };
+        let aad_bits = self.beside.aad_bits();
+        match self.beside {
+            Beside::Sent => Apart { iv: number(HEADER_LEN), salt: 0, aad: [number(0), 0], aad_bits },
+            Beside::Extended { aad } => Apart { iv: number(HEADER_LEN), salt: 0, aad, aad_bits },
+            Beside::Apart(apart) => apart,
+        }
     }
 }

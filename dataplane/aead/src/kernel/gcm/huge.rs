@@ -1,6 +1,6 @@
 //! Texts longer than any frame: a block at a time, since nobody waits for them.
 
-use super::{Absorb, Item};
+use super::{Absorb, Apart, Item};
 use crate::kernel::isa::{Isa, Task};
 
 /// Seals or opens a text of any length; the tag that it has or ought to have.
@@ -16,10 +16,11 @@ impl Task for Huge<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> [u8; 16] {
         let Self { item, rounds, seal } = self;
+        let Apart { iv, salt, aad: aad_halves, aad_bits } = item.apart();
         let text = &mut item.packet[item.text.start..item.text.end];
         let text_bits = 8 * text.len() as u64;
         let keys = &item.tables.round_keys;
-        let nonce = isa.nonce(item.salt, item.iv);
+        let nonce = isa.nonce(salt, iv);
         let stream = |counter: u32| {
             let counter = isa.insert(isa.zero(), 0, 0, u64::from(counter.to_be()) << 32);
             let mut state = isa.xor(isa.xor(nonce, counter), isa.broadcast(&keys[0]));
@@ -29,8 +30,8 @@ impl Task for Huge<'_> {
             isa.octets(isa.lane(isa.aesenclast(state, isa.broadcast(&keys[rounds])), 0))
         };
         let mut aad = [0; 16];
-        aad[..8].copy_from_slice(&item.aad[0].to_le_bytes());
-        aad[8..].copy_from_slice(&item.aad[1].to_le_bytes());
+        aad[..8].copy_from_slice(&aad_halves[0].to_le_bytes());
+        aad[8..].copy_from_slice(&aad_halves[1].to_le_bytes());
         let mut hash = Absorb { tables: item.tables, aad: [&aad, &[]] }.run(isa);
         let mut take = |block: &[u8]| {
             let carried = hash.to_be_bytes();
@@ -49,7 +50,7 @@ impl Task for Huge<'_> {
             }
             counter = counter.wrapping_add(1);
         }
-        take(&((u128::from(item.aad_bits) << 64) | u128::from(text_bits)).to_be_bytes());
+        take(&((u128::from(aad_bits) << 64) | u128::from(text_bits)).to_be_bytes());
         // One more multiplication, which Absorb leaves to the block after.
         take(&[0; 16]);
         let mask = u128::from_be_bytes(stream(1));

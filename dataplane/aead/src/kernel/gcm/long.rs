@@ -47,9 +47,9 @@ fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(isa: I, packet: &mut P) -
     let form = packet.form();
     let item = packet.item(form);
     let around = Around::new(&item);
-    let start = start(isa, &item);
     let vectors = vectors::<I>(form.text.end - form.text.start);
-    let mut window = isa.window(item.packet, form, vectors);
+    let mut window = isa.window(item.packet, &isa.frame(form, vectors));
+    let start = start(isa, &window, around.beside, tables);
     let received = isa.icv(&window);
     let text = Pass { tables, around, start, vectors };
     let tag = if P::SEALS {
@@ -123,7 +123,7 @@ fn seal<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &
         3 => seal_last::<I, ROUNDS, 3>(isa, window, pass, v, hash),
         _ => seal_last::<I, ROUNDS, 4>(isa, window, pass, v, hash),
     };
-    isa.tag(sum, mask)
+    isa.tag(isa.reduce(sum), mask)
 }
 
 /// The last `R` vectors, with the batch before them still to be hashed.
@@ -171,7 +171,7 @@ fn open<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &
         3 => open_last::<I, ROUNDS, 3>(isa, window, pass, v, carry),
         _ => open_last::<I, ROUNDS, 4>(isa, window, pass, v, carry),
     };
-    isa.tag(sum, mask)
+    isa.tag(isa.reduce(sum), mask)
 }
 
 /// The last `R` vectors.

@@ -75,32 +75,48 @@ static LENGTHS: [[[u8; 16]; 2]; SHORT_TEXT_MAX + 1] = {
 /// The longest text of four 512-bit vectors.
 const SHORT_TEXT_MAX: usize = 4 * 64 - 32;
 
-/// One packet, or any other text, on its way through a kernel. Numbers are as they lie in memory.
+/// One packet, or any other text, on its way through a kernel.
 pub(crate) struct Item<'a> {
+    pub(crate) beside: Beside,
+    /// The block of lengths, if it is in a table.
+    pub(crate) lengths: Option<&'static [u8; 16]>,
+    pub(crate) tables: &'a Tables,
+    pub(crate) packet: &'a mut [u8],
+    pub(crate) text: Text,
+}
+
+/// What AES-GCM takes besides key and text. Numbers are as they lie in memory.
+#[derive(Clone, Copy)]
+pub(crate) enum Beside {
+    /// The 16 octets before the text are SPI, sequence number and IV, and the first 8 of them are the AAD.
+    Sent,
+    /// The IV, too, lies in the 8 octets before the text, but the AAD is 12 octets and not as it was sent.
+    Extended { aad: [u64; 2] },
+    /// Anything.
+    Apart(Apart),
+}
+
+/// Nonce and AAD.
+#[derive(Clone, Copy)]
+pub(crate) struct Apart {
     pub(crate) iv: u64,
     /// Added to the salt that is in the first round key.
     pub(crate) salt: u32,
     /// The one block of AAD, in halves; where there was more, with the hash of all before added to it.
     pub(crate) aad: [u64; 2],
     pub(crate) aad_bits: u64,
-    /// The block of lengths, if it is in a table.
-    pub(crate) lengths: Option<&'static [u8; 16]>,
-    /// Which parts lie before the text.
-    pub(crate) front: Front,
-    pub(crate) tables: &'a Tables,
-    pub(crate) packet: &'a mut [u8],
-    pub(crate) text: Text,
 }
 
-/// What may be loaded from in front of the text.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Front {
-    /// The 16 octets before the text are SPI, sequence number and IV, and the first 8 of them are the AAD.
-    Sent,
-    /// As above, but the AAD is 12 octets and not as it was sent.
-    Extended,
-    /// Anything.
-    Other,
+impl Beside {
+    /// Bits of AAD.
+    #[inline(always)]
+    fn aad_bits(self) -> u64 {
+        match self {
+            Self::Sent => 64,
+            Self::Extended { .. } => 96,
+            Self::Apart(apart) => apart.aad_bits,
+        }
+    }
 }
 
 /// A packet that is sealed or opened.
@@ -111,6 +127,9 @@ pub(crate) trait Packet<'k> {
     /// Whether the text becomes ciphertext; else it is that.
     const SEALS: bool;
 
+    /// Whether it is an ESP packet, which may have all that belongs to it as it is sent.
+    const ESP: bool;
+
     /// What it has in common with others.
     fn form(&self) -> Form;
 
@@ -119,6 +138,9 @@ pub(crate) trait Packet<'k> {
 
     /// The kernel's view of it, by its form.
     fn item(&mut self, form: Form) -> Item<'_>;
+
+    /// All of it.
+    fn packet(&mut self) -> &mut [u8];
 
     /// Its key.
     fn tables(&self) -> &'k Tables;
@@ -144,6 +166,8 @@ impl<'k, const SEALS: bool> Packet<'k> for One<'k, SEALS> {
 
     const SEALS: bool = SEALS;
 
+    const ESP: bool = false;
+
     #[inline(always)]
     fn form(&self) -> Form {
         self.form
@@ -159,6 +183,11 @@ impl<'k, const SEALS: bool> Packet<'k> for One<'k, SEALS> {
     fn item(&mut self, _: Form) -> Item<'_> {
         let item = &mut self.item;
         Item { packet: &mut *item.packet, ..*item }
+    }
+
+    #[inline(always)]
+    fn packet(&mut self) -> &mut [u8] {
+        self.item.packet
     }
 
     #[inline(always)]
@@ -195,6 +224,12 @@ impl Jobs {
         let taken = Self(self.0 & bits);
         self.0 &= !bits;
         taken
+    }
+
+    /// Takes one out.
+    #[inline(always)]
+    fn remove(&mut self, index: usize) {
+        self.0 &= !(1 << index);
     }
 
     /// Puts one back.
@@ -263,6 +298,12 @@ pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
 trait Side<I: Isa> {
     /// The share of one round; `round` is a constant once inlined.
     fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize);
+
+    /// Ties it to AES's `state`, so that the compiler leaves the work between these rounds.
+    #[inline(always)]
+    fn tie(&mut self, _: I, state: I::V) -> I::V {
+        state
+    }
 }
 
 /// No work.
@@ -325,6 +366,14 @@ impl<I: Isa, S: Side<I>, const N: usize> Side<I> for [S; N] {
             side.step::<ROUNDS>(isa, round);
         }
     }
+
+    #[inline(always)]
+    fn tie(&mut self, isa: I, mut state: I::V) -> I::V {
+        for side in self {
+            state = side.tie(isa, state);
+        }
+        state
+    }
 }
 
 /// What AES is to work on: `R` vectors each of `N` packets.
@@ -338,11 +387,11 @@ struct Work<'k, 'd, I: Isa, const N: usize, const R: usize> {
 
 /// Nonce and first round key of a packet, joined: with a counter added, the input of AES's first full round.
 #[inline(always)]
-fn start<I: Isa>(isa: I, item: &Item<'_>) -> I::V {
-    let round_key = &item.tables.round_keys[0];
-    match item.packet.first_chunk() {
-        Some(front) if item.front != Front::Other => isa.sent_start(front, round_key),
-        _ => isa.xor(isa.nonce(item.salt, item.iv), isa.broadcast(round_key)),
+fn start<I: Isa>(isa: I, window: &I::Window<'_>, beside: Beside, tables: &Tables) -> I::V {
+    let round_key = &tables.round_keys[0];
+    match beside {
+        Beside::Sent | Beside::Extended { .. } => isa.sent_start(window, round_key),
+        Beside::Apart(Apart { iv, salt, .. }) => isa.xor(isa.nonce(salt, iv), isa.broadcast(round_key)),
     }
 }
 
@@ -418,44 +467,52 @@ impl<V, const N: usize, const R: usize> Batch<'_, V, N, R> {
             }
         }
         side.step::<ROUNDS>(isa, round);
+        for state in self.states.as_flattened_mut() {
+            *state = side.tie(isa, *state);
+        }
     }
 }
 
 /// What a text has around it in its vectors.
 #[derive(Clone, Copy)]
 struct Around {
-    aad: [u64; 2],
-    aad_bits: u64,
+    beside: Beside,
     text_len: usize,
     lengths: Option<&'static [u8; 16]>,
-    front: Front,
 }
 
 impl Around {
     #[inline(always)]
     fn new(item: &Item<'_>) -> Self {
-        let text_len = item.text.end - item.text.start;
-        Self { aad: item.aad, aad_bits: item.aad_bits, text_len, lengths: item.lengths, front: item.front }
+        Self { beside: item.beside, text_len: item.text.end - item.text.start, lengths: item.lengths }
     }
 
-    /// The first vector, with the AAD in its lane.
+    /// What all packets of a form have whose text is short.
     #[inline(always)]
-    fn load_head<I: Isa>(self, isa: I, window: &I::Window<'_>) -> I::V {
-        if self.front == Front::Sent {
-            isa.load_sent_head(window)
-        } else {
-            isa.insert(isa.load_head(window), isa.pad(window), self.aad[0], self.aad[1])
+    fn sent(form: Form) -> Self {
+        let text_len = form.text.end - form.text.start;
+        Self { beside: Beside::Sent, text_len, lengths: Some(&LENGTHS[text_len][0]) }
+    }
+
+    /// The first vector, with the AAD in its lane; `around` is what it has besides.
+    #[inline(always)]
+    fn load_head<I: Isa>(self, isa: I, window: &I::Window<'_>, around: I::V) -> I::V {
+        match self.beside {
+            Beside::Sent => isa.load_sent_head(window, around),
+            Beside::Extended { aad } | Beside::Apart(Apart { aad, .. }) => {
+                isa.insert(isa.load_head(window, around), isa.pad(window), aad[0], aad[1])
+            }
         }
     }
 
-    /// Puts the block of lengths into the last lane of the last vector.
+    /// The block of lengths in the last lane.
     #[inline(always)]
-    fn add_lengths<I: Isa>(self, isa: I, last: I::V) -> I::V {
+    fn lengths<I: Isa>(self, isa: I) -> I::V {
         if let Some(lengths) = self.lengths {
-            return isa.insert_last(last, lengths);
+            return isa.insert_last(isa.zero(), lengths);
         }
         let text_bits = 8 * self.text_len as u64;
-        isa.insert(last, I::LANES - 1, self.aad_bits.to_be(), text_bits.to_be())
+        isa.insert(isa.zero(), I::LANES - 1, self.beside.aad_bits().to_be(), text_bits.to_be())
     }
 }
 
@@ -471,16 +528,14 @@ fn load<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
     let mut data = [isa.zero(); R];
     for (j, data) in data.iter_mut().enumerate() {
         let (first, last) = (FIRST && j == 0, LAST && j == R - 1);
+        let lengths = if last { around.lengths(isa) } else { isa.zero() };
         *data = if first {
-            around.load_head(isa, window)
+            around.load_head(isa, window, lengths)
         } else if last {
-            isa.load_tail(window)
+            isa.load_tail(window, lengths)
         } else {
             isa.load_middle(window, v + j)
         };
-        if last {
-            *data = around.add_lengths(isa, *data);
-        }
     }
     data
 }

@@ -1,13 +1,17 @@
-//! Packets of few vectors: all of them at once in registers, opening with GHASH between the rounds of AES.
+//! Packets of few vectors: all vectors of a packet in registers at once.
+//!
+//! AES of a packet has GHASH of the one before between its rounds, and that one's tag comes another turn later. A short
+//! packet is one long chain of instructions that wait for each other; cores look ahead far enough for one such chain and
+//! a half, so chains that have nothing to do with each other must lie side by side in the program.
 
 use std::marker::PhantomData;
 
 use super::{
-    Ahead, Around, Hash, Idle, Jobs, Packet, Work, encrypt, hash_input, load, reversed, start, states, store,
+    Ahead, Around, Jobs, Packet, Side, Work, encrypt, hash_input, load, reversed, start, states, store,
 };
 use crate::burst::BURST;
 use crate::kernel::isa::{Isa, Task};
-use crate::key::Tables;
+use crate::key::{POWERS, Tables};
 use crate::packet::Form;
 
 /// Packets of `R` vectors each.
@@ -15,9 +19,10 @@ pub(crate) struct Short<'j, 'k, P: Packet<'k>, const ROUNDS: usize, const R: usi
     jobs: &'j mut [P],
     outs: &'j mut [P::Out],
     class: Jobs,
-    /// A number for each job, by the length of its packet.
+    /// A number for each job, which tells lengths apart where all keys are of one kind.
     lengths: &'j [u8; BURST],
     many_keys: bool,
+    many_kinds: bool,
     keys: PhantomData<&'k Tables>,
 }
 
@@ -29,9 +34,9 @@ impl<'j, 'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'j, 'k, P
         outs: &'j mut [P::Out],
         class: Jobs,
         lengths: &'j [u8; BURST],
-        many_keys: bool,
+        (many_keys, many_kinds): (bool, bool),
     ) -> Self {
-        Self { jobs, outs, class, lengths, many_keys, keys: PhantomData }
+        Self { jobs, outs, class, lengths, many_keys, many_kinds, keys: PhantomData }
     }
 }
 
@@ -39,57 +44,195 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Task for Short<'_, 
     type Out = ();
 
     #[inline(always)]
-    fn run<I: Isa>(self, isa: I) {
-        let Self { jobs, outs, mut class, lengths, many_keys, .. } = self;
-        let mut ahead = Ahead::new(jobs, &class, many_keys);
-        while let Some(first) = class.first() {
-            let form = jobs[first].form();
-            for index in class.split_off(isa.equal(lengths, lengths[first])) {
-                // Seldom: lengths that differ by much have the same number, and suites differ in more than that.
-                if !jobs[index].is_of(&form) {
-                    class.put(index);
-                    continue;
+    fn run<I: Isa>(mut self, isa: I) {
+        let mut ahead = Ahead::new(self.jobs, &self.class, self.many_keys);
+        while let Some(first) = self.class.first() {
+            let form = self.jobs[first].form();
+            let mut same = self.class.split_off(isa.equal(self.lengths, self.lengths[first]));
+            if self.many_kinds {
+                for index in same.clone() {
+                    if !self.jobs[index].is_of(&form) {
+                        same.remove(index);
+                        self.class.put(index);
+                    }
                 }
-                ahead.step(jobs);
-                outs[index] = one::<I, P, ROUNDS, R>(isa, &mut jobs[index], form);
+            }
+            if P::ESP && form.is_sent() {
+                self.run_form::<I, true>(isa, form, same, &mut ahead);
+            } else {
+                self.run_form::<I, false>(isa, form, same, &mut ahead);
             }
         }
     }
 }
 
-/// One packet. All that follows from its form is found once for the loop of the caller: the compiler moves it there. That the next one's work fills the gaps is left to the core, which looks some hundred instructions
-/// ahead: two written side by side were no faster, and need twice the registers.
-#[inline(always)]
-fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
-    isa: I,
-    packet: &mut P,
+impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'_, 'k, P, ROUNDS, R> {
+    /// Jobs of this form; `SENT` is [`Form::is_sent`]. All that follows from the form is found before the loops, whose
+    /// every instruction counts.
+    #[inline(always)]
+    fn run_form<I: Isa, const SENT: bool>(&mut self, isa: I, form: Form, same: Jobs, ahead: &mut Ahead) {
+        let common = Common { form, frame: isa.frame(form, R), sent: SENT.then(|| Around::sent(form)) };
+        let mut hashing = Hashing::nothing(isa);
+        let mut behind = Behind::new(isa);
+        for place in same {
+            ahead.step(self.jobs);
+            let hashed = advance::<I, P, ROUNDS, R>(isa, place, &mut self.jobs[place], &common, &mut hashing);
+            self.finish(isa, &common, behind.exchange(hashed));
+        }
+        let last = hashing.rest(isa);
+        self.finish(isa, &common, behind.exchange(last));
+        self.finish(isa, &common, &last);
+    }
+
+    /// Gives a packet its tag, or compares that.
+    #[inline(always)]
+    fn finish<I: Isa>(&mut self, isa: I, common: &Common<I>, done: &Hashed<I>) {
+        let Hashed { place, lanes, stream } = done;
+        // At first nothing has gone through the pipeline yet.
+        if let (Some(job), Some(out)) = (self.jobs.get_mut(*place), self.outs.get_mut(*place)) {
+            let mut window = isa.window(job.packet(), &common.frame);
+            let tag = isa.tag_beside(&common.frame, lanes, stream);
+            let received = if P::SEALS { isa.lane(isa.zero(), 0) } else { isa.icv(&window) };
+            *out = P::finish(isa, &mut window, tag, received);
+            if P::refused(*out) {
+                isa.wipe(&mut window);
+            }
+        }
+    }
+}
+
+/// What packets of one form share.
+struct Common<I: Isa> {
     form: Form,
-) -> P::Out {
+    frame: I::Frame,
+    /// What is around their texts, if it is as it is sent.
+    sent: Option<Around>,
+}
+
+/// Puts a packet through AES, and the one before, whose place it takes, through GHASH.
+#[inline(always)]
+fn advance<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
+    isa: I,
+    place: usize,
+    packet: &mut P,
+    common: &Common<I>,
+    hashing: &mut Hashing<'k, I, R>,
+) -> Hashed<I> {
     let tables = packet.tables();
-    let item = packet.item(form);
-    let around = Around::new(&item);
-    let start = start(isa, &item);
-    let mut window = isa.window(item.packet, form, R);
-    let data = [load::<I, true, true, R>(isa, &window, around, 0)];
-    // Now, since a load behind a masked store of the same vector would wait for that to leave the core.
-    let received = if P::SEALS { isa.lane(isa.zero(), 0) } else { isa.icv(&window) };
-    let work = Work { tables: [tables], states: [states(isa, &window, start, 0)], data: &data };
-    let mut hash = Hash::<I, R, true>::new(isa, &tables.powers, None, reversed(isa, &data[0]));
-    let ([out], [stream]) = if P::SEALS {
-        encrypt::<I, Idle, ROUNDS, true, 1, R>(isa, work, &mut Idle)
+    let (around, packet) = if let Some(sent) = common.sent {
+        (sent, packet.packet())
     } else {
-        encrypt::<I, _, ROUNDS, true, 1, R>(isa, work, &mut hash)
+        let item = packet.item(common.form);
+        (Around::new(&item), item.packet)
     };
+    let mut window = isa.window(packet, &common.frame);
+    let start = start(isa, &window, around.beside, tables);
+    let data = [load::<I, true, true, R>(isa, &window, around, 0)];
+    let work = Work { tables: [tables], states: [states(isa, &window, start, 0)], data: &data };
+    let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, R>(isa, work, hashing);
     store::<I, true, true, R>(isa, &mut window, 0, &out);
-    if P::SEALS {
-        let blocks = hash_input::<I, true, true, R>(isa, &window, &out, &data[0]);
-        hash = Hash::new(isa, &tables.powers, None, blocks);
-        hash.all(isa);
+    let blocks = if P::SEALS {
+        hash_input::<I, true, true, R>(isa, &window, &out, &data[0])
+    } else {
+        reversed(isa, &data[0])
+    };
+    let hashed = hashing.hashed();
+    *hashing = Hashing::new(isa, place, &tables.powers, blocks, stream);
+    hashed
+}
+
+/// Packets between hash and tag. They are in memory, since tags take lanes of them by loads: shuffles would wait for the
+/// ports of AES.
+struct Behind<I: Isa> {
+    hashed: [Hashed<I>; 2],
+    turn: usize,
+}
+
+impl<I: Isa> Behind<I> {
+    /// None yet: a place that no job has.
+    #[inline(always)]
+    fn new(isa: I) -> Self {
+        Self { hashed: [Hashed { place: usize::MAX, lanes: isa.zero(), stream: isa.zero() }; 2], turn: 0 }
     }
-    let tag = isa.tag_beside(&window, hash.sum, stream);
-    let out = P::finish(isa, &mut window, tag, received);
-    if P::refused(out) {
-        isa.wipe(&mut window);
+
+    /// Puts one in, and gives out the one that came before.
+    #[inline(always)]
+    fn exchange(&mut self, hashed: Hashed<I>) -> &Hashed<I> {
+        self.hashed[self.turn] = hashed;
+        self.turn ^= 1;
+        &self.hashed[self.turn]
     }
-    out
+}
+
+/// A packet whose text is done, and whose hash is not.
+struct Hashing<'k, I: Isa, const R: usize> {
+    place: usize,
+    powers: &'k [[u8; 16]; POWERS],
+    blocks: [I::V; R],
+    /// The key stream of the first vector, which has E(J0).
+    stream: I::V,
+    sum: I::Sum,
+    lanes: I::V,
+}
+
+/// A packet whose hash is done, but for the sum of its lanes.
+#[derive(Clone, Copy)]
+struct Hashed<I: Isa> {
+    place: usize,
+    lanes: I::V,
+    stream: I::V,
+}
+
+/// Of AES-128.
+const FEWEST_ROUNDS: usize = 10;
+
+impl<'k, I: Isa, const R: usize> Hashing<'k, I, R> {
+    #[inline(always)]
+    fn new(isa: I, place: usize, powers: &'k [[u8; 16]; POWERS], blocks: [I::V; R], stream: I::V) -> Self {
+        Self { place, powers, blocks, stream, sum: isa.no_sum(), lanes: isa.zero() }
+    }
+
+    /// What is in the pipeline before the first packet: a place that no job has.
+    #[inline(always)]
+    fn nothing(isa: I) -> Self {
+        static NOBODY: [[u8; 16]; POWERS] = Tables::EMPTY.powers;
+        Self::new(isa, usize::MAX, &NOBODY, [isa.zero(); R], isa.zero())
+    }
+
+    /// Hashes with no AES beside it.
+    #[inline(always)]
+    fn rest(&mut self, isa: I) -> Hashed<I> {
+        for round in 1..FEWEST_ROUNDS {
+            self.step::<FEWEST_ROUNDS>(isa, round);
+        }
+        self.hashed()
+    }
+
+    #[inline(always)]
+    fn hashed(&self) -> Hashed<I> {
+        Hashed { place: self.place, lanes: self.lanes, stream: self.stream }
+    }
+}
+
+impl<I: Isa, const R: usize> Side<I> for Hashing<'_, I, R> {
+    /// Products in the first half of the rounds, then the reduction.
+    #[inline(always)]
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize) {
+        for (j, &block) in self.blocks.iter().enumerate() {
+            if 1 + j * 5 / R == round {
+                let power = isa.last_power(self.powers, R - j);
+                self.sum = isa.mul_add(self.sum, block, power);
+            }
+        }
+        if round == 6 {
+            self.lanes = isa.reduce(self.sum);
+        }
+    }
+
+    #[inline(always)]
+    fn tie(&mut self, isa: I, state: I::V) -> I::V {
+        let (state, sum, lanes) = isa.tie(state, self.sum, self.lanes);
+        (self.sum, self.lanes) = (sum, lanes);
+        state
+    }
 }
