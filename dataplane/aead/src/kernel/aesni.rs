@@ -49,8 +49,14 @@ impl Isa for Aesni {
     type Sum = Sum;
     type Frame = Frame;
     type Window<'p> = Window<'p>;
+    type Narrow = Self;
 
     const LANES: usize = 2;
+
+    #[inline(always)]
+    fn narrow(self) -> Self {
+        self
+    }
 
     #[inline(always)]
     fn enter<T: Task>(self, task: T) -> T::Out {

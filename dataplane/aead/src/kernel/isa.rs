@@ -34,6 +34,9 @@ pub(crate) trait Isa: Copy {
     /// A packet's text as vectors, by its frame.
     type Window<'p>;
 
+    /// What short packets go through: itself, or one with vectors of two blocks, of which fewer are padding.
+    type Narrow: Isa;
+
     /// Blocks in a vector.
     const LANES: usize;
 
@@ -42,6 +45,9 @@ pub(crate) trait Isa: Copy {
     fn lanes(self) -> Lanes {
         Lanes::None
     }
+
+    /// See [`Isa::Narrow`].
+    fn narrow(self) -> Self::Narrow;
 
     /// Runs `task` compiled for this instruction set.
     fn enter<T: Task>(self, task: T) -> T::Out;

@@ -1,6 +1,6 @@
 //! The kernels: what runs on a burst, and for which instruction set it is compiled.
 //!
-//! `isa` names the operations; `aesni`, `vaes256` and `vaes512` are their intrinsics; `gcm` is AES-GCM over any
+//! `isa` names the operations; `aesni`, `vaes256`, `vl256` and `vaes512` are their intrinsics; `gcm` is AES-GCM over any
 //! of them, `chacha` ChaCha20-Poly1305; `portable` is every suite on the RustCrypto crates.
 
 #[cfg(target_arch = "x86_64")]
@@ -12,6 +12,8 @@ pub(crate) mod gcm;
 #[cfg(target_arch = "x86_64")]
 mod ifma;
 pub(crate) mod isa;
+#[cfg(target_arch = "x86_64")]
+mod masked;
 pub(crate) mod portable;
 #[cfg(target_arch = "x86_64")]
 mod prefetch;
@@ -19,6 +21,8 @@ mod prefetch;
 pub(crate) mod vaes256;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod vaes512;
+#[cfg(target_arch = "x86_64")]
+mod vl256;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod window2;
 

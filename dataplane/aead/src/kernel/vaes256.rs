@@ -47,12 +47,18 @@ impl Isa for Vaes256 {
     type Sum = Sum;
     type Frame = Frame;
     type Window<'p> = Window<'p>;
+    type Narrow = Self;
 
     const LANES: usize = 2;
 
     #[inline(always)]
     fn lanes(self) -> Lanes {
         Avx2::detect().map_or(Lanes::None, Lanes::Four)
+    }
+
+    #[inline(always)]
+    fn narrow(self) -> Self {
+        self
     }
 
     #[inline(always)]
@@ -65,7 +71,7 @@ impl Isa for Vaes256 {
 }
 
 /// The operations, compiled for the instruction set.
-mod ops {
+pub(super) mod ops {
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_set_epi8, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
         _mm256_add_epi32, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blend_epi32,
@@ -77,7 +83,7 @@ mod ops {
         _mm256_xor_si256,
     };
 
-    pub(super) use super::super::aesni::blocks::{
+    pub(in super::super) use super::super::aesni::blocks::{
         block_of, equal, frame, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
     };
     use super::super::aesni::blocks::{
@@ -91,61 +97,61 @@ mod ops {
 
     #[target_feature(enable = "avx2,aes,pclmulqdq,vaes,vpclmulqdq")]
     #[inline(never)]
-    pub(super) fn enter<T: Task>(isa: Vaes256, task: T) -> T::Out {
+    pub(in super::super) fn enter<T: Task>(isa: Vaes256, task: T) -> T::Out {
         task.run(isa)
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn zero() -> V {
+    pub(in super::super) fn zero() -> V {
         _mm256_setzero_si256()
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn xor(a: V, b: V) -> V {
+    pub(in super::super) fn xor(a: V, b: V) -> V {
         _mm256_xor_si256(a, b)
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn broadcast(block: &[u8; 16]) -> V {
+    pub(in super::super) fn broadcast(block: &[u8; 16]) -> V {
         _mm256_broadcastsi128_si256(load_block(block))
     }
 
     #[target_feature(enable = "avx2,vaes")]
     #[inline]
-    pub(super) fn aesenc(state: V, key: V) -> V {
+    pub(in super::super) fn aesenc(state: V, key: V) -> V {
         _mm256_aesenc_epi128(state, key)
     }
 
     #[target_feature(enable = "avx2,vaes")]
     #[inline]
-    pub(super) fn aesenclast(state: V, key: V) -> V {
+    pub(in super::super) fn aesenclast(state: V, key: V) -> V {
         _mm256_aesenclast_epi128(state, key)
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn reverse(v: V) -> V {
+    pub(in super::super) fn reverse(v: V) -> V {
         _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(reversal()))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn nonce(salt: u32, iv: u64) -> V {
+    pub(in super::super) fn nonce(salt: u32, iv: u64) -> V {
         _mm256_broadcastsi128_si256(nonce_block(salt, iv))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn sent_start(window: &Window<'_>, round_key: &[u8; 16]) -> V {
+    pub(in super::super) fn sent_start(window: &Window<'_>, round_key: &[u8; 16]) -> V {
         _mm256_broadcastsi128_si256(_mm_xor_si128(sent_iv_block(window), load_block(round_key)))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load_sent_head(window: &Window<'_>, around: V) -> V {
+    pub(in super::super) fn load_sent_head(window: &Window<'_>, around: V) -> V {
         let (head, aad) = (load_head(window, around), sent_aad(window));
         if window.pad == 0 {
             _mm256_inserti128_si256::<0>(head, aad)
@@ -156,13 +162,13 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn insert_last(v: V, block: &[u8; 16]) -> V {
+    pub(in super::super) fn insert_last(v: V, block: &[u8; 16]) -> V {
         _mm256_inserti128_si256::<1>(v, load_block(block))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn counters(window: &Window<'_>, v: usize) -> V {
+    pub(in super::super) fn counters(window: &Window<'_>, v: usize) -> V {
         load(COUNTERS.0.as_flattened(), 16 * window.counters(v))
     }
 
@@ -184,7 +190,7 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load_head(window: &Window<'_>, around: V) -> V {
+    pub(in super::super) fn load_head(window: &Window<'_>, around: V) -> V {
         if !window.has_head() {
             return around;
         }
@@ -193,20 +199,20 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load_middle(window: &Window<'_>, v: usize) -> V {
+    pub(in super::super) fn load_middle(window: &Window<'_>, v: usize) -> V {
         load(window.packet, window.at(v))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn load_tail(window: &Window<'_>, around: V) -> V {
+    pub(in super::super) fn load_tail(window: &Window<'_>, around: V) -> V {
         let (at, len) = window.tail();
         _mm256_inserti128_si256::<0>(around, load_octets(window.packet, at, len))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn store_head(window: &mut Window<'_>, v: V) {
+    pub(in super::super) fn store_head(window: &mut Window<'_>, v: V) {
         if window.has_head() {
             store_octets(window.packet, window.text.start, 16, lane(v, 1));
         }
@@ -214,27 +220,27 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn store_middle(window: &mut Window<'_>, v: usize, data: V) {
+    pub(in super::super) fn store_middle(window: &mut Window<'_>, v: usize, data: V) {
         let at = window.at(v);
         store(window.packet, at, data);
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn store_tail(window: &mut Window<'_>, v: V) {
+    pub(in super::super) fn store_tail(window: &mut Window<'_>, v: V) {
         let (at, len) = window.tail();
         store_octets(window.packet, at, len, lane(v, 0));
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn select_head(window: &Window<'_>, inside: V, around: V) -> V {
+    pub(in super::super) fn select_head(window: &Window<'_>, inside: V, around: V) -> V {
         if window.has_head() { _mm256_blend_epi32::<0xf0>(around, inside) } else { around }
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn select_tail(window: &Window<'_>, inside: V, around: V) -> V {
+    pub(in super::super) fn select_tail(window: &Window<'_>, inside: V, around: V) -> V {
         let (_, len) = window.tail();
         _mm256_blendv_epi8(around, inside, place(mask(len), 0))
     }
@@ -251,7 +257,7 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn insert(v: V, lane: usize, first: u64, second: u64) -> V {
+    pub(in super::super) fn insert(v: V, lane: usize, first: u64, second: u64) -> V {
         let block = _mm_set_epi64x(second.cast_signed(), first.cast_signed());
         if lane == 0 {
             _mm256_inserti128_si256::<0>(v, block)
@@ -262,63 +268,63 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn lane(v: V, lane: usize) -> __m128i {
+    pub(in super::super) fn lane(v: V, lane: usize) -> __m128i {
         if lane == 0 { _mm256_castsi256_si128(v) } else { _mm256_extracti128_si256::<1>(v) }
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn join([a, b, ..]: [__m128i; 4]) -> V {
+    pub(in super::super) fn join([a, b, ..]: [__m128i; 4]) -> V {
         _mm256_set_m128i(b, a)
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn splat(word: u32) -> V {
+    pub(in super::super) fn splat(word: u32) -> V {
         _mm256_set1_epi32(word.cast_signed())
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn counting() -> V {
+    pub(in super::super) fn counting() -> V {
         _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7)
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn add_words(a: V, b: V) -> V {
+    pub(in super::super) fn add_words(a: V, b: V) -> V {
         _mm256_add_epi32(a, b)
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn rotate_16(v: V) -> V {
+    pub(in super::super) fn rotate_16(v: V) -> V {
         let pattern = _mm_set_epi8(13, 12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2);
         _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(pattern))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn rotate_12(v: V) -> V {
+    pub(in super::super) fn rotate_12(v: V) -> V {
         _mm256_or_si256(_mm256_slli_epi32::<12>(v), _mm256_srli_epi32::<20>(v))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn rotate_8(v: V) -> V {
+    pub(in super::super) fn rotate_8(v: V) -> V {
         let pattern = _mm_set_epi8(14, 13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3);
         _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(pattern))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn rotate_7(v: V) -> V {
+    pub(in super::super) fn rotate_7(v: V) -> V {
         _mm256_or_si256(_mm256_slli_epi32::<7>(v), _mm256_srli_epi32::<25>(v))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn transpose(rows: [V; 4]) -> [V; 4] {
+    pub(in super::super) fn transpose(rows: [V; 4]) -> [V; 4] {
         let [a, b, c, d] = rows;
         let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
         let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
@@ -332,19 +338,19 @@ mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
+    pub(in super::super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
         store(places.as_flattened_mut(), 0, v);
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn no_sum() -> Sum {
+    pub(in super::super) fn no_sum() -> Sum {
         Sum { low: zero(), mid: zero(), high: zero() }
     }
 
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
-    pub(super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
+    pub(in super::super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
         Sum {
             low: xor(sum.low, _mm256_clmulepi64_epi128::<0x00>(x, power)),
             mid: xor(sum.mid, _mm256_clmulepi64_epi128::<0x00>(folded(x), folded(power))),
@@ -362,7 +368,7 @@ mod ops {
     /// Folds the low column into the middle one, and that into the high one, by the field's polynomial.
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
-    pub(super) fn reduce(sum: Sum) -> V {
+    pub(in super::super) fn reduce(sum: Sum) -> V {
         let polynomial = _mm256_broadcastsi128_si256(_mm_set_epi64x(POLYNOMIAL_HIGH.cast_signed(), 1));
         let folded = _mm256_clmulepi64_epi128::<0x01>(polynomial, sum.low);
         let mid = xor(sum.mid, xor(sum.low, sum.high));
@@ -374,32 +380,32 @@ mod ops {
     /// Lanes are hashed apart until the last batch, so both lanes have the same power.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
+    pub(in super::super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
         broadcast(&powers[POWERS - 2 * k])
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
+    pub(in super::super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
         load(powers.as_flattened(), 16 * (POWERS - 2 * k))
     }
 
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
-    pub(super) fn tag(lanes: V, mask: __m128i) -> __m128i {
+    pub(in super::super) fn tag(lanes: V, mask: __m128i) -> __m128i {
         let digest = _mm_xor_si128(_mm256_castsi256_si128(lanes), _mm256_extracti128_si256::<1>(lanes));
         _mm_xor_si128(_mm_shuffle_epi8(digest, reversal()), mask)
     }
 
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
-    pub(super) fn tag_beside(frame: &Frame, lanes: &V, stream: &V) -> __m128i {
+    pub(in super::super) fn tag_beside(frame: &Frame, lanes: &V, stream: &V) -> __m128i {
         tag(*lanes, lane(*stream, frame.pad))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn tie(mut state: V, mut sum: Sum, mut lanes: V) -> (V, Sum, V) {
+    pub(in super::super) fn tie(mut state: V, mut sum: Sum, mut lanes: V) -> (V, Sum, V) {
         // SAFETY: nothing is executed.
         unsafe {
             std::arch::asm!("/* {} {} {} {} {} */", inout(ymm_reg) state, inout(ymm_reg) sum.low, inout(ymm_reg) sum.mid, inout(ymm_reg) sum.high, inout(ymm_reg) lanes, options(pure, nomem, nostack, preserves_flags));

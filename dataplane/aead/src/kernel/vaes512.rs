@@ -6,14 +6,15 @@
 
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m128i, __m512i};
-use std::marker::PhantomData;
 
 use super::avx2::Avx2;
 use super::chacha::Lanes;
 use super::ifma::Ifma;
 use super::isa::{Isa, Task, forward_all};
+use super::masked::{Frame, Window};
+use super::vl256::Vl256;
 use crate::key::POWERS;
-use crate::packet::{Form, Text};
+use crate::packet::Form;
 
 /// Proof that the CPU has VAES, VPCLMULQDQ, BMI2 and AVX-512 with BW, DQ and VL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,47 +47,24 @@ pub(crate) struct Sum {
     high: __m512i,
 }
 
-/// A text as vectors of 64 octets that follow each other. The first begins up to 64 octets before the text, the last
-/// ends up to 64 octets after it; `head` and `tail` have a bit for each octet of them that is text, and all others
-/// between are text throughout.
-#[derive(Clone, Copy)]
-pub(crate) struct Frame {
-    packet_len: usize,
-    text: Text,
-    vectors: usize,
-    /// 0 to 3.
-    pad: usize,
-    /// From the packet's first octet to that of the first vector.
-    base: isize,
-    head: u64,
-    /// `head`, and the first half of the block before it.
-    sent_head: u64,
-    tail: u64,
-    /// A bit for each octet after the text, up to 16.
-    icv_mask: u16,
-    /// Whether there are 16 octets before the text, and 4 more from there on.
-    sent: bool,
-}
-
-/// A packet in its frame, whose length it has.
-pub(crate) struct Window<'p> {
-    frame: Frame,
-    packet: *mut u8,
-    borrow: PhantomData<&'p mut [u8]>,
-}
-
 impl Isa for Vaes512 {
     type V = __m512i;
     type Block = __m128i;
     type Sum = Sum;
-    type Frame = Frame;
-    type Window<'p> = Window<'p>;
+    type Frame = Frame<4>;
+    type Window<'p> = Window<'p, 4>;
+    type Narrow = Vl256;
 
     const LANES: usize = 4;
 
     #[inline(always)]
     fn lanes(self) -> Lanes {
         Ifma::detect().map_or_else(|| Avx2::detect().map_or(Lanes::None, Lanes::Four), Lanes::Eight)
+    }
+
+    #[inline(always)]
+    fn narrow(self) -> Vl256 {
+        Vl256::beside(self)
     }
 
     #[inline(always)]
@@ -99,11 +77,10 @@ impl Isa for Vaes512 {
 }
 
 /// The operations, compiled for the instruction set.
-mod ops {
+pub(super) mod ops {
     use std::arch::x86_64::{
-        __m128i, __m512i, __mmask8, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
-        _mm_loadu_si128, _mm_mask_cmpneq_epi8_mask, _mm_mask_storeu_epi8, _mm_maskz_loadu_epi8, _mm_or_si128,
-        _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_storeu_si128, _mm_xor_si128,
+        __m128i, __m512i, __mmask8, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_loadu_si128,
+        _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_storeu_si128, _mm_xor_si128,
         _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256, _mm512_add_epi32,
         _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi128_si512,
         _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64,
@@ -115,15 +92,14 @@ mod ops {
         _mm512_xor_si512,
     };
 
-    use super::{Form, Frame, PhantomData, Sum, Task, Vaes512, Window};
-    use crate::kernel::gcm::{BEFORE, COUNTERS, POLYNOMIAL_HIGH, TABLE};
+    pub(super) use super::super::masked::{icv, icv_matches, put_icv, wipe};
+    use super::{Form, Frame, Sum, Task, Vaes512};
+    use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::key::POWERS;
-    use crate::packet::Text;
 
     type V = __m512i;
 
-    /// The most vectors that the table has counters for.
-    const VECTORS_MAX: usize = (TABLE - BEFORE - 1) / 4;
+    type Window<'p> = super::Window<'p, 4>;
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,bmi2,aes,pclmulqdq,vaes,vpclmulqdq")]
     #[inline(never)]
@@ -133,7 +109,7 @@ mod ops {
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
-    pub(super) fn equal(octets: &[u8; 64], octet: u8) -> u64 {
+    pub(in super::super) fn equal(octets: &[u8; 64], octet: u8) -> u64 {
         // SAFETY: the reference covers the 64 octets that are read, and the load needs no alignment.
         let octets = unsafe { _mm512_loadu_si512(octets.as_ptr().cast()) };
         _mm512_cmpeq_epi8_mask(octets, _mm512_set1_epi8(octet.cast_signed()))
@@ -192,82 +168,24 @@ mod ops {
     #[target_feature(enable = "avx512f")]
     #[inline]
     pub(super) fn sent_start(window: &Window<'_>, round_key: &[u8; 16]) -> V {
-        assert!(window.frame.sent, "{UNSENT}");
-        let octets = window.packet.wrapping_add(window.frame.text.start).wrapping_sub(12);
-        // SAFETY: as just checked, the packet has 12 octets before the text and 4 from there on.
+        let octets = window.before_iv();
+        // SAFETY: the packet has 16 octets from there on.
         let block = unsafe { _mm_loadu_si128(octets.cast()) };
         // Of sequence number, IV and what follows, the two words of IV.
         let iv = _mm512_set4_epi32(0, -1, -1, 0);
         _mm512_ternarylogic_epi64::<0x78>(broadcast(round_key), _mm512_broadcast_i32x4(block), iv)
     }
 
-    #[target_feature(enable = "avx512f,bmi2")]
-    #[inline]
-    pub(super) fn frame(form: Form, vectors: usize) -> Frame {
-        let Form { packet_len, text, .. } = form;
-        let text_len = text.end.wrapping_sub(text.start);
-        let pad = (4 * vectors - 2).wrapping_sub(text_len.wrapping_add(15) / 16);
-        assert!(
-            text.start <= text.end && text.end <= packet_len && pad < 4 && vectors <= VECTORS_MAX,
-            "{MISFIT}"
-        );
-        let first = 16 * (pad + 1);
-        let (head, tail) = if vectors == 1 {
-            // In two steps: with three pad lanes nothing is left, and a shift by 64 is none.
-            let head = ones(text_len) << (first - 1) << 1;
-            (head, head)
-        } else {
-            // Of two vectors and more, the first is full, and the last has what is left, 1 to 48 octets.
-            (u64::MAX << (first - 1) << 1, ones(text_len + first - 64 * (vectors - 1)))
-        };
-        Frame {
-            packet_len,
-            text,
-            vectors,
-            pad,
-            base: text.start.cast_signed() - first.cast_signed(),
-            head,
-            sent_head: head | 0xff << (16 * pad),
-            tail,
-            icv_mask: (ones(packet_len - text.end) & 0xffff) as u16,
-            sent: text.start >= 16 && packet_len - text.start >= 4,
-        }
-    }
-
-    const MISFIT: &str = "a text lies inside its packet and makes as many vectors as are said";
-
-    const UNSENT: &str = "SPI, sequence number and IV come before the text";
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    pub(super) fn window<'p>(packet: &'p mut [u8], frame: &Frame) -> Window<'p> {
-        assert!(packet.len() == frame.packet_len, "a packet has the length of its frame");
-        Window { frame: *frame, packet: packet.as_mut_ptr(), borrow: PhantomData }
-    }
-
-    /// The first vector.
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn head(window: &Window<'_>) -> *mut u8 {
-        window.packet.wrapping_offset(window.frame.base)
-    }
-
-    /// What comes after the text.
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn behind(window: &Window<'_>) -> *mut u8 {
-        window.packet.wrapping_add(window.frame.text.end)
-    }
-
-    /// That many bits; 64 and more are all.
     #[target_feature(enable = "bmi2")]
     #[inline]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the instruction takes the low octet; texts of one vector are shorter"
-    )]
-    fn ones(len: usize) -> u64 {
-        _bzhi_u64(u64::MAX, len as u32)
+    pub(super) fn frame(form: Form, vectors: usize) -> Frame<4> {
+        Frame::new(form, vectors)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn window<'p>(packet: &'p mut [u8], frame: &Frame<4>) -> Window<'p> {
+        Window::new(packet, frame)
     }
 
     #[target_feature(enable = "avx512f")]
@@ -279,55 +197,38 @@ mod ops {
     #[target_feature(enable = "avx512f")]
     #[inline]
     pub(super) fn counters(window: &Window<'_>, v: usize) -> V {
-        assert!(v < window.frame.vectors, "a vector of the window");
-        let table = (&raw const COUNTERS).cast::<__m128i>();
-        let blocks = table.wrapping_add(BEFORE + 1 - window.frame.pad + 4 * v);
-        // SAFETY: `v` is less than `VECTORS_MAX` and the pad at most `BEFORE`, so four entries follow in the table.
-        unsafe { _mm512_loadu_si512(blocks.cast()) }
+        let blocks = window.counters(v);
+        // SAFETY: the reference covers the 64 octets that are read, and the load needs no alignment.
+        unsafe { _mm512_loadu_si512(blocks.as_ptr().cast()) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     pub(super) fn load_head(window: &Window<'_>, around: V) -> V {
         // SAFETY: the mask's bits are octets of the text; others are not touched.
-        unsafe { _mm512_mask_loadu_epi8(around, window.frame.head, head(window).cast()) }
+        unsafe { _mm512_mask_loadu_epi8(around, window.frame.head, window.first().cast()) }
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     pub(super) fn load_sent_head(window: &Window<'_>, around: V) -> V {
-        assert!(window.frame.sent, "{UNSENT}");
-        // SAFETY: the mask's bits are octets of the text and the first half of the block before it, which is in the
-        // packet, as just checked; others are not touched.
-        unsafe { _mm512_mask_loadu_epi8(around, window.frame.sent_head, head(window).cast()) }
-    }
-
-    /// The start of a vector that is text throughout.
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn middle(window: &Window<'_>, v: usize) -> *mut u8 {
-        assert!(v > 0 && v + 1 < window.frame.vectors, "a vector between the first and the last");
-        head(window).wrapping_add(64 * v)
+        let mask = window.sent_head();
+        // SAFETY: the mask's bits are octets of the packet; others are not touched.
+        unsafe { _mm512_mask_loadu_epi8(around, mask, window.first().cast()) }
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
     pub(super) fn load_middle(window: &Window<'_>, v: usize) -> V {
-        let octets = middle(window, v);
+        let octets = window.middle(v);
         // SAFETY: all vectors between the first and the last are text throughout.
         unsafe { _mm512_loadu_si512(octets.cast()) }
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn tail(window: &Window<'_>) -> *mut u8 {
-        head(window).wrapping_add(64 * window.frame.vectors).wrapping_sub(64)
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     pub(super) fn load_tail(window: &Window<'_>, around: V) -> V {
-        let octets = tail(window);
+        let octets = window.last();
         // SAFETY: the mask's bits are octets of the text; others are not touched.
         unsafe { _mm512_mask_loadu_epi8(around, window.frame.tail, octets.cast()) }
     }
@@ -336,13 +237,13 @@ mod ops {
     #[inline]
     pub(super) fn store_head(window: &mut Window<'_>, v: V) {
         // SAFETY: the mask's bits are octets of the text, which the window borrows; others are not touched.
-        unsafe { _mm512_mask_storeu_epi8(head(window).cast(), window.frame.head, v) }
+        unsafe { _mm512_mask_storeu_epi8(window.first().cast(), window.frame.head, v) }
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
     pub(super) fn store_middle(window: &mut Window<'_>, v: usize, data: V) {
-        let octets = middle(window, v);
+        let octets = window.middle(v);
         // SAFETY: all vectors between the first and the last are text throughout, which the window borrows.
         unsafe { _mm512_storeu_si512(octets.cast(), data) }
     }
@@ -350,7 +251,7 @@ mod ops {
     #[target_feature(enable = "avx512f,avx512bw")]
     #[inline]
     pub(super) fn store_tail(window: &mut Window<'_>, v: V) {
-        let octets = tail(window);
+        let octets = window.last();
         // SAFETY: the mask's bits are octets of the text, which the window borrows; others are not touched.
         unsafe { _mm512_mask_storeu_epi8(octets.cast(), window.frame.tail, v) }
     }
@@ -365,47 +266,6 @@ mod ops {
     #[inline]
     pub(super) fn select_tail(window: &Window<'_>, inside: V, around: V) -> V {
         _mm512_mask_mov_epi8(around, window.frame.tail, inside)
-    }
-
-    #[target_feature(enable = "avx512bw,avx512vl")]
-    #[inline]
-    pub(super) fn put_icv(window: &mut Window<'_>, tag: __m128i) {
-        // SAFETY: the mask has as many bits as there are octets after the text, which the window borrows.
-        unsafe { _mm_mask_storeu_epi8(behind(window).cast(), window.frame.icv_mask, tag) }
-    }
-
-    #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
-    #[inline]
-    pub(super) fn icv(window: &Window<'_>) -> __m128i {
-        // SAFETY: the mask has as many bits as there are octets after the text.
-        unsafe { _mm_maskz_loadu_epi8(window.frame.icv_mask, behind(window).cast()) }
-    }
-
-    #[target_feature(enable = "avx512bw,avx512vl,bmi2")]
-    #[inline]
-    pub(super) fn icv_matches(window: &Window<'_>, tag: __m128i, received: __m128i) -> bool {
-        _mm_mask_cmpneq_epi8_mask(window.frame.icv_mask, received, tag) == 0
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(super) fn wipe(window: &mut Window<'_>) {
-        // SAFETY: the text's octets, which the window borrows.
-        unsafe {
-            let Text { start, end } = window.frame.text;
-            zero_octets(window.packet.wrapping_add(start), end - start);
-        }
-    }
-
-    /// Apart from its caller, which so need not have its window in memory.
-    ///
-    /// # Safety
-    /// `len` octets from `octets` on belong to the caller.
-    #[cold]
-    #[inline(never)]
-    unsafe fn zero_octets(octets: *mut u8, len: usize) {
-        // SAFETY: the caller's duty.
-        unsafe { octets.write_bytes(0, len) }
     }
 
     /// Two broadcasts from general registers or memory cost less than a block built for one.
@@ -584,7 +444,7 @@ mod ops {
     /// Lanes are loads: shuffles would wait for the port of the products.
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq")]
     #[inline]
-    pub(super) fn tag_beside(frame: &Frame, lanes: &V, stream: &V) -> __m128i {
+    pub(super) fn tag_beside(frame: &Frame<4>, lanes: &V, stream: &V) -> __m128i {
         let lane = |v: &V, lane: usize| {
             let block = (&raw const *v).cast::<__m128i>().wrapping_add(lane & 3);
             // SAFETY: the reference covers four blocks, of which one is read.

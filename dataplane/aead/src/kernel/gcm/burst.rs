@@ -34,11 +34,21 @@ struct Seen {
     all: bool,
 }
 
-/// Three key lengths, times the vectors of a short packet or "long".
-const PER_KEY_LEN: usize = SHORT + 1;
+/// The ways of a packet through an instruction set, by its length: in up to four vectors, in three narrow ones, or longer.
+const WAYS: usize = 6;
 
-/// The most vectors of a packet that runs beside others.
+/// The most vectors of a packet that is in registers at once.
 const SHORT: usize = 4;
+
+/// The way of a text of so many octets.
+#[inline(always)]
+fn way<I: Isa>(text_len: usize) -> usize {
+    // Where narrow vectors have half the lanes, three are quicker than two wide ones, of which a quarter is padding.
+    if I::LANES > <I::Narrow as Isa>::LANES && vectors::<I::Narrow>(text_len) == 3 {
+        return WAYS - 1;
+    }
+    vectors::<I>(text_len).min(SHORT + 1) - 1
+}
 
 /// No job of ours.
 const NONE: u8 = u8::MAX;
@@ -76,7 +86,7 @@ impl Order {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the low octet; there are 15 classes")]
+    #[expect(clippy::cast_possible_truncation, reason = "the low octet; there are 18 classes")]
     fn add<'k, I: Isa, P: EspJob<'k>>(
         &mut self,
         index: usize,
@@ -94,8 +104,7 @@ impl Order {
             Ok(text) => {
                 job.prepare(text);
                 self.lengths[index] = (text.end >> 2) as u8;
-                let vectors = vectors::<I>(text.end - text.start).min(SHORT + 1);
-                let class = layout.path as usize * PER_KEY_LEN + vectors - 1;
+                let class = layout.path as usize * WAYS + way::<I>(text.end - text.start);
                 self.classes[index] = class as u8;
                 *classes |= 1 << class;
             }
@@ -105,37 +114,38 @@ impl Order {
 
     /// Runs all jobs, class by class.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "there are 15 classes")]
+    #[expect(clippy::cast_possible_truncation, reason = "there are 18 classes")]
     fn run<'k, I: Isa, P: Packet<'k>>(&self, isa: I, seen: Seen, jobs: &mut [P], outs: &mut [P::Out]) {
         for class in Jobs(seen.classes.into()) {
-            let (path, vectors) = (class / PER_KEY_LEN, class % PER_KEY_LEN + 1);
+            let (path, way) = (class / WAYS, class % WAYS);
             let class = Jobs(isa.equal(&self.classes, class as u8));
             let many = (seen.many_keys, seen.many_kinds);
             match path {
-                0 => run_class::<I, P, 10>(isa, jobs, outs, class, vectors, &self.lengths, many),
-                1 => run_class::<I, P, 12>(isa, jobs, outs, class, vectors, &self.lengths, many),
-                _ => run_class::<I, P, 14>(isa, jobs, outs, class, vectors, &self.lengths, many),
+                0 => run_class::<I, P, 10>(isa, jobs, outs, class, way, &self.lengths, many),
+                1 => run_class::<I, P, 12>(isa, jobs, outs, class, way, &self.lengths, many),
+                _ => run_class::<I, P, 14>(isa, jobs, outs, class, way, &self.lengths, many),
             }
         }
     }
 }
 
-/// Packets of so many vectors each, or longer ones with `SHORT + 1`.
+/// Packets that go the same way.
 #[inline(always)]
 fn run_class<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
     isa: I,
     jobs: &mut [P],
     outs: &mut [P::Out],
     class: Jobs,
-    vectors: usize,
+    way: usize,
     lengths: &[u8; BURST],
     many: (bool, bool),
 ) {
-    match vectors {
-        1 => isa.enter(Short::<_, ROUNDS, 1>::new(jobs, outs, class, lengths, many)),
-        2 => isa.enter(Short::<_, ROUNDS, 2>::new(jobs, outs, class, lengths, many)),
-        3 => isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many)),
-        4 => isa.enter(Short::<_, ROUNDS, 4>::new(jobs, outs, class, lengths, many)),
+    match way {
+        0 => isa.enter(Short::<_, ROUNDS, 1>::new(jobs, outs, class, lengths, many)),
+        1 => isa.enter(Short::<_, ROUNDS, 2>::new(jobs, outs, class, lengths, many)),
+        2 => isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many)),
+        3 => isa.enter(Short::<_, ROUNDS, 4>::new(jobs, outs, class, lengths, many)),
+        5 => isa.narrow().enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many)),
         _ => isa.enter(Long::<_, ROUNDS>::new(jobs, outs, class, many.0)),
     }
 }
@@ -189,12 +199,12 @@ impl<const SEALS: bool> Task for Detached<'_, '_, SEALS> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> [u8; 16] {
-        let vectors = vectors::<I>(self.one.item.text.end - self.one.item.text.start).min(SHORT + 1);
+        let way = way::<I>(self.one.item.text.end - self.one.item.text.start);
         let (jobs, mut tags, class) = (std::slice::from_mut(self.one), [[0; 16]], Jobs(1));
         match self.rounds {
-            10 => run_class::<I, _, 10>(isa, jobs, &mut tags, class, vectors, &[0; BURST], (false, false)),
-            12 => run_class::<I, _, 12>(isa, jobs, &mut tags, class, vectors, &[0; BURST], (false, false)),
-            _ => run_class::<I, _, 14>(isa, jobs, &mut tags, class, vectors, &[0; BURST], (false, false)),
+            10 => run_class::<I, _, 10>(isa, jobs, &mut tags, class, way, &[0; BURST], (false, false)),
+            12 => run_class::<I, _, 12>(isa, jobs, &mut tags, class, way, &[0; BURST], (false, false)),
+            _ => run_class::<I, _, 14>(isa, jobs, &mut tags, class, way, &[0; BURST], (false, false)),
         }
         tags[0]
     }

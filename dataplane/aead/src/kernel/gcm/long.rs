@@ -98,7 +98,7 @@ impl<'k, I: Isa> Pass<'k, I> {
 
 #[inline(always)]
 fn seal<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &Pass<'_, I>) -> I::Block {
-    let data = [load::<I, true, false, BATCH>(isa, window, pass.around, 0)];
+    let data = [load::<I, true, false, BATCH>(isa, window, pass.around, isa.zero(), 0)];
     let work = pass.work(isa, window, 0, &data);
     let ([out], [stream]) = encrypt::<I, Idle, ROUNDS, true, 1, BATCH>(isa, work, &mut Idle);
     store::<I, true, false, BATCH>(isa, window, 0, &out);
@@ -108,7 +108,7 @@ fn seal<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &
     let mut v = BATCH;
     while pass.vectors - v > BATCH {
         let mut hash = pass.hash::<BATCH, false>(isa, carry, pending);
-        let data = [load::<I, false, false, BATCH>(isa, window, pass.around, v)];
+        let data = [load::<I, false, false, BATCH>(isa, window, pass.around, isa.zero(), v)];
         let work = pass.work(isa, window, v, &data);
         let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, work, &mut hash);
         carry = Some(isa.reduce(hash.sum));
@@ -135,7 +135,7 @@ fn seal_last<I: Isa, const ROUNDS: usize, const R: usize>(
     v: usize,
     mut hash: Hash<'_, I, BATCH, false>,
 ) -> I::Sum {
-    let data = [load::<I, false, true, R>(isa, window, pass.around, v)];
+    let data = [load::<I, false, true, R>(isa, window, pass.around, pass.around.lengths(isa), v)];
     let work = pass.work(isa, window, v, &data);
     let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, work, &mut hash);
     store::<I, false, true, R>(isa, window, v, &out);
@@ -148,7 +148,7 @@ fn seal_last<I: Isa, const ROUNDS: usize, const R: usize>(
 
 #[inline(always)]
 fn open<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &Pass<'_, I>) -> I::Block {
-    let data = [load::<I, true, false, BATCH>(isa, window, pass.around, 0)];
+    let data = [load::<I, true, false, BATCH>(isa, window, pass.around, isa.zero(), 0)];
     let mut hash = pass.hash::<BATCH, false>(isa, None, reversed(isa, &data[0]));
     let work = pass.work(isa, window, 0, &data);
     let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, BATCH>(isa, work, &mut hash);
@@ -157,7 +157,7 @@ fn open<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &
     let mut carry = isa.reduce(hash.sum);
     let mut v = BATCH;
     while pass.vectors - v > BATCH {
-        let data = [load::<I, false, false, BATCH>(isa, window, pass.around, v)];
+        let data = [load::<I, false, false, BATCH>(isa, window, pass.around, isa.zero(), v)];
         let mut hash = pass.hash::<BATCH, false>(isa, Some(carry), reversed(isa, &data[0]));
         let work = pass.work(isa, window, v, &data);
         let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, work, &mut hash);
@@ -183,7 +183,7 @@ fn open_last<I: Isa, const ROUNDS: usize, const R: usize>(
     v: usize,
     carry: I::V,
 ) -> I::Sum {
-    let data = [load::<I, false, true, R>(isa, window, pass.around, v)];
+    let data = [load::<I, false, true, R>(isa, window, pass.around, pass.around.lengths(isa), v)];
     let mut hash = pass.hash::<R, true>(isa, Some(carry), reversed(isa, &data[0]));
     let work = pass.work(isa, window, v, &data);
     let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, work, &mut hash);

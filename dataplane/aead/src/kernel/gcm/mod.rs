@@ -523,12 +523,13 @@ fn load<I: Isa, const FIRST: bool, const LAST: bool, const R: usize>(
     isa: I,
     window: &I::Window<'_>,
     around: Around,
+    lengths: I::V,
     v: usize,
 ) -> [I::V; R] {
     let mut data = [isa.zero(); R];
     for (j, data) in data.iter_mut().enumerate() {
         let (first, last) = (FIRST && j == 0, LAST && j == R - 1);
-        let lengths = if last { around.lengths(isa) } else { isa.zero() };
+        let lengths = if last { lengths } else { isa.zero() };
         *data = if first {
             around.load_head(isa, window, lengths)
         } else if last {

@@ -71,17 +71,23 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'_, 'k, P, RO
     /// every instruction counts.
     #[inline(always)]
     fn run_form<I: Isa, const SENT: bool>(&mut self, isa: I, form: Form, same: Jobs, ahead: &mut Ahead) {
-        let common = Common { form, frame: isa.frame(form, R), sent: SENT.then(|| Around::sent(form)) };
+        let (sent, lengths) = if SENT {
+            let around = Around::sent(form);
+            (Some(around), around.lengths(isa))
+        } else {
+            (None, isa.zero())
+        };
+        let common = Common { form, frame: isa.frame(form, R), sent, lengths };
         let mut hashing = Hashing::nothing(isa);
-        let mut behind = Behind::new(isa);
+        let mut hashed = hashing.hashed();
         for place in same {
             ahead.step(self.jobs);
-            let hashed = advance::<I, P, ROUNDS, R>(isa, place, &mut self.jobs[place], &common, &mut hashing);
-            self.finish(isa, &common, behind.exchange(hashed));
+            let next = advance::<I, P, ROUNDS, R>(isa, place, &mut self.jobs[place], &common, &mut hashing);
+            self.finish(isa, &common, &hashed);
+            hashed = next;
         }
-        let last = hashing.rest(isa);
-        self.finish(isa, &common, behind.exchange(last));
-        self.finish(isa, &common, &last);
+        self.finish(isa, &common, &hashed);
+        self.finish(isa, &common, &hashing.rest(isa));
     }
 
     /// Gives a packet its tag, or compares that.
@@ -107,6 +113,8 @@ struct Common<I: Isa> {
     frame: I::Frame,
     /// What is around their texts, if it is as it is sent.
     sent: Option<Around>,
+    /// The block of lengths, if so.
+    lengths: I::V,
 }
 
 /// Puts a packet through AES, and the one before, whose place it takes, through GHASH.
@@ -119,15 +127,16 @@ fn advance<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
     hashing: &mut Hashing<'k, I, R>,
 ) -> Hashed<I> {
     let tables = packet.tables();
-    let (around, packet) = if let Some(sent) = common.sent {
-        (sent, packet.packet())
+    let (around, lengths, packet) = if let Some(sent) = common.sent {
+        (sent, common.lengths, packet.packet())
     } else {
         let item = packet.item(common.form);
-        (Around::new(&item), item.packet)
+        let around = Around::new(&item);
+        (around, around.lengths(isa), item.packet)
     };
     let mut window = isa.window(packet, &common.frame);
     let start = start(isa, &window, around.beside, tables);
-    let data = [load::<I, true, true, R>(isa, &window, around, 0)];
+    let data = [load::<I, true, true, R>(isa, &window, around, lengths, 0)];
     let work = Work { tables: [tables], states: [states(isa, &window, start, 0)], data: &data };
     let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, R>(isa, work, hashing);
     store::<I, true, true, R>(isa, &mut window, 0, &out);
@@ -139,29 +148,6 @@ fn advance<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
     let hashed = hashing.hashed();
     *hashing = Hashing::new(isa, place, &tables.powers, blocks, stream);
     hashed
-}
-
-/// Packets between hash and tag. They are in memory, since tags take lanes of them by loads: shuffles would wait for the
-/// ports of AES.
-struct Behind<I: Isa> {
-    hashed: [Hashed<I>; 2],
-    turn: usize,
-}
-
-impl<I: Isa> Behind<I> {
-    /// None yet: a place that no job has.
-    #[inline(always)]
-    fn new(isa: I) -> Self {
-        Self { hashed: [Hashed { place: usize::MAX, lanes: isa.zero(), stream: isa.zero() }; 2], turn: 0 }
-    }
-
-    /// Puts one in, and gives out the one that came before.
-    #[inline(always)]
-    fn exchange(&mut self, hashed: Hashed<I>) -> &Hashed<I> {
-        self.hashed[self.turn] = hashed;
-        self.turn ^= 1;
-        &self.hashed[self.turn]
-    }
 }
 
 /// A packet whose text is done, and whose hash is not.
