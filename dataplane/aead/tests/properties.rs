@@ -249,6 +249,28 @@ fn a_key_of_one_engine_works_on_every_other() {
 }
 
 #[test]
+fn packets_longer_than_any_frame_agree_with_the_oracle() {
+    for engine in Engine::available() {
+        for suite in Suite::ALL {
+            for (esn, text_len) in [(false, 10_112), (true, 10_128), (false, 12_000), (false, 70_000)] {
+                let material = Material::new(suite, esn, 13);
+                let key = material.key(engine);
+                let plain = Octets(17).take(material.packet_len(text_len));
+                let (mut packet, mut expected) = (plain.clone(), plain);
+                material.seal(&mut expected, 9, 11);
+                engine.seal_burst(&mut [SealJob { key: &key, packet: &mut packet, seq_high: 9, iv: 11 }]);
+                let case = format!("{} {suite}, {text_len} octets, ESN {esn}", engine.name());
+                assert!(packet == expected, "{case}");
+                let mut verdicts = [Verdict::Malformed];
+                let mut jobs = [OpenJob { key: &key, packet: &mut packet, seq_high: 9 }];
+                engine.open_burst(&mut jobs, &mut verdicts);
+                assert_eq!(verdicts, [Verdict::Authentic], "{case}");
+            }
+        }
+    }
+}
+
+#[test]
 fn packets_that_cannot_be_esp_are_malformed_and_untouched() {
     for engine in Engine::available() {
         for suite in Suite::ALL {

@@ -53,6 +53,8 @@ impl Isa for Aesni {
 
     const LANES: usize = 2;
 
+    const SHORT: usize = 4;
+
     #[inline(always)]
     fn narrow(self) -> Self {
         self

@@ -40,6 +40,9 @@ pub(crate) trait Isa: Copy {
     /// Blocks in a vector.
     const LANES: usize;
 
+    /// The most vectors of a packet that is in registers at once, up to 6.
+    const SHORT: usize;
+
     /// Multipliers that hash several messages side by side, if this instruction set goes with such.
     #[cfg(target_arch = "x86_64")]
     fn lanes(self) -> Lanes {

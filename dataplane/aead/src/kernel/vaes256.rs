@@ -51,6 +51,8 @@ impl Isa for Vaes256 {
 
     const LANES: usize = 2;
 
+    const SHORT: usize = 4;
+
     #[inline(always)]
     fn lanes(self) -> Lanes {
         Avx2::detect().map_or(Lanes::None, Lanes::Four)

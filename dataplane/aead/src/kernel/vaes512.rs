@@ -57,6 +57,8 @@ impl Isa for Vaes512 {
 
     const LANES: usize = 4;
 
+    const SHORT: usize = 6;
+
     #[inline(always)]
     fn lanes(self) -> Lanes {
         Ifma::detect().map_or_else(|| Avx2::detect().map_or(Lanes::None, Lanes::Four), Lanes::Eight)

@@ -36,6 +36,8 @@ impl Isa for Vl256 {
 
     const LANES: usize = 2;
 
+    const SHORT: usize = 4;
+
     #[inline(always)]
     fn narrow(self) -> Self {
         self

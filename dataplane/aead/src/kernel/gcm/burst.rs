@@ -34,20 +34,21 @@ struct Seen {
     all: bool,
 }
 
-/// The ways of a packet through an instruction set, by its length: in up to four vectors, in three narrow ones, or longer.
-const WAYS: usize = 6;
+/// The ways of a packet through an instruction set, by its length: in up to six vectors, in three narrow ones, or longer.
+const WAYS: usize = 8;
 
-/// The most vectors of a packet that is in registers at once.
-const SHORT: usize = 4;
+/// In three narrow vectors.
+const NARROW: usize = 6;
 
 /// The way of a text of so many octets.
 #[inline(always)]
 fn way<I: Isa>(text_len: usize) -> usize {
     // Where narrow vectors have half the lanes, three are quicker than two wide ones, of which a quarter is padding.
     if I::LANES > <I::Narrow as Isa>::LANES && vectors::<I::Narrow>(text_len) == 3 {
-        return WAYS - 1;
+        return NARROW;
     }
-    vectors::<I>(text_len).min(SHORT + 1) - 1
+    let vectors = vectors::<I>(text_len);
+    if vectors > I::SHORT { WAYS - 1 } else { vectors - 1 }
 }
 
 /// No job of ours.
@@ -86,7 +87,7 @@ impl Order {
     }
 
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the low octet; there are 18 classes")]
+    #[expect(clippy::cast_possible_truncation, reason = "the low octet; there are 24 classes")]
     fn add<'k, I: Isa, P: EspJob<'k>>(
         &mut self,
         index: usize,
@@ -114,7 +115,7 @@ impl Order {
 
     /// Runs all jobs, class by class.
     #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "there are 18 classes")]
+    #[expect(clippy::cast_possible_truncation, reason = "there are 24 classes")]
     fn run<'k, I: Isa, P: Packet<'k>>(&self, isa: I, seen: Seen, jobs: &mut [P], outs: &mut [P::Out]) {
         for class in Jobs(seen.classes.into()) {
             let (path, way) = (class / WAYS, class % WAYS);
@@ -145,7 +146,9 @@ fn run_class<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
         1 => isa.enter(Short::<_, ROUNDS, 2>::new(jobs, outs, class, lengths, many)),
         2 => isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many)),
         3 => isa.enter(Short::<_, ROUNDS, 4>::new(jobs, outs, class, lengths, many)),
-        5 => isa.narrow().enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many)),
+        4 => isa.enter(Short::<_, ROUNDS, 5>::new(jobs, outs, class, lengths, many)),
+        5 => isa.enter(Short::<_, ROUNDS, 6>::new(jobs, outs, class, lengths, many)),
+        NARROW => isa.narrow().enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many)),
         _ => isa.enter(Long::<_, ROUNDS>::new(jobs, outs, class, many.0)),
     }
 }

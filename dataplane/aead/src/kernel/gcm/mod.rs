@@ -72,8 +72,8 @@ static LENGTHS: [[[u8; 16]; 2]; SHORT_TEXT_MAX + 1] = {
     blocks
 };
 
-/// The longest text of four 512-bit vectors.
-const SHORT_TEXT_MAX: usize = 4 * 64 - 32;
+/// The longest text of six 512-bit vectors.
+const SHORT_TEXT_MAX: usize = 6 * 64 - 32;
 
 /// One packet, or any other text, on its way through a kernel.
 pub(crate) struct Item<'a> {

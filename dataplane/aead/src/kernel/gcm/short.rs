@@ -7,7 +7,7 @@
 use std::marker::PhantomData;
 
 use super::{
-    Ahead, Around, Jobs, Packet, Side, Work, encrypt, hash_input, load, reversed, start, states, store,
+    Ahead, Around, BATCH, Jobs, Packet, Side, Work, encrypt, hash_input, load, reversed, start, states, store,
 };
 use crate::burst::BURST;
 use crate::kernel::isa::{Isa, Task};
@@ -201,16 +201,27 @@ impl<'k, I: Isa, const R: usize> Hashing<'k, I, R> {
 }
 
 impl<I: Isa, const R: usize> Side<I> for Hashing<'_, I, R> {
-    /// Products in the first half of the rounds, then the reduction.
+    /// Products first, then the reduction. What is longer than there are powers for goes in two parts.
     #[inline(always)]
     fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize) {
-        for (j, &block) in self.blocks.iter().enumerate() {
-            if 1 + j * 5 / R == round {
-                let power = isa.last_power(self.powers, R - j);
-                self.sum = isa.mul_add(self.sum, block, power);
+        let first = R.saturating_sub(BATCH);
+        let (start, span) = if first == 0 { (1, 5) } else { (4, 3) };
+        for j in 0..R {
+            let at = if j < first { 1 + j * 2 / first } else { start + (j - first) * span / (R - first) };
+            if at == round {
+                let power = if j < first {
+                    isa.stride_power(self.powers, first - j)
+                } else {
+                    isa.last_power(self.powers, R - j)
+                };
+                self.sum = isa.mul_add(self.sum, self.blocks[j], power);
             }
         }
-        if round == 6 {
+        if first > 0 && round == 3 {
+            self.blocks[first] = isa.xor(self.blocks[first], isa.reduce(self.sum));
+            self.sum = isa.no_sum();
+        }
+        if round == start + span {
             self.lanes = isa.reduce(self.sum);
         }
     }
