@@ -47,7 +47,6 @@ impl<const LANES: usize> Frame<LANES> {
 
     #[target_feature(enable = "bmi2")]
     #[inline]
-    #[expect(clippy::cast_possible_truncation, reason = "the mask has 16 bits")]
     pub(super) fn new(form: Form, vectors: usize) -> Self {
         let Form { packet_len, text, .. } = form;
         let text_len = text.end.wrapping_sub(text.start);
