@@ -1,7 +1,7 @@
 //! AES-NI and PCLMULQDQ on 128-bit vectors, taken two at a time: the algorithms see a vector of two blocks.
 #![allow(
     unsafe_code,
-    reason = "intrinsics: loads and stores by pointer, and the calls into compiled-for code"
+    reason = "intrinsics: loads and stores by pointer, an empty asm!, and the calls into compiled-for code"
 )]
 
 use std::arch::is_x86_feature_detected;
@@ -230,6 +230,7 @@ pub(super) mod blocks {
 
 /// The operations, compiled for the instruction set.
 mod ops {
+    use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, _mm_add_epi32, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_and_si128, _mm_andnot_si128,
         _mm_clmulepi64_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_set1_epi32,
@@ -503,6 +504,24 @@ mod ops {
     #[inline]
     pub(super) fn no_sum() -> Sum {
         Sum { low: _mm_setzero_si128(), mid: _mm_setzero_si128(), high: _mm_setzero_si128() }
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn pin(v: V, sum: Sum) -> (V, Sum) {
+        let (Pair(mut v, w), Sum { mut low, mut mid, mut high }) = (v, sum);
+        // SAFETY: there is no instruction, and the registers keep what they have.
+        unsafe {
+            asm!(
+                "/* {} {} {} {} */",
+                inout(xmm_reg) v,
+                inout(xmm_reg) low,
+                inout(xmm_reg) mid,
+                inout(xmm_reg) high,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        (Pair(v, w), Sum { low, mid, high })
     }
 
     #[target_feature(enable = "pclmulqdq")]

@@ -143,6 +143,9 @@ pub(crate) trait Isa: Copy {
     fn no_sum(self) -> Self::Sum;
     /// Adds the products of the (reversed) lanes of `x` with those of `power`.
     fn mul_add(self, sum: Self::Sum, x: Self::V, power: Self::V) -> Self::Sum;
+    /// Both as they are, and at hand before either is used further. No instruction comes of it: the compiler, which
+    /// likes to put all products behind all rounds of AES, has to keep to the order of the program.
+    fn pin(self, v: Self::V, sum: Self::Sum) -> (Self::V, Self::Sum);
     /// Brings a sum back to one (reversed) vector.
     fn reduce(self, sum: Self::Sum) -> Self::V;
     /// What a vector is multiplied by that has `k - 1` others after it in its batch, and further batches after.
@@ -215,6 +218,7 @@ macro_rules! forward_all {
             fn store_lanes(v: Self::V, places: &mut [[u8; 16]; 4]);
             fn no_sum() -> Self::Sum;
             fn mul_add(sum: Self::Sum, x: Self::V, power: Self::V) -> Self::Sum;
+            fn pin(v: Self::V, sum: Self::Sum) -> (Self::V, Self::Sum);
             fn reduce(sum: Self::Sum) -> Self::V;
             fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
             fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;

@@ -1,7 +1,7 @@
 //! VAES and VPCLMULQDQ on 256-bit vectors: two blocks a vector, for AVX2 machines.
 #![allow(
     unsafe_code,
-    reason = "intrinsics: loads and stores by pointer, and the calls into compiled-for code"
+    reason = "intrinsics: loads and stores by pointer, an empty asm!, and the calls into compiled-for code"
 )]
 
 use std::arch::is_x86_feature_detected;
@@ -65,6 +65,7 @@ impl Isa for Vaes256 {
 
 /// The operations, compiled for the instruction set.
 mod ops {
+    use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_set_epi8, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
         _mm256_add_epi32, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blend_epi32,
@@ -332,6 +333,24 @@ mod ops {
     #[inline]
     pub(super) fn no_sum() -> Sum {
         Sum { low: zero(), mid: zero(), high: zero() }
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn pin(v: V, sum: Sum) -> (V, Sum) {
+        let (mut v, Sum { mut low, mut mid, mut high }) = (v, sum);
+        // SAFETY: there is no instruction, and the registers keep what they have.
+        unsafe {
+            asm!(
+                "/* {} {} {} {} */",
+                inout(ymm_reg) v,
+                inout(ymm_reg) low,
+                inout(ymm_reg) mid,
+                inout(ymm_reg) high,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        (v, Sum { low, mid, high })
     }
 
     #[target_feature(enable = "avx2,vpclmulqdq")]

@@ -1,7 +1,7 @@
 //! VAES and VPCLMULQDQ on 512-bit vectors: four blocks a vector, head and tail by byte mask.
 #![allow(
     unsafe_code,
-    reason = "intrinsics: loads and stores by pointer, and the calls into compiled-for code"
+    reason = "intrinsics: loads and stores by pointer, an empty asm!, and the calls into compiled-for code"
 )]
 
 use std::arch::is_x86_feature_detected;
@@ -90,6 +90,7 @@ impl Isa for Vaes512 {
 
 /// The operations, compiled for the instruction set.
 mod ops {
+    use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, __m512i, __mmask8, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
         _mm_loadu_si128, _mm_mask_cmpneq_epi8_mask, _mm_mask_storeu_epi8, _mm_maskz_loadu_epi8, _mm_or_si128,
@@ -490,6 +491,24 @@ mod ops {
     #[inline]
     pub(super) fn no_sum() -> Sum {
         Sum { low: zero(), mid: zero(), high: zero() }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn pin(v: V, sum: Sum) -> (V, Sum) {
+        let (mut v, Sum { mut low, mut mid, mut high }) = (v, sum);
+        // SAFETY: there is no instruction, and the registers keep what they have.
+        unsafe {
+            asm!(
+                "/* {} {} {} {} */",
+                inout(zmm_reg) v,
+                inout(zmm_reg) low,
+                inout(zmm_reg) mid,
+                inout(zmm_reg) high,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        (v, Sum { low, mid, high })
     }
 
     #[target_feature(enable = "avx512f,vpclmulqdq")]

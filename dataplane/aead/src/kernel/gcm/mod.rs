@@ -261,8 +261,8 @@ pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
 
 /// Work that is done between the rounds of AES, where the other execution ports idle.
 trait Side<I: Isa> {
-    /// The share of one round; `round` is a constant once inlined.
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize);
+    /// The share of one round, after which `state` is ready for the next; `round` is a constant once inlined.
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, state: &mut I::V);
 }
 
 /// No work.
@@ -270,7 +270,7 @@ struct Idle;
 
 impl<I: Isa> Side<I> for Idle {
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, _: I, _: usize) {}
+    fn step<const ROUNDS: usize>(&mut self, _: I, _: usize, _: &mut I::V) {}
 }
 
 /// GHASH of `P` vectors, spread over the rounds.
@@ -309,10 +309,11 @@ impl<'k, I: Isa, const P: usize, const LAST: bool> Hash<'k, I, P, LAST> {
 
 impl<I: Isa, const P: usize, const LAST: bool> Side<I> for Hash<'_, I, P, LAST> {
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize) {
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, state: &mut I::V) {
         for j in 0..P {
             if 1 + j * (ROUNDS - 1) / P == round {
                 self.add(isa, j);
+                (*state, self.sum) = isa.pin(*state, self.sum);
             }
         }
     }
@@ -320,9 +321,9 @@ impl<I: Isa, const P: usize, const LAST: bool> Side<I> for Hash<'_, I, P, LAST> 
 
 impl<I: Isa, S: Side<I>, const N: usize> Side<I> for [S; N] {
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize) {
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, state: &mut I::V) {
         for side in self {
-            side.step::<ROUNDS>(isa, round);
+            side.step::<ROUNDS>(isa, round, state);
         }
     }
 }
@@ -417,7 +418,7 @@ impl<V, const N: usize, const R: usize> Batch<'_, V, N, R> {
                 *state = isa.aesenc(*state, key);
             }
         }
-        side.step::<ROUNDS>(isa, round);
+        side.step::<ROUNDS>(isa, round, &mut self.states[0][0]);
     }
 }
 
