@@ -14,7 +14,11 @@ use crate::packet::Form;
 
 /// Proof that the CPU has AES-NI, PCLMULQDQ and SSE up to 4.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aesni(());
+pub(crate) struct Aesni {
+    /// Whether it has AVX too: then the same code is compiled with three operands an instruction, of which one may be
+    /// in memory anywhere. Only small cores lack it.
+    avx: bool,
+}
 
 impl Aesni {
     /// Asks the CPU; the error names what is missing.
@@ -26,7 +30,12 @@ impl Aesni {
             ("sse4.1", is_x86_feature_detected!("sse4.1")),
         ];
         let missing: Vec<_> = features.iter().filter(|(_, has)| !has).map(|(name, _)| *name).collect();
-        if missing.is_empty() { Ok(Self(())) } else { Err(missing) }
+        if missing.is_empty() { Ok(Self { avx: is_x86_feature_detected!("avx") }) } else { Err(missing) }
+    }
+
+    /// The same without AVX.
+    pub(crate) fn without_avx(self) -> Self {
+        Self { avx: false }
     }
 }
 
@@ -53,8 +62,13 @@ impl Isa for Aesni {
 
     #[inline(always)]
     fn enter<T: Task>(self, task: T) -> T::Out {
-        // SAFETY: `self` is only made by `detect`, which has found every feature that `enter` is compiled for.
-        unsafe { ops::enter(self, task) }
+        if self.avx {
+            // SAFETY: `self` is only made by `detect`, which has found every feature that `enter_avx` is compiled for.
+            unsafe { ops::enter_avx(self, task) }
+        } else {
+            // SAFETY: `self` is only made by `detect`, which has found every feature that `enter` is compiled for.
+            unsafe { ops::enter(self, task) }
+        }
     }
 
     forward_all!();
@@ -254,6 +268,12 @@ mod ops {
     #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
     #[inline(never)]
     pub(super) fn enter<T: Task>(isa: Aesni, task: T) -> T::Out {
+        task.run(isa)
+    }
+
+    #[target_feature(enable = "avx,aes,pclmulqdq,ssse3,sse4.1")]
+    #[inline(never)]
+    pub(super) fn enter_avx<T: Task>(isa: Aesni, task: T) -> T::Out {
         task.run(isa)
     }
 
