@@ -52,10 +52,18 @@ pub(crate) struct Sum {
     high: __m128i,
 }
 
+/// With the halves of each block added up for Karatsuba's product: those of the first block in the first half.
+#[derive(Clone, Copy)]
+pub(crate) struct Power {
+    whole: Pair,
+    folded: __m128i,
+}
+
 impl Isa for Aesni {
     type V = Pair;
     type Block = __m128i;
     type Sum = Sum;
+    type Power = Power;
     type Window<'p> = Window<'p>;
 
     const LANES: usize = 2;
@@ -136,7 +144,7 @@ pub(super) mod blocks {
     #[inline]
     pub(in super::super) fn sent_aad(window: &Window<'_>) -> __m128i {
         let front =
-            window.packet[window.text.start - 16..].first_chunk::<8>().expect("16 octets and the text");
+            window.packet()[window.text().start - 16..].first_chunk::<8>().expect("16 octets and the text");
         _mm_cvtsi64_si128(i64::from_le_bytes(*front))
     }
 
@@ -211,7 +219,7 @@ pub(super) mod blocks {
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(in super::super) fn pad(window: &Window<'_>) -> usize {
-        window.pad
+        window.pad()
     }
 
     #[target_feature(enable = "sse2")]
@@ -223,14 +231,14 @@ pub(super) mod blocks {
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(in super::super) fn put_icv(window: &mut Window<'_>, tag: __m128i) {
-        let len = window.icv_len();
-        store_octets(window.packet, window.text.end, len, tag);
+        let (end, len) = (window.text().end, window.icv_len());
+        store_octets(window.packet_mut(), end, len, tag);
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(in super::super) fn icv(window: &Window<'_>) -> __m128i {
-        load_octets(window.packet, window.text.end, window.icv_len())
+        load_octets(window.packet(), window.text().end, window.icv_len())
     }
 
     /// All octets are compared before any branch.
@@ -259,8 +267,8 @@ mod ops {
     use super::blocks::{
         load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
     };
-    use super::{Aesni, Pair, Sum, Task, Window};
-    use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
+    use super::{Aesni, Pair, Power, Sum, Task, Window};
+    use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::key::POWERS;
 
     type V = Pair;
@@ -332,7 +340,7 @@ mod ops {
     #[inline]
     pub(super) fn load_sent_head(window: &Window<'_>) -> V {
         let aad = sent_aad(window);
-        if window.pad == 0 { Pair(aad, load_head(window).1) } else { place(aad, 1) }
+        if window.pad() == 0 { Pair(aad, load_head(window).1) } else { place(aad, 1) }
     }
 
     #[target_feature(enable = "sse2")]
@@ -344,24 +352,22 @@ mod ops {
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn counters(window: &Window<'_>, v: usize) -> V {
-        load(COUNTERS.0.as_flattened(), 16 * window.counters(v))
+        load(window.counters(v))
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    fn load(packet: &[u8], at: usize) -> V {
-        let octets = &packet[at..at + 32];
-        let second = octets[16..].as_ptr();
-        // SAFETY: the slice has 32 octets, of which the first 16 are read; the load needs no alignment.
+    fn load(octets: &[u8; 32]) -> V {
+        // SAFETY: the reference covers 32 octets, of which the first 16 are read; the load needs no alignment.
         let first = unsafe { _mm_loadu_si128(octets.as_ptr().cast()) };
-        // SAFETY: the slice has 32 octets, of which the last 16 are read; the load needs no alignment.
-        Pair(first, unsafe { _mm_loadu_si128(second.cast()) })
+        // SAFETY: the reference covers 32 octets, of which the last 16 are read; the load needs no alignment.
+        Pair(first, unsafe { _mm_loadu_si128(octets[16..].as_ptr().cast()) })
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    fn store(packet: &mut [u8], at: usize, v: V) {
-        let (first, second) = packet[at..at + 32].split_at_mut(16);
+    fn store(octets: &mut [u8; 32], v: V) {
+        let (first, second) = octets.split_at_mut(16);
         // SAFETY: the slice has the 16 octets that are written; the store needs no alignment.
         unsafe { _mm_storeu_si128(first.as_mut_ptr().cast(), v.0) };
         // SAFETY: the slice has the 16 octets that are written; the store needs no alignment.
@@ -371,42 +377,46 @@ mod ops {
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn load_head(window: &Window<'_>) -> V {
-        if window.has_head() { place(load_octets(window.packet, window.text.start, 16), 1) } else { zero() }
+        if window.has_head() {
+            place(load_octets(window.packet(), window.text().start, 16), 1)
+        } else {
+            zero()
+        }
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn load_middle(window: &Window<'_>, v: usize) -> V {
-        load(window.packet, window.at(v))
+        load(window.middle(v))
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn load_tail(window: &Window<'_>) -> V {
         let (at, len) = window.tail();
-        place(load_octets(window.packet, at, len), 0)
+        place(load_octets(window.packet(), at, len), 0)
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn store_head(window: &mut Window<'_>, v: V) {
         if window.has_head() {
-            store_octets(window.packet, window.text.start, 16, lane(v, 1));
+            let start = window.text().start;
+            store_octets(window.packet_mut(), start, 16, lane(v, 1));
         }
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn store_middle(window: &mut Window<'_>, v: usize, data: V) {
-        let at = window.at(v);
-        store(window.packet, at, data);
+        store(window.middle_mut(v), data);
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn store_tail(window: &mut Window<'_>, v: V) {
         let (at, len) = window.tail();
-        store_octets(window.packet, at, len, lane(v, 0));
+        store_octets(window.packet_mut(), at, len, lane(v, 0));
     }
 
     #[target_feature(enable = "sse2")]
@@ -517,7 +527,7 @@ mod ops {
     #[target_feature(enable = "ssse3")]
     #[inline]
     pub(super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
-        store(places.as_flattened_mut(), 0, v);
+        store(places.as_flattened_mut().first_chunk_mut().expect("four blocks"), v);
     }
 
     #[target_feature(enable = "sse2")]
@@ -546,26 +556,24 @@ mod ops {
 
     #[target_feature(enable = "pclmulqdq")]
     #[inline]
-    pub(super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
-        mul_add_block(mul_add_block(sum, x.0, power.0), x.1, power.1)
-    }
-
-    #[target_feature(enable = "pclmulqdq")]
-    #[inline]
-    fn mul_add_block(sum: Sum, x: __m128i, power: __m128i) -> Sum {
-        let product = _mm_clmulepi64_si128::<0x00>(folded(x), folded(power));
+    pub(super) fn mul_add(sum: Sum, x: V, power: Power) -> Sum {
+        let Power { whole, folded: folded_power } = power;
+        let folded = folded(x);
+        let low = _mm_xor_si128(sum.low, _mm_clmulepi64_si128::<0x00>(x.0, whole.0));
+        let mid = _mm_xor_si128(sum.mid, _mm_clmulepi64_si128::<0x00>(folded, folded_power));
+        let high = _mm_xor_si128(sum.high, _mm_clmulepi64_si128::<0x11>(x.0, whole.0));
         Sum {
-            low: _mm_xor_si128(sum.low, _mm_clmulepi64_si128::<0x00>(x, power)),
-            mid: _mm_xor_si128(sum.mid, product),
-            high: _mm_xor_si128(sum.high, _mm_clmulepi64_si128::<0x11>(x, power)),
+            low: _mm_xor_si128(low, _mm_clmulepi64_si128::<0x00>(x.1, whole.1)),
+            mid: _mm_xor_si128(mid, _mm_clmulepi64_si128::<0x11>(folded, folded_power)),
+            high: _mm_xor_si128(high, _mm_clmulepi64_si128::<0x11>(x.1, whole.1)),
         }
     }
 
-    /// In each half the sum of both halves.
+    /// The sums of the halves of both blocks.
     #[target_feature(enable = "sse2")]
     #[inline]
-    fn folded(block: __m128i) -> __m128i {
-        _mm_xor_si128(block, _mm_shuffle_epi32::<0x4e>(block))
+    fn folded(v: V) -> __m128i {
+        _mm_xor_si128(_mm_unpacklo_epi64(v.0, v.1), _mm_unpackhi_epi64(v.0, v.1))
     }
 
     /// The sum has all lanes in one, so the result is the first lane, and the other is zero.
@@ -587,17 +595,23 @@ mod ops {
         _mm_xor_si128(_mm_xor_si128(sum.high, _mm_shuffle_epi32::<0x4e>(mid)), folded)
     }
 
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn power(v: V) -> Power {
+        Power { whole: v, folded: folded(v) }
+    }
+
     /// As lanes are added up in every batch, each has its own power in every batch.
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
+    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Power {
         last_power(powers, k)
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
-        Pair(load_block(&powers[POWERS - 2 * k]), load_block(&powers[POWERS - 2 * k + 1]))
+    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Power {
+        power(Pair(load_block(&powers[POWERS - 2 * k]), load_block(&powers[POWERS - 2 * k + 1])))
     }
 
     #[target_feature(enable = "ssse3,pclmulqdq")]
@@ -609,6 +623,6 @@ mod ops {
     #[target_feature(enable = "ssse3,pclmulqdq")]
     #[inline]
     pub(super) fn tag_beside(window: &Window<'_>, sum: Sum, stream: V) -> __m128i {
-        tag(sum, lane(stream, window.pad))
+        tag(sum, lane(stream, window.pad()))
     }
 }

@@ -41,10 +41,18 @@ pub(crate) struct Sum {
     high: __m256i,
 }
 
+/// With each lane's halves added up for Karatsuba's product.
+#[derive(Clone, Copy)]
+pub(crate) struct Power {
+    whole: __m256i,
+    folded: __m256i,
+}
+
 impl Isa for Vaes256 {
     type V = __m256i;
     type Block = __m128i;
     type Sum = Sum;
+    type Power = Power;
     type Window<'p> = Window<'p>;
 
     const LANES: usize = 2;
@@ -83,8 +91,8 @@ mod ops {
     use super::super::aesni::blocks::{
         load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
     };
-    use super::{Sum, Task, Vaes256, Window};
-    use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
+    use super::{Power, Sum, Task, Vaes256, Window};
+    use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::key::POWERS;
 
     type V = __m256i;
@@ -147,7 +155,7 @@ mod ops {
     #[inline]
     pub(super) fn load_sent_head(window: &Window<'_>) -> V {
         let aad = sent_aad(window);
-        if window.pad == 0 { _mm256_inserti128_si256::<0>(load_head(window), aad) } else { place(aad, 1) }
+        if window.pad() == 0 { _mm256_inserti128_si256::<0>(load_head(window), aad) } else { place(aad, 1) }
     }
 
     #[target_feature(enable = "avx2")]
@@ -159,64 +167,66 @@ mod ops {
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(super) fn counters(window: &Window<'_>, v: usize) -> V {
-        load(COUNTERS.0.as_flattened(), 16 * window.counters(v))
+        load(window.counters(v))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn load(packet: &[u8], at: usize) -> V {
-        let octets = &packet[at..at + 32];
-        // SAFETY: the slice covers the 32 octets that are read, and the load needs no alignment.
+    fn load(octets: &[u8; 32]) -> V {
+        // SAFETY: the reference covers the 32 octets that are read, and the load needs no alignment.
         unsafe { _mm256_loadu_si256(octets.as_ptr().cast()) }
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn store(packet: &mut [u8], at: usize, v: V) {
-        let octets = &mut packet[at..at + 32];
-        // SAFETY: the slice covers the 32 octets that are written, and the store needs no alignment.
+    fn store(octets: &mut [u8; 32], v: V) {
+        // SAFETY: the reference covers the 32 octets that are written, and the store needs no alignment.
         unsafe { _mm256_storeu_si256(octets.as_mut_ptr().cast(), v) }
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(super) fn load_head(window: &Window<'_>) -> V {
-        if window.has_head() { place(load_octets(window.packet, window.text.start, 16), 1) } else { zero() }
+        if window.has_head() {
+            place(load_octets(window.packet(), window.text().start, 16), 1)
+        } else {
+            zero()
+        }
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(super) fn load_middle(window: &Window<'_>, v: usize) -> V {
-        load(window.packet, window.at(v))
+        load(window.middle(v))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(super) fn load_tail(window: &Window<'_>) -> V {
         let (at, len) = window.tail();
-        place(load_octets(window.packet, at, len), 0)
+        place(load_octets(window.packet(), at, len), 0)
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(super) fn store_head(window: &mut Window<'_>, v: V) {
         if window.has_head() {
-            store_octets(window.packet, window.text.start, 16, lane(v, 1));
+            let start = window.text().start;
+            store_octets(window.packet_mut(), start, 16, lane(v, 1));
         }
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(super) fn store_middle(window: &mut Window<'_>, v: usize, data: V) {
-        let at = window.at(v);
-        store(window.packet, at, data);
+        store(window.middle_mut(v), data);
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(super) fn store_tail(window: &mut Window<'_>, v: V) {
         let (at, len) = window.tail();
-        store_octets(window.packet, at, len, lane(v, 0));
+        store_octets(window.packet_mut(), at, len, lane(v, 0));
     }
 
     #[target_feature(enable = "avx2")]
@@ -326,7 +336,7 @@ mod ops {
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
-        store(places.as_flattened_mut(), 0, v);
+        store(places.as_flattened_mut().first_chunk_mut().expect("four blocks"), v);
     }
 
     #[target_feature(enable = "avx2")]
@@ -355,11 +365,11 @@ mod ops {
 
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
-    pub(super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
+    pub(super) fn mul_add(sum: Sum, x: V, power: Power) -> Sum {
         Sum {
-            low: xor(sum.low, _mm256_clmulepi64_epi128::<0x00>(x, power)),
-            mid: xor(sum.mid, _mm256_clmulepi64_epi128::<0x00>(folded(x), folded(power))),
-            high: xor(sum.high, _mm256_clmulepi64_epi128::<0x11>(x, power)),
+            low: xor(sum.low, _mm256_clmulepi64_epi128::<0x00>(x, power.whole)),
+            mid: xor(sum.mid, _mm256_clmulepi64_epi128::<0x00>(folded(x), power.folded)),
+            high: xor(sum.high, _mm256_clmulepi64_epi128::<0x11>(x, power.whole)),
         }
     }
 
@@ -382,17 +392,23 @@ mod ops {
         xor(xor(sum.high, _mm256_shuffle_epi32::<0x4e>(mid)), folded)
     }
 
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(super) fn power(v: V) -> Power {
+        Power { whole: v, folded: folded(v) }
+    }
+
     /// Lanes are hashed apart until the last batch, so both lanes have the same power.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
-        broadcast(&powers[POWERS - 2 * k])
+    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Power {
+        power(broadcast(&powers[POWERS - 2 * k]))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
-        load(powers.as_flattened(), 16 * (POWERS - 2 * k))
+    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Power {
+        power(load(powers.as_flattened()[16 * (POWERS - 2 * k)..].first_chunk().expect("k is 1 to 8")))
     }
 
     #[target_feature(enable = "avx2,vpclmulqdq")]
@@ -406,6 +422,6 @@ mod ops {
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
     pub(super) fn tag_beside(window: &Window<'_>, sum: Sum, stream: V) -> __m128i {
-        tag(sum, lane(stream, window.pad))
+        tag(sum, lane(stream, window.pad()))
     }
 }

@@ -70,6 +70,7 @@ impl Isa for Vaes512 {
     type V = __m512i;
     type Block = __m128i;
     type Sum = Sum;
+    type Power = __m512i;
     type Window<'p> = Window<'p>;
 
     const LANES: usize = 4;
@@ -532,6 +533,12 @@ mod ops {
         let mid = xor(xor(sum.mid, _mm512_shuffle_epi32::<0x4e>(sum.low)), folded);
         let folded = _mm512_clmulepi64_epi128::<0x01>(polynomial, mid);
         xor(xor(sum.high, _mm512_shuffle_epi32::<0x4e>(mid)), folded)
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn power(v: V) -> V {
+        v
     }
 
     /// Lanes are hashed apart until the last batch, so every lane has the same power.

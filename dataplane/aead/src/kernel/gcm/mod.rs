@@ -275,27 +275,35 @@ impl<I: Isa> Side<I> for Idle {
 
 /// GHASH of `P` vectors, spread over the rounds.
 #[derive(Clone, Copy)]
-struct Hash<'k, I: Isa, const P: usize, const LAST: bool> {
+struct Hash<I: Isa, const P: usize> {
     blocks: [I::V; P],
-    powers: &'k [[u8; 16]; POWERS],
+    powers: [I::Power; P],
     sum: I::Sum,
 }
 
-impl<'k, I: Isa, const P: usize, const LAST: bool> Hash<'k, I, P, LAST> {
+impl<I: Isa, const P: usize> Hash<I, P> {
     /// Of a batch: `carry` is what the batches before come to.
     #[inline(always)]
-    fn new(isa: I, powers: &'k [[u8; 16]; POWERS], carry: Option<I::V>, mut blocks: [I::V; P]) -> Self {
+    fn new(isa: I, powers: [I::Power; P], carry: Option<I::V>, mut blocks: [I::V; P]) -> Self {
         if let Some(carry) = carry {
             blocks[0] = isa.xor(blocks[0], carry);
         }
         Self { blocks, powers, sum: isa.no_sum() }
     }
 
+    /// Of the last vectors of a packet.
+    #[inline(always)]
+    fn last(isa: I, powers: &[[u8; 16]; POWERS], carry: Option<I::V>, blocks: [I::V; P]) -> Self {
+        let mut last = [isa.last_power(powers, 1); P];
+        for (j, power) in last.iter_mut().enumerate() {
+            *power = isa.last_power(powers, P - j);
+        }
+        Self::new(isa, last, carry, blocks)
+    }
+
     #[inline(always)]
     fn add(&mut self, isa: I, j: usize) {
-        let power =
-            if LAST { isa.last_power(self.powers, P - j) } else { isa.stride_power(self.powers, P - j) };
-        self.sum = isa.mul_add(self.sum, self.blocks[j], power);
+        self.sum = isa.mul_add(self.sum, self.blocks[j], self.powers[j]);
     }
 
     /// All of it at once.
@@ -307,7 +315,7 @@ impl<'k, I: Isa, const P: usize, const LAST: bool> Hash<'k, I, P, LAST> {
     }
 }
 
-impl<I: Isa, const P: usize, const LAST: bool> Side<I> for Hash<'_, I, P, LAST> {
+impl<I: Isa, const P: usize> Side<I> for Hash<I, P> {
     #[inline(always)]
     fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, state: &mut I::V) {
         for j in 0..P {

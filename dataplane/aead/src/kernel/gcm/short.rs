@@ -74,7 +74,7 @@ fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
     // Now, since a load behind a masked store of the same vector would wait for that to leave the core.
     let received = if P::SEALS { isa.lane(isa.zero(), 0) } else { isa.icv(&window) };
     let work = Work { tables: [tables], states: [states(isa, &window, start, 0)], data: &data };
-    let mut hash = Hash::<I, R, true>::new(isa, &tables.powers, None, reversed(isa, &data[0]));
+    let mut hash = Hash::<I, R>::last(isa, &tables.powers, None, reversed(isa, &data[0]));
     let ([out], [stream]) = if P::SEALS {
         encrypt::<I, Idle, ROUNDS, true, 1, R>(isa, work, &mut Idle)
     } else {
@@ -83,7 +83,7 @@ fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
     store::<I, true, true, R>(isa, &mut window, 0, &out);
     if P::SEALS {
         let blocks = hash_input::<I, true, true, R>(isa, &window, &out, &data[0]);
-        hash = Hash::new(isa, &tables.powers, None, blocks);
+        hash = Hash::last(isa, &tables.powers, None, blocks);
         hash.all(isa);
     }
     let tag = isa.tag_beside(&window, hash.sum, stream);
