@@ -539,12 +539,13 @@ mod ops {
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn pin(v: V, sum: Sum) -> (V, Sum) {
-        let (Pair(mut v, w), Sum { mut low, mut mid, mut high }) = (v, sum);
+        let (Pair(mut v, mut w), Sum { mut low, mut mid, mut high }) = (v, sum);
         // SAFETY: there is no instruction, and the registers keep what they have.
         unsafe {
             asm!(
-                "/* {} {} {} {} */",
+                "/* {} {} {} {} {} */",
                 inout(xmm_reg) v,
+                inout(xmm_reg) w,
                 inout(xmm_reg) low,
                 inout(xmm_reg) mid,
                 inout(xmm_reg) high,

@@ -4,8 +4,8 @@
 use std::marker::PhantomData;
 
 use super::{
-    Ahead, Around, BATCH, Hash, Idle, Jobs, Packet, Work, encrypt, hash_input, load, reversed, start, states,
-    store, vectors,
+    Ahead, Around, BATCH, Hash, Idle, Jobs, Keys, Packet, Work, encrypt, hash_input, load, reversed, start,
+    states, store, vectors,
 };
 use crate::kernel::isa::{Isa, Task};
 use crate::key::Tables;
@@ -55,7 +55,8 @@ fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(isa: I, packet: &mut P) -
     for (j, power) in powers.iter_mut().enumerate() {
         *power = isa.stride_power(&tables.powers, BATCH - j);
     }
-    let text = Pass { tables, around, start, vectors, powers };
+    let keys = Keys::hold::<ROUNDS>(isa, tables);
+    let text = Pass { tables, keys, around, start, vectors, powers };
     let tag = if P::SEALS {
         seal::<I, ROUNDS>(isa, &mut window, &text)
     } else {
@@ -71,6 +72,7 @@ fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(isa: I, packet: &mut P) -
 /// What stays the same over a packet.
 struct Pass<'k, I: Isa> {
     tables: &'k Tables,
+    keys: Keys<'k, I>,
     around: Around,
     start: I::V,
     vectors: usize,
@@ -88,7 +90,7 @@ impl<'k, I: Isa> Pass<'k, I> {
         v: usize,
         data: &'d [[I::V; R]; 1],
     ) -> Work<'k, 'd, I, 1, R> {
-        Work { tables: [self.tables], states: [states(isa, window, self.start, v)], data }
+        Work { keys: [self.keys], states: [states(isa, window, self.start, v)], data }
     }
 
     /// GHASH of a batch that others follow.

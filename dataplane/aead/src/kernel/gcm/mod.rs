@@ -16,7 +16,7 @@ pub(crate) use derive::{Absorb, Derive, aes_rounds};
 pub(crate) use huge::Huge;
 
 use super::isa::Isa;
-use crate::key::{POWERS, Tables};
+use crate::key::{POWERS, ROUND_KEYS_MAX, Tables};
 use crate::packet::{Form, Text};
 
 /// x¹²⁷ + x¹²⁶ + x¹²¹ of the field's polynomial, reversed: the half that reduction multiplies by. The other half
@@ -261,8 +261,8 @@ pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
 
 /// Work that is done between the rounds of AES, where the other execution ports idle.
 trait Side<I: Isa> {
-    /// The share of one round, after which `state` is ready for the next; `round` is a constant once inlined.
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, state: &mut I::V);
+    /// The share of one round, after which `states` are ready for the next; `round` is a constant once inlined.
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]);
 }
 
 /// No work.
@@ -270,7 +270,7 @@ struct Idle;
 
 impl<I: Isa> Side<I> for Idle {
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, _: I, _: usize, _: &mut I::V) {}
+    fn step<const ROUNDS: usize>(&mut self, _: I, _: usize, _: &mut [I::V]) {}
 }
 
 /// GHASH of `P` vectors, spread over the rounds.
@@ -317,11 +317,13 @@ impl<I: Isa, const P: usize> Hash<I, P> {
 
 impl<I: Isa, const P: usize> Side<I> for Hash<I, P> {
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, state: &mut I::V) {
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]) {
         for j in 0..P {
             if 1 + j * (ROUNDS - 1) / P == round {
                 self.add(isa, j);
-                (*state, self.sum) = isa.pin(*state, self.sum);
+                for state in &mut *states {
+                    (*state, self.sum) = isa.pin(*state, self.sum);
+                }
             }
         }
     }
@@ -329,9 +331,46 @@ impl<I: Isa, const P: usize> Side<I> for Hash<I, P> {
 
 impl<I: Isa, S: Side<I>, const N: usize> Side<I> for [S; N] {
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, state: &mut I::V) {
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]) {
         for side in self {
-            side.step::<ROUNDS>(isa, round, state);
+            side.step::<ROUNDS>(isa, round, states);
+        }
+    }
+}
+
+/// The round keys of a packet, read anew where they are used or held as vectors.
+#[derive(Clone, Copy)]
+struct Keys<'k, I: Isa> {
+    tables: &'k Tables,
+    held: Option<[I::V; ROUND_KEYS_MAX]>,
+}
+
+impl<'k, I: Isa> Keys<'k, I> {
+    /// For a few vectors.
+    #[inline(always)]
+    fn read(tables: &'k Tables) -> Self {
+        Self { tables, held: None }
+    }
+
+    /// For many vectors.
+    #[inline(always)]
+    fn hold<const ROUNDS: usize>(isa: I, tables: &'k Tables) -> Self {
+        if I::LANES < 4 {
+            // Nothing would be gained, as an operand in memory is as good.
+            return Self::read(tables);
+        }
+        let mut held = [isa.zero(); ROUND_KEYS_MAX];
+        for (held, key) in held.iter_mut().zip(&tables.round_keys[..=ROUNDS]) {
+            *held = isa.broadcast(key);
+        }
+        Self { tables, held: Some(held) }
+    }
+
+    #[inline(always)]
+    fn get(&self, isa: I, round: usize) -> I::V {
+        match &self.held {
+            Some(held) => held[round],
+            None => isa.broadcast(&self.tables.round_keys[round]),
         }
     }
 }
@@ -339,7 +378,7 @@ impl<I: Isa, S: Side<I>, const N: usize> Side<I> for [S; N] {
 /// What AES is to work on: `R` vectors each of `N` packets.
 #[derive(Clone, Copy)]
 struct Work<'k, 'd, I: Isa, const N: usize, const R: usize> {
-    tables: [&'k Tables; N],
+    keys: [Keys<'k, I>; N],
     /// The inputs of the first full round.
     states: [[I::V; R]; N],
     data: &'d [[I::V; R]; N],
@@ -373,28 +412,28 @@ fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const N: 
     work: Work<'_, '_, I, N, R>,
     side: &mut S,
 ) -> ([[I::V; R]; N], [I::V; N]) {
-    let Work { tables, states, data } = work;
-    let mut batch = Batch { tables, states };
-    batch.round::<I, S, ROUNDS>(isa, 1, side);
-    batch.round::<I, S, ROUNDS>(isa, 2, side);
-    batch.round::<I, S, ROUNDS>(isa, 3, side);
-    batch.round::<I, S, ROUNDS>(isa, 4, side);
-    batch.round::<I, S, ROUNDS>(isa, 5, side);
-    batch.round::<I, S, ROUNDS>(isa, 6, side);
-    batch.round::<I, S, ROUNDS>(isa, 7, side);
-    batch.round::<I, S, ROUNDS>(isa, 8, side);
-    batch.round::<I, S, ROUNDS>(isa, 9, side);
+    let Work { keys, states, data } = work;
+    let mut batch = Batch { keys, states };
+    batch.round::<S, ROUNDS>(isa, 1, side);
+    batch.round::<S, ROUNDS>(isa, 2, side);
+    batch.round::<S, ROUNDS>(isa, 3, side);
+    batch.round::<S, ROUNDS>(isa, 4, side);
+    batch.round::<S, ROUNDS>(isa, 5, side);
+    batch.round::<S, ROUNDS>(isa, 6, side);
+    batch.round::<S, ROUNDS>(isa, 7, side);
+    batch.round::<S, ROUNDS>(isa, 8, side);
+    batch.round::<S, ROUNDS>(isa, 9, side);
     if ROUNDS > 10 {
-        batch.round::<I, S, ROUNDS>(isa, 10, side);
-        batch.round::<I, S, ROUNDS>(isa, 11, side);
+        batch.round::<S, ROUNDS>(isa, 10, side);
+        batch.round::<S, ROUNDS>(isa, 11, side);
     }
     if ROUNDS > 12 {
-        batch.round::<I, S, ROUNDS>(isa, 12, side);
-        batch.round::<I, S, ROUNDS>(isa, 13, side);
+        batch.round::<S, ROUNDS>(isa, 12, side);
+        batch.round::<S, ROUNDS>(isa, 13, side);
     }
     let mut streams = [isa.zero(); N];
     for (n, stream) in streams.iter_mut().enumerate() {
-        let key = isa.broadcast(&tables[n].round_keys[ROUNDS]);
+        let key = keys[n].get(isa, ROUNDS);
         for (j, (state, data)) in batch.states[n].iter_mut().zip(&data[n]).enumerate() {
             if FIRST && j == 0 {
                 *stream = isa.aesenclast(*state, key);
@@ -409,24 +448,21 @@ fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const N: 
 }
 
 /// AES states on their way.
-struct Batch<'k, V, const N: usize, const R: usize> {
-    tables: [&'k Tables; N],
-    states: [[V; R]; N],
+struct Batch<'k, I: Isa, const N: usize, const R: usize> {
+    keys: [Keys<'k, I>; N],
+    states: [[I::V; R]; N],
 }
 
-impl<V, const N: usize, const R: usize> Batch<'_, V, N, R> {
+impl<I: Isa, const N: usize, const R: usize> Batch<'_, I, N, R> {
     #[inline(always)]
-    fn round<I: Isa<V = V>, S: Side<I>, const ROUNDS: usize>(&mut self, isa: I, round: usize, side: &mut S)
-    where
-        V: Copy,
-    {
+    fn round<S: Side<I>, const ROUNDS: usize>(&mut self, isa: I, round: usize, side: &mut S) {
         for n in 0..N {
-            let key = isa.broadcast(&self.tables[n].round_keys[round]);
+            let key = self.keys[n].get(isa, round);
             for state in &mut self.states[n] {
                 *state = isa.aesenc(*state, key);
             }
         }
-        side.step::<ROUNDS>(isa, round, &mut self.states[0][0]);
+        side.step::<ROUNDS>(isa, round, &mut self.states[0]);
     }
 }
 

@@ -3,7 +3,8 @@
 use std::marker::PhantomData;
 
 use super::{
-    Ahead, Around, Hash, Idle, Jobs, Packet, Work, encrypt, hash_input, load, reversed, start, states, store,
+    Ahead, Around, Hash, Idle, Jobs, Keys, Packet, Work, encrypt, hash_input, load, reversed, start, states,
+    store,
 };
 use crate::burst::BURST;
 use crate::kernel::isa::{Isa, Task};
@@ -73,7 +74,7 @@ fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
     let data = [load::<I, true, true, R>(isa, &window, around, 0)];
     // Now, since a load behind a masked store of the same vector would wait for that to leave the core.
     let received = if P::SEALS { isa.lane(isa.zero(), 0) } else { isa.icv(&window) };
-    let work = Work { tables: [tables], states: [states(isa, &window, start, 0)], data: &data };
+    let work = Work { keys: [Keys::read(tables)], states: [states(isa, &window, start, 0)], data: &data };
     let mut hash = Hash::<I, R>::last(isa, &tables.powers, None, reversed(isa, &data[0]));
     let ([out], [stream]) = if P::SEALS {
         encrypt::<I, Idle, ROUNDS, true, 1, R>(isa, work, &mut Idle)
