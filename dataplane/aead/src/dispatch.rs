@@ -140,14 +140,15 @@ impl Engine {
         EngineKind::ALL.into_iter().filter_map(|kind| Self::forced(kind).ok())
     }
 
-    /// These, and what is compiled a second time for CPUs that have less: what tests iterate over.
+    /// What [`Engine::available`] has, and what is compiled a second time for CPUs that have less: what tests iterate
+    /// over.
     #[cfg(target_arch = "x86_64")]
     pub fn variants() -> impl Iterator<Item = Self> {
-        let less = Aesni::detect().map(|isa| Self(Proof::Aesni(isa.without_avx())));
+        let less = Aesni::detect_without_avx().map(|isa| Self(Proof::Aesni(isa)));
         Self::available().chain(less.ok())
     }
 
-    /// These.
+    /// What [`Engine::available`] has: what tests iterate over.
     #[cfg(not(target_arch = "x86_64"))]
     pub fn variants() -> impl Iterator<Item = Self> {
         Self::available()

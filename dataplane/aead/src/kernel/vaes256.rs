@@ -85,10 +85,10 @@ mod ops {
         _mm256_xor_si256,
     };
 
-    pub(super) use super::super::aesni::blocks::{
+    pub(super) use super::super::blocks::{
         block_of, equal, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
     };
-    use super::super::aesni::blocks::{
+    use super::super::blocks::{
         load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
     };
     use super::{Power, Sum, Task, Vaes256, Window};

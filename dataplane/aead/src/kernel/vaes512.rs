@@ -95,16 +95,15 @@ mod ops {
     use std::arch::x86_64::{
         __m128i, __m512i, __mmask8, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
         _mm_loadu_si128, _mm_mask_cmpneq_epi8_mask, _mm_mask_storeu_epi8, _mm_maskz_loadu_epi8, _mm_or_si128,
-        _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_storeu_si128, _mm_xor_si128,
-        _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256, _mm512_add_epi32,
-        _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi128_si512,
-        _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64,
-        _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_mask_mov_epi8,
-        _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_rol_epi32,
-        _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setr_epi32, _mm512_setzero_si512,
-        _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi64,
-        _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
-        _mm512_xor_si512,
+        _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_xor_si128, _mm256_castsi256_si128,
+        _mm256_extracti128_si256, _mm256_xor_si256, _mm512_add_epi32, _mm512_aesenc_epi128,
+        _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi128_si512, _mm512_castsi512_si256,
+        _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64, _mm512_inserti32x4,
+        _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_mask_mov_epi8, _mm512_mask_set1_epi64,
+        _mm512_mask_storeu_epi8, _mm512_maskz_loadu_epi8, _mm512_rol_epi32, _mm512_set1_epi8,
+        _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setr_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8,
+        _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_unpackhi_epi32,
+        _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
     };
 
     use super::{Form, PhantomData, Sum, Task, Vaes512, Window};
@@ -407,16 +406,7 @@ mod ops {
         unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
     }
 
-    pub(super) use super::super::aesni::blocks::{block_of, load_block as block};
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(super) fn octets(block: __m128i) -> [u8; 16] {
-        let mut octets = [0; 16];
-        // SAFETY: the array has the 16 octets that are written, and the store needs no alignment.
-        unsafe { _mm_storeu_si128(octets.as_mut_ptr().cast(), block) };
-        octets
-    }
+    pub(super) use super::super::blocks::{block_of, load_block as block, octets};
 
     #[target_feature(enable = "avx512f")]
     #[inline]
