@@ -135,9 +135,23 @@ impl Engine {
         Self(Proof::Portable)
     }
 
-    /// Every engine that this CPU runs, the fastest first: what tests and benchmarks iterate over.
+    /// Every engine that this CPU runs, the fastest first: what benchmarks iterate over.
     pub fn available() -> impl Iterator<Item = Self> {
         EngineKind::ALL.into_iter().filter_map(|kind| Self::forced(kind).ok())
+    }
+
+    /// What [`Engine::available`] has, and what is compiled a second time for CPUs that have less: what tests iterate
+    /// over.
+    #[cfg(target_arch = "x86_64")]
+    pub fn variants() -> impl Iterator<Item = Self> {
+        let less = Aesni::detect_without_avx().map(|isa| Self(Proof::Aesni(isa)));
+        Self::available().chain(less.ok())
+    }
+
+    /// What [`Engine::available`] has: what tests iterate over.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub fn variants() -> impl Iterator<Item = Self> {
+        Self::available()
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -30,7 +30,7 @@ fn guarded() -> &'static mut [u8] {
 #[test]
 fn packets_at_the_edge_of_a_page_stay_inside_of_it() {
     let room = guarded();
-    for engine in Engine::available() {
+    for engine in Engine::variants() {
         for suite in Suite::ALL {
             let lens =
                 (1..100).chain([150, 230, 256, 300, 352, 355, 356, 375, 500, 1024, 2250]).map(|n| 4 * n);
@@ -61,7 +61,7 @@ fn packets_at_the_edge_of_a_page_stay_inside_of_it() {
 fn bursts_at_the_edge_of_a_page_stay_inside_of_it() {
     let rooms: Vec<_> = (0..8).map(|_| guarded()).collect();
     let mut rooms = rooms;
-    for engine in Engine::available() {
+    for engine in Engine::variants() {
         for suite in [Suite::Aes128Gcm16, Suite::Aes256Gcm8, Suite::Aes128Gcm16Iiv, Suite::ChaCha20Poly1305] {
             let material = Material::new(suite, false, 12);
             let key = material.key(engine);
@@ -88,7 +88,7 @@ fn bursts_at_the_edge_of_a_page_stay_inside_of_it() {
 #[test]
 fn texts_of_any_length_at_the_edge_of_a_page_stay_inside_of_it() {
     let room = guarded();
-    for engine in Engine::available() {
+    for engine in Engine::variants() {
         for suite in [Suite::Aes128Gcm16, Suite::Aes192Gcm16, Suite::Aes256Gcm16, Suite::ChaCha20Poly1305] {
             let material = Material::new(suite, false, 13);
             let key = material.key(engine);

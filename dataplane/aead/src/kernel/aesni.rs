@@ -1,7 +1,7 @@
 //! AES-NI and PCLMULQDQ on 128-bit vectors, taken two at a time: the algorithms see a vector of two blocks.
 #![allow(
     unsafe_code,
-    reason = "intrinsics: loads and stores by pointer, and the calls into compiled-for code"
+    reason = "intrinsics: loads and stores by pointer, an empty asm!, and the calls into compiled-for code"
 )]
 
 use std::arch::is_x86_feature_detected;
@@ -14,7 +14,11 @@ use crate::packet::Form;
 
 /// Proof that the CPU has AES-NI, PCLMULQDQ and SSE up to 4.1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Aesni(());
+pub(crate) struct Aesni {
+    /// Whether it has AVX too: then the same code is compiled with three operands an instruction, of which one may be
+    /// in memory anywhere. Only small cores lack it.
+    avx: bool,
+}
 
 impl Aesni {
     /// Asks the CPU; the error names what is missing.
@@ -26,7 +30,12 @@ impl Aesni {
             ("sse4.1", is_x86_feature_detected!("sse4.1")),
         ];
         let missing: Vec<_> = features.iter().filter(|(_, has)| !has).map(|(name, _)| *name).collect();
-        if missing.is_empty() { Ok(Self(())) } else { Err(missing) }
+        if missing.is_empty() { Ok(Self { avx: is_x86_feature_detected!("avx") }) } else { Err(missing) }
+    }
+
+    /// As on a CPU without AVX.
+    pub(crate) fn detect_without_avx() -> Result<Self, Vec<&'static str>> {
+        Self::detect().map(|_| Self { avx: false })
     }
 }
 
@@ -43,11 +52,19 @@ pub(crate) struct Sum {
     high: __m128i,
 }
 
+/// With the halves of each block added up for Karatsuba's product: those of the first block in the first half.
+#[derive(Clone, Copy)]
+pub(crate) struct Power {
+    whole: Pair,
+    folded: __m128i,
+}
+
 impl Isa for Aesni {
     type V = Pair;
     type Block = __m128i;
     type Sum = Sum;
     type Frame = Frame;
+    type Power = Power;
     type Window<'p> = Window<'p>;
     type Narrow = Self;
 
@@ -62,189 +79,21 @@ impl Isa for Aesni {
 
     #[inline(always)]
     fn enter<T: Task>(self, task: T) -> T::Out {
-        // SAFETY: `self` is only made by `detect`, which has found every feature that `enter` is compiled for.
-        unsafe { ops::enter(self, task) }
+        if self.avx {
+            // SAFETY: `self` is only made by `detect`, which has found every feature that `enter_avx` is compiled for.
+            unsafe { ops::enter_avx(self, task) }
+        } else {
+            // SAFETY: `self` is only made by `detect`, which has found every feature that `enter` is compiled for.
+            unsafe { ops::enter(self, task) }
+        }
     }
 
     forward_all!();
 }
 
-/// Single blocks and parts of them; the 256-bit kernel uses these too.
-pub(super) mod blocks {
-    use std::arch::x86_64::{
-        __m128i, _mm_and_si128, _mm_andnot_si128, _mm_bslli_si128, _mm_cmpeq_epi8, _mm_cvtsi32_si128,
-        _mm_cvtsi64_si128, _mm_loadu_si128, _mm_movemask_epi8, _mm_or_si128, _mm_set_epi8, _mm_set_epi32,
-        _mm_set_epi64x, _mm_set1_epi8, _mm_storeu_si128,
-    };
-
-    use super::{Frame, Window};
-    use crate::packet::Form;
-
-    /// Sixteen ones, then sixteen zeros: a load at `16 - len` is the mask of the first `len` octets.
-    static MASKS: [u8; 32] = {
-        let mut masks = [0; 32];
-        let mut i = 0;
-        while i < 16 {
-            masks[i] = 0xff;
-            i += 1;
-        }
-        masks
-    };
-
-    #[target_feature(enable = "ssse3")]
-    #[inline]
-    pub(in super::super) fn reversal() -> __m128i {
-        _mm_set_epi8(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn load_block(block: &[u8; 16]) -> __m128i {
-        // SAFETY: the reference covers the 16 octets that are read, and the load needs no alignment.
-        unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn block_of(first: u64, second: u64) -> __m128i {
-        _mm_set_epi64x(second.cast_signed(), first.cast_signed())
-    }
-
-    /// Salt, IV and a counter of zero.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn nonce_block(salt: u32, iv: u64) -> __m128i {
-        let iv = _mm_bslli_si128::<4>(_mm_cvtsi64_si128(iv.cast_signed()));
-        _mm_or_si128(iv, _mm_cvtsi32_si128(salt.cast_signed()))
-    }
-
-    /// The IV of a packet, with zeros where salt and counter are to be.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn sent_iv_block(window: &Window<'_>) -> __m128i {
-        let block = window.packet[window.text.start - 12..].first_chunk().expect("12 octets and the text");
-        _mm_and_si128(load_block(block), _mm_set_epi32(0, -1, -1, 0))
-    }
-
-    /// SPI and sequence number, where an IV of 8 octets follows and then the text.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn sent_aad(window: &Window<'_>) -> __m128i {
-        let front =
-            window.packet[window.text.start - 16..].first_chunk::<8>().expect("16 octets and the text");
-        _mm_cvtsi64_si128(i64::from_le_bytes(*front))
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    fn store_block(octets: &mut [u8; 16], block: __m128i) {
-        // SAFETY: the reference covers the 16 octets that are written, and the store needs no alignment.
-        unsafe { _mm_storeu_si128(octets.as_mut_ptr().cast(), block) }
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn octets(block: __m128i) -> [u8; 16] {
-        let mut octets = [0; 16];
-        store_block(&mut octets, block);
-        octets
-    }
-
-    /// Ones for the first `len` octets.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn mask(len: usize) -> __m128i {
-        let (ones_from, _) =
-            MASKS[16 - len..].split_first_chunk().expect("16 octets follow any of the first 17");
-        load_block(ones_from)
-    }
-
-    /// `len` octets, at most 16, and zero behind them. Where the packet goes on for long enough, as it does with
-    /// an ICV of 16, the whole block is read and masked.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn load_octets(packet: &[u8], at: usize, len: usize) -> __m128i {
-        if let Some((block, _)) = packet.get(at..).and_then(<[u8]>::split_first_chunk) {
-            return _mm_and_si128(load_block(block), mask(len));
-        }
-        let mut block = [0; 16];
-        block[..len].copy_from_slice(&packet[at..at + len]);
-        load_block(&block)
-    }
-
-    /// Writes the first `len` octets of a block. Where the packet goes on for long enough, what follows is read
-    /// and written back as it was.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn store_octets(packet: &mut [u8], at: usize, len: usize, block: __m128i) {
-        if let Some((place, _)) = packet.get_mut(at..).and_then(<[u8]>::split_first_chunk_mut) {
-            let mask = mask(len);
-            let before = load_block(place);
-            store_block(place, _mm_or_si128(_mm_and_si128(mask, block), _mm_andnot_si128(mask, before)));
-        } else {
-            packet[at..at + len].copy_from_slice(&octets(block)[..len]);
-        }
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn equal(octets: &[u8; 64], octet: u8) -> u64 {
-        let octet = _mm_set1_epi8(octet.cast_signed());
-        let (blocks, _) = octets.as_chunks::<16>();
-        blocks.iter().rev().fold(0, |bits, block| {
-            let equal = _mm_movemask_epi8(_mm_cmpeq_epi8(load_block(block), octet));
-            (bits << 16) | u64::from(equal.cast_unsigned())
-        })
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn frame(form: Form, vectors: usize) -> Frame {
-        Frame::new(form, vectors)
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn window<'p>(packet: &'p mut [u8], frame: &Frame) -> Window<'p> {
-        Window::new(packet, frame)
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn pad(window: &Window<'_>) -> usize {
-        window.pad
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn wipe(window: &mut Window<'_>) {
-        window.wipe();
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn put_icv(window: &mut Window<'_>, tag: __m128i) {
-        let len = window.icv_len();
-        store_octets(window.packet, window.text.end, len, tag);
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn icv(window: &Window<'_>) -> __m128i {
-        load_octets(window.packet, window.text.end, window.icv_len())
-    }
-
-    /// All octets are compared before any branch.
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(in super::super) fn icv_matches(window: &Window<'_>, tag: __m128i, received: __m128i) -> bool {
-        let tag = _mm_and_si128(tag, mask(window.icv_len()));
-        _mm_movemask_epi8(_mm_cmpeq_epi8(received, tag)) == 0xffff
-    }
-}
-
 /// The operations, compiled for the instruction set.
 mod ops {
+    use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, _mm_add_epi32, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_and_si128, _mm_andnot_si128,
         _mm_clmulepi64_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_set1_epi32,
@@ -253,14 +102,14 @@ mod ops {
         _mm_unpacklo_epi64, _mm_xor_si128,
     };
 
-    pub(super) use super::blocks::{
+    pub(super) use super::super::blocks::{
         block_of, equal, frame, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
     };
-    use super::blocks::{
+    use super::super::blocks::{
         load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
     };
-    use super::{Aesni, Frame, Pair, Sum, Task, Window};
-    use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
+    use super::{Aesni, Frame, Pair, Power, Sum, Task, Window};
+    use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::key::POWERS;
 
     type V = Pair;
@@ -268,6 +117,12 @@ mod ops {
     #[target_feature(enable = "aes,pclmulqdq,ssse3,sse4.1")]
     #[inline(never)]
     pub(super) fn enter<T: Task>(isa: Aesni, task: T) -> T::Out {
+        task.run(isa)
+    }
+
+    #[target_feature(enable = "avx,aes,pclmulqdq,ssse3,sse4.1")]
+    #[inline(never)]
+    pub(super) fn enter_avx<T: Task>(isa: Aesni, task: T) -> T::Out {
         task.run(isa)
     }
 
@@ -326,7 +181,7 @@ mod ops {
     #[inline]
     pub(super) fn load_sent_head(window: &Window<'_>, around: V) -> V {
         let (head, aad) = (load_head(window, around), sent_aad(window));
-        if window.pad == 0 { Pair(aad, head.1) } else { Pair(head.0, aad) }
+        if window.pad() == 0 { Pair(aad, head.1) } else { Pair(head.0, aad) }
     }
 
     #[target_feature(enable = "sse2")]
@@ -338,24 +193,22 @@ mod ops {
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn counters(window: &Window<'_>, v: usize) -> V {
-        load(COUNTERS.0.as_flattened(), 16 * window.counters(v))
+        load(window.counters(v))
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    fn load(packet: &[u8], at: usize) -> V {
-        let octets = &packet[at..at + 32];
-        let second = octets[16..].as_ptr();
-        // SAFETY: the slice has 32 octets, of which the first 16 are read; the load needs no alignment.
+    fn load(octets: &[u8; 32]) -> V {
+        // SAFETY: the reference covers 32 octets, of which the first 16 are read; the load needs no alignment.
         let first = unsafe { _mm_loadu_si128(octets.as_ptr().cast()) };
-        // SAFETY: the slice has 32 octets, of which the last 16 are read; the load needs no alignment.
-        Pair(first, unsafe { _mm_loadu_si128(second.cast()) })
+        // SAFETY: the reference covers 32 octets, of which the last 16 are read; the load needs no alignment.
+        Pair(first, unsafe { _mm_loadu_si128(octets[16..].as_ptr().cast()) })
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    fn store(packet: &mut [u8], at: usize, v: V) {
-        let (first, second) = packet[at..at + 32].split_at_mut(16);
+    fn store(octets: &mut [u8; 32], v: V) {
+        let (first, second) = octets.split_at_mut(16);
         // SAFETY: the slice has the 16 octets that are written; the store needs no alignment.
         unsafe { _mm_storeu_si128(first.as_mut_ptr().cast(), v.0) };
         // SAFETY: the slice has the 16 octets that are written; the store needs no alignment.
@@ -368,42 +221,42 @@ mod ops {
         if !window.has_head() {
             return around;
         }
-        Pair(around.0, load_octets(window.packet, window.text.start, 16))
+        Pair(around.0, load_octets(window.packet(), window.text().start, 16))
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn load_middle(window: &Window<'_>, v: usize) -> V {
-        load(window.packet, window.at(v))
+        load(window.middle(v))
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn load_tail(window: &Window<'_>, around: V) -> V {
         let (at, len) = window.tail();
-        Pair(load_octets(window.packet, at, len), around.1)
+        Pair(load_octets(window.packet(), at, len), around.1)
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn store_head(window: &mut Window<'_>, v: V) {
         if window.has_head() {
-            store_octets(window.packet, window.text.start, 16, lane(v, 1));
+            let start = window.text().start;
+            store_octets(window.packet_mut(), start, 16, lane(v, 1));
         }
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn store_middle(window: &mut Window<'_>, v: usize, data: V) {
-        let at = window.at(v);
-        store(window.packet, at, data);
+        store(window.middle_mut(v), data);
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn store_tail(window: &mut Window<'_>, v: V) {
         let (at, len) = window.tail();
-        store_octets(window.packet, at, len, lane(v, 0));
+        store_octets(window.packet_mut(), at, len, lane(v, 0));
     }
 
     #[target_feature(enable = "sse2")]
@@ -508,7 +361,7 @@ mod ops {
     #[target_feature(enable = "ssse3")]
     #[inline]
     pub(super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
-        store(places.as_flattened_mut(), 0, v);
+        store(places.as_flattened_mut().first_chunk_mut().expect("four blocks"), v);
     }
 
     #[target_feature(enable = "sse2")]
@@ -517,28 +370,60 @@ mod ops {
         Sum { low: _mm_setzero_si128(), mid: _mm_setzero_si128(), high: _mm_setzero_si128() }
     }
 
-    #[target_feature(enable = "pclmulqdq")]
+    #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
-        mul_add_block(mul_add_block(sum, x.0, power.0), x.1, power.1)
+    pub(super) fn pin(v: V, sum: Sum) -> (V, Sum) {
+        let (Pair(mut v, mut w), Sum { mut low, mut mid, mut high }) = (v, sum);
+        // SAFETY: there is no instruction, and the registers keep what they have.
+        unsafe {
+            asm!(
+                "/* {} {} {} {} {} */",
+                inout(xmm_reg) v,
+                inout(xmm_reg) w,
+                inout(xmm_reg) low,
+                inout(xmm_reg) mid,
+                inout(xmm_reg) high,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        (Pair(v, w), Sum { low, mid, high })
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn pin_lanes(mut v: V, mut lanes: V) -> (V, V) {
+        // SAFETY: there is no instruction, and the registers keep what they have.
+        unsafe {
+            asm!(
+                "/* {} {} */",
+                inout(xmm_reg) v.0,
+                inout(xmm_reg) lanes.0,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        (v, lanes)
     }
 
     #[target_feature(enable = "pclmulqdq")]
     #[inline]
-    fn mul_add_block(sum: Sum, x: __m128i, power: __m128i) -> Sum {
-        let product = _mm_clmulepi64_si128::<0x00>(folded(x), folded(power));
+    pub(super) fn mul_add(sum: Sum, x: V, power: Power) -> Sum {
+        let Power { whole, folded: folded_power } = power;
+        let folded = folded(x);
+        let low = _mm_xor_si128(sum.low, _mm_clmulepi64_si128::<0x00>(x.0, whole.0));
+        let mid = _mm_xor_si128(sum.mid, _mm_clmulepi64_si128::<0x00>(folded, folded_power));
+        let high = _mm_xor_si128(sum.high, _mm_clmulepi64_si128::<0x11>(x.0, whole.0));
         Sum {
-            low: _mm_xor_si128(sum.low, _mm_clmulepi64_si128::<0x00>(x, power)),
-            mid: _mm_xor_si128(sum.mid, product),
-            high: _mm_xor_si128(sum.high, _mm_clmulepi64_si128::<0x11>(x, power)),
+            low: _mm_xor_si128(low, _mm_clmulepi64_si128::<0x00>(x.1, whole.1)),
+            mid: _mm_xor_si128(mid, _mm_clmulepi64_si128::<0x11>(folded, folded_power)),
+            high: _mm_xor_si128(high, _mm_clmulepi64_si128::<0x11>(x.1, whole.1)),
         }
     }
 
-    /// In each half the sum of both halves.
+    /// The sums of the halves of both blocks.
     #[target_feature(enable = "sse2")]
     #[inline]
-    fn folded(block: __m128i) -> __m128i {
-        _mm_xor_si128(block, _mm_shuffle_epi32::<0x4e>(block))
+    fn folded(v: V) -> __m128i {
+        _mm_xor_si128(_mm_unpacklo_epi64(v.0, v.1), _mm_unpackhi_epi64(v.0, v.1))
     }
 
     /// The sum has all lanes in one, so the result is the first lane, and the other is zero.
@@ -560,17 +445,23 @@ mod ops {
         _mm_xor_si128(_mm_xor_si128(sum.high, _mm_shuffle_epi32::<0x4e>(mid)), folded)
     }
 
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn power(v: V) -> Power {
+        Power { whole: v, folded: folded(v) }
+    }
+
     /// As lanes are added up in every batch, each has its own power in every batch.
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
+    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Power {
         last_power(powers, k)
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
-        Pair(load_block(&powers[POWERS - 2 * k]), load_block(&powers[POWERS - 2 * k + 1]))
+    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Power {
+        power(Pair(load_block(&powers[POWERS - 2 * k]), load_block(&powers[POWERS - 2 * k + 1])))
     }
 
     #[target_feature(enable = "ssse3,pclmulqdq")]
@@ -583,15 +474,5 @@ mod ops {
     #[inline]
     pub(super) fn tag_beside(frame: &Frame, lanes: &V, stream: &V) -> __m128i {
         tag(*lanes, lane(*stream, frame.pad))
-    }
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(super) fn tie(mut state: V, mut sum: Sum, mut lanes: V) -> (V, Sum, V) {
-        // SAFETY: nothing is executed.
-        unsafe {
-            std::arch::asm!("/* {} {} {} {} {} */", inout(xmm_reg) state.0, inout(xmm_reg) sum.low, inout(xmm_reg) sum.mid, inout(xmm_reg) sum.high, inout(xmm_reg) lanes.0, options(pure, nomem, nostack, preserves_flags));
-        }
-        (state, sum, lanes)
     }
 }

@@ -29,6 +29,8 @@ pub(crate) trait Isa: Copy {
     type Block: Copy;
     /// A sum of carry-less products, not yet reduced.
     type Sum: Copy;
+    /// What a vector is multiplied by, with what products need of it besides.
+    type Power: Copy;
     /// Where in packets of one form which octets are: what may be loaded and stored is settled when it is made.
     type Frame: Copy;
     /// A packet's text as vectors, by its frame.
@@ -160,19 +162,24 @@ pub(crate) trait Isa: Copy {
     /// The sum of no products.
     fn no_sum(self) -> Self::Sum;
     /// Adds the products of the (reversed) lanes of `x` with those of `power`.
-    fn mul_add(self, sum: Self::Sum, x: Self::V, power: Self::V) -> Self::Sum;
+    fn mul_add(self, sum: Self::Sum, x: Self::V, power: Self::Power) -> Self::Sum;
+    /// Both as they are, and at hand before either is used further. No instruction comes of it: the compiler, which
+    /// likes to put all products behind all rounds of AES, has to keep to the order of the program.
+    fn pin(self, v: Self::V, sum: Self::Sum) -> (Self::V, Self::Sum);
+    /// As [`Isa::pin`], with a reduced sum.
+    fn pin_lanes(self, v: Self::V, lanes: Self::V) -> (Self::V, Self::V);
     /// Brings a sum back to one (reversed) vector.
     fn reduce(self, sum: Self::Sum) -> Self::V;
+    /// A (reversed) vector as a power.
+    fn power(self, v: Self::V) -> Self::Power;
     /// What a vector is multiplied by that has `k - 1` others after it in its batch, and further batches after.
-    fn stride_power(self, powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
+    fn stride_power(self, powers: &[[u8; 16]; POWERS], k: usize) -> Self::Power;
     /// What a vector is multiplied by that has `k - 1` others after it, and nothing more.
-    fn last_power(self, powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
+    fn last_power(self, powers: &[[u8; 16]; POWERS], k: usize) -> Self::Power;
     /// The sum over all lanes of a reduced sum, as it lies in memory, exclusive-or `mask`.
     fn tag(self, lanes: Self::V, mask: Self::Block) -> Self::Block;
     /// [`Isa::tag`], with the lane of the AAD in the first vector's key stream as mask.
     fn tag_beside(self, frame: &Self::Frame, lanes: &Self::V, stream: &Self::V) -> Self::Block;
-    /// Nothing, but the compiler does not move what comes before it behind what comes after.
-    fn tie(self, state: Self::V, sum: Self::Sum, lanes: Self::V) -> (Self::V, Self::Sum, Self::V);
 }
 
 /// Implements the methods of [`Isa`] by the functions of the same name in `ops`, which are compiled for the
@@ -235,13 +242,15 @@ macro_rules! forward_all {
             fn transpose(rows: [Self::V; 4]) -> [Self::V; 4];
             fn store_lanes(v: Self::V, places: &mut [[u8; 16]; 4]);
             fn no_sum() -> Self::Sum;
-            fn mul_add(sum: Self::Sum, x: Self::V, power: Self::V) -> Self::Sum;
+            fn mul_add(sum: Self::Sum, x: Self::V, power: Self::Power) -> Self::Sum;
+            fn pin(v: Self::V, sum: Self::Sum) -> (Self::V, Self::Sum);
             fn reduce(sum: Self::Sum) -> Self::V;
-            fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
-            fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::V;
+            fn power(v: Self::V) -> Self::Power;
+            fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::Power;
+            fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Self::Power;
             fn tag(lanes: Self::V, mask: Self::Block) -> Self::Block;
             fn tag_beside(frame: &Self::Frame, lanes: &Self::V, stream: &Self::V) -> Self::Block;
-            fn tie(state: Self::V, sum: Self::Sum, lanes: Self::V) -> (Self::V, Self::Sum, Self::V);
+            fn pin_lanes(v: Self::V, lanes: Self::V) -> (Self::V, Self::V);
         }
 
         #[inline(always)]

@@ -7,6 +7,8 @@
 pub(crate) mod aesni;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod blocks;
 pub(crate) mod chacha;
 pub(crate) mod gcm;
 #[cfg(target_arch = "x86_64")]

@@ -1,7 +1,7 @@
 //! VAES and VPCLMULQDQ on 256-bit vectors: two blocks a vector, for AVX2 machines.
 #![allow(
     unsafe_code,
-    reason = "intrinsics: loads and stores by pointer, and the calls into compiled-for code"
+    reason = "intrinsics: loads and stores by pointer, an empty asm!, and the calls into compiled-for code"
 )]
 
 use std::arch::is_x86_feature_detected;
@@ -41,11 +41,19 @@ pub(crate) struct Sum {
     high: __m256i,
 }
 
+/// With each lane's halves added up for Karatsuba's product.
+#[derive(Clone, Copy)]
+pub(crate) struct Power {
+    whole: __m256i,
+    folded: __m256i,
+}
+
 impl Isa for Vaes256 {
     type V = __m256i;
     type Block = __m128i;
     type Sum = Sum;
     type Frame = Frame;
+    type Power = Power;
     type Window<'p> = Window<'p>;
     type Narrow = Self;
 
@@ -74,6 +82,7 @@ impl Isa for Vaes256 {
 
 /// The operations, compiled for the instruction set.
 pub(super) mod ops {
+    use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_set_epi8, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
         _mm256_add_epi32, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blend_epi32,
@@ -85,14 +94,14 @@ pub(super) mod ops {
         _mm256_xor_si256,
     };
 
-    pub(in super::super) use super::super::aesni::blocks::{
+    pub(in super::super) use super::super::blocks::{
         block_of, equal, frame, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
     };
-    use super::super::aesni::blocks::{
+    use super::super::blocks::{
         load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
     };
-    use super::{Frame, Sum, Task, Vaes256, Window};
-    use crate::kernel::gcm::{COUNTERS, POLYNOMIAL_HIGH};
+    use super::{Frame, Power, Sum, Task, Vaes256, Window};
+    use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::key::POWERS;
 
     type V = __m256i;
@@ -155,7 +164,7 @@ pub(super) mod ops {
     #[inline]
     pub(in super::super) fn load_sent_head(window: &Window<'_>, around: V) -> V {
         let (head, aad) = (load_head(window, around), sent_aad(window));
-        if window.pad == 0 {
+        if window.pad() == 0 {
             _mm256_inserti128_si256::<0>(head, aad)
         } else {
             _mm256_inserti128_si256::<1>(head, aad)
@@ -171,22 +180,20 @@ pub(super) mod ops {
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(in super::super) fn counters(window: &Window<'_>, v: usize) -> V {
-        load(COUNTERS.0.as_flattened(), 16 * window.counters(v))
+        load(window.counters(v))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn load(packet: &[u8], at: usize) -> V {
-        let octets = &packet[at..at + 32];
-        // SAFETY: the slice covers the 32 octets that are read, and the load needs no alignment.
+    fn load(octets: &[u8; 32]) -> V {
+        // SAFETY: the reference covers the 32 octets that are read, and the load needs no alignment.
         unsafe { _mm256_loadu_si256(octets.as_ptr().cast()) }
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    fn store(packet: &mut [u8], at: usize, v: V) {
-        let octets = &mut packet[at..at + 32];
-        // SAFETY: the slice covers the 32 octets that are written, and the store needs no alignment.
+    fn store(octets: &mut [u8; 32], v: V) {
+        // SAFETY: the reference covers the 32 octets that are written, and the store needs no alignment.
         unsafe { _mm256_storeu_si256(octets.as_mut_ptr().cast(), v) }
     }
 
@@ -196,42 +203,42 @@ pub(super) mod ops {
         if !window.has_head() {
             return around;
         }
-        _mm256_inserti128_si256::<1>(around, load_octets(window.packet, window.text.start, 16))
+        _mm256_inserti128_si256::<1>(around, load_octets(window.packet(), window.text().start, 16))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(in super::super) fn load_middle(window: &Window<'_>, v: usize) -> V {
-        load(window.packet, window.at(v))
+        load(window.middle(v))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(in super::super) fn load_tail(window: &Window<'_>, around: V) -> V {
         let (at, len) = window.tail();
-        _mm256_inserti128_si256::<0>(around, load_octets(window.packet, at, len))
+        _mm256_inserti128_si256::<0>(around, load_octets(window.packet(), at, len))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(in super::super) fn store_head(window: &mut Window<'_>, v: V) {
         if window.has_head() {
-            store_octets(window.packet, window.text.start, 16, lane(v, 1));
+            let start = window.text().start;
+            store_octets(window.packet_mut(), start, 16, lane(v, 1));
         }
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(in super::super) fn store_middle(window: &mut Window<'_>, v: usize, data: V) {
-        let at = window.at(v);
-        store(window.packet, at, data);
+        store(window.middle_mut(v), data);
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(in super::super) fn store_tail(window: &mut Window<'_>, v: V) {
         let (at, len) = window.tail();
-        store_octets(window.packet, at, len, lane(v, 0));
+        store_octets(window.packet_mut(), at, len, lane(v, 0));
     }
 
     #[target_feature(enable = "avx2")]
@@ -341,7 +348,7 @@ pub(super) mod ops {
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(in super::super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
-        store(places.as_flattened_mut(), 0, v);
+        store(places.as_flattened_mut().first_chunk_mut().expect("four blocks"), v);
     }
 
     #[target_feature(enable = "avx2")]
@@ -350,13 +357,46 @@ pub(super) mod ops {
         Sum { low: zero(), mid: zero(), high: zero() }
     }
 
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(in super::super) fn pin(v: V, sum: Sum) -> (V, Sum) {
+        let (mut v, Sum { mut low, mut mid, mut high }) = (v, sum);
+        // SAFETY: there is no instruction, and the registers keep what they have.
+        unsafe {
+            asm!(
+                "/* {} {} {} {} */",
+                inout(ymm_reg) v,
+                inout(ymm_reg) low,
+                inout(ymm_reg) mid,
+                inout(ymm_reg) high,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        (v, Sum { low, mid, high })
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(in super::super) fn pin_lanes(mut v: V, mut lanes: V) -> (V, V) {
+        // SAFETY: there is no instruction, and the registers keep what they have.
+        unsafe {
+            asm!(
+                "/* {} {} */",
+                inout(ymm_reg) v,
+                inout(ymm_reg) lanes,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        (v, lanes)
+    }
+
     #[target_feature(enable = "avx2,vpclmulqdq")]
     #[inline]
-    pub(in super::super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
+    pub(in super::super) fn mul_add(sum: Sum, x: V, power: Power) -> Sum {
         Sum {
-            low: xor(sum.low, _mm256_clmulepi64_epi128::<0x00>(x, power)),
-            mid: xor(sum.mid, _mm256_clmulepi64_epi128::<0x00>(folded(x), folded(power))),
-            high: xor(sum.high, _mm256_clmulepi64_epi128::<0x11>(x, power)),
+            low: xor(sum.low, _mm256_clmulepi64_epi128::<0x00>(x, power.whole)),
+            mid: xor(sum.mid, _mm256_clmulepi64_epi128::<0x00>(folded(x), power.folded)),
+            high: xor(sum.high, _mm256_clmulepi64_epi128::<0x11>(x, power.whole)),
         }
     }
 
@@ -379,17 +419,23 @@ pub(super) mod ops {
         xor(xor(sum.high, _mm256_shuffle_epi32::<0x4e>(mid)), folded)
     }
 
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(in super::super) fn power(v: V) -> Power {
+        Power { whole: v, folded: folded(v) }
+    }
+
     /// Lanes are hashed apart until the last batch, so both lanes have the same power.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(in super::super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
-        broadcast(&powers[POWERS - 2 * k])
+    pub(in super::super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Power {
+        power(broadcast(&powers[POWERS - 2 * k]))
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(in super::super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
-        load(powers.as_flattened(), 16 * (POWERS - 2 * k))
+    pub(in super::super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Power {
+        power(load(powers.as_flattened()[16 * (POWERS - 2 * k)..].first_chunk().expect("k is 1 to 8")))
     }
 
     #[target_feature(enable = "avx2,vpclmulqdq")]
@@ -403,15 +449,5 @@ pub(super) mod ops {
     #[inline]
     pub(in super::super) fn tag_beside(frame: &Frame, lanes: &V, stream: &V) -> __m128i {
         tag(*lanes, lane(*stream, frame.pad))
-    }
-
-    #[target_feature(enable = "avx2")]
-    #[inline]
-    pub(in super::super) fn tie(mut state: V, mut sum: Sum, mut lanes: V) -> (V, Sum, V) {
-        // SAFETY: nothing is executed.
-        unsafe {
-            std::arch::asm!("/* {} {} {} {} {} */", inout(ymm_reg) state, inout(ymm_reg) sum.low, inout(ymm_reg) sum.mid, inout(ymm_reg) sum.high, inout(ymm_reg) lanes, options(pure, nomem, nostack, preserves_flags));
-        }
-        (state, sum, lanes)
     }
 }

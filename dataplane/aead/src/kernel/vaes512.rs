@@ -1,7 +1,7 @@
 //! VAES and VPCLMULQDQ on 512-bit vectors: four blocks a vector, head and tail by byte mask.
 #![allow(
     unsafe_code,
-    reason = "intrinsics: loads and stores by pointer, and the calls into compiled-for code"
+    reason = "intrinsics: loads and stores by pointer, an empty asm!, and the calls into compiled-for code"
 )]
 
 use std::arch::is_x86_feature_detected;
@@ -52,6 +52,7 @@ impl Isa for Vaes512 {
     type Block = __m128i;
     type Sum = Sum;
     type Frame = Frame<4>;
+    type Power = __m512i;
     type Window<'p> = Window<'p, 4>;
     type Narrow = Vl256;
 
@@ -80,18 +81,18 @@ impl Isa for Vaes512 {
 
 /// The operations, compiled for the instruction set.
 pub(super) mod ops {
+    use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, __m512i, __mmask8, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_loadu_si128,
-        _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_storeu_si128, _mm_xor_si128,
-        _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_xor_si256, _mm512_add_epi32,
-        _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi128_si512,
-        _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64,
-        _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_mask_loadu_epi8,
-        _mm512_mask_mov_epi8, _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_rol_epi32,
-        _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setr_epi32, _mm512_setzero_si512,
-        _mm512_shuffle_epi8, _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi64,
-        _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
-        _mm512_xor_si512,
+        _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_xor_si128, _mm256_castsi256_si128,
+        _mm256_extracti128_si256, _mm256_xor_si256, _mm512_add_epi32, _mm512_aesenc_epi128,
+        _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi128_si512, _mm512_castsi512_si256,
+        _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64, _mm512_inserti32x4,
+        _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_mask_loadu_epi8, _mm512_mask_mov_epi8,
+        _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_rol_epi32, _mm512_set1_epi8,
+        _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setr_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8,
+        _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_unpackhi_epi32,
+        _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
     };
 
     pub(super) use super::super::masked::{icv, icv_matches, put_icv, wipe};
@@ -302,16 +303,7 @@ pub(super) mod ops {
         unsafe { _mm_loadu_si128(block.as_ptr().cast()) }
     }
 
-    pub(super) use super::super::aesni::blocks::{block_of, load_block as block};
-
-    #[target_feature(enable = "sse2")]
-    #[inline]
-    pub(super) fn octets(block: __m128i) -> [u8; 16] {
-        let mut octets = [0; 16];
-        // SAFETY: the array has the 16 octets that are written, and the store needs no alignment.
-        unsafe { _mm_storeu_si128(octets.as_mut_ptr().cast(), block) };
-        octets
-    }
+    pub(super) use super::super::blocks::{block_of, load_block as block, octets};
 
     #[target_feature(enable = "avx512f")]
     #[inline]
@@ -389,6 +381,39 @@ pub(super) mod ops {
         Sum { low: zero(), mid: zero(), high: zero() }
     }
 
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn pin(v: V, sum: Sum) -> (V, Sum) {
+        let (mut v, Sum { mut low, mut mid, mut high }) = (v, sum);
+        // SAFETY: there is no instruction, and the registers keep what they have.
+        unsafe {
+            asm!(
+                "/* {} {} {} {} */",
+                inout(zmm_reg) v,
+                inout(zmm_reg) low,
+                inout(zmm_reg) mid,
+                inout(zmm_reg) high,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        (v, Sum { low, mid, high })
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn pin_lanes(mut v: V, mut lanes: V) -> (V, V) {
+        // SAFETY: there is no instruction, and the registers keep what they have.
+        unsafe {
+            asm!(
+                "/* {} {} */",
+                inout(zmm_reg) v,
+                inout(zmm_reg) lanes,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        (v, lanes)
+    }
+
     #[target_feature(enable = "avx512f,vpclmulqdq")]
     #[inline]
     pub(super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
@@ -412,6 +437,12 @@ pub(super) mod ops {
         xor(xor(sum.high, _mm512_shuffle_epi32::<0x4e>(mid)), folded)
     }
 
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn power(v: V) -> V {
+        v
+    }
+
     /// Lanes are hashed apart until the last batch, so every lane has the same power.
     #[target_feature(enable = "avx512f")]
     #[inline]
@@ -431,16 +462,6 @@ pub(super) mod ops {
     #[inline]
     pub(super) fn tag(lanes: V, mask: __m128i) -> __m128i {
         _mm_xor_si128(_mm_shuffle_epi8(sum_lanes(lanes), reversal()), mask)
-    }
-
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    pub(super) fn tie(mut state: V, mut sum: Sum, mut lanes: V) -> (V, Sum, V) {
-        // SAFETY: nothing is executed.
-        unsafe {
-            std::arch::asm!("/* {} {} {} {} {} */", inout(zmm_reg) state, inout(zmm_reg) sum.low, inout(zmm_reg) sum.mid, inout(zmm_reg) sum.high, inout(zmm_reg) lanes, options(pure, nomem, nostack, preserves_flags));
-        }
-        (state, sum, lanes)
     }
 
     /// Lanes are loads: shuffles would wait for the port of the products.

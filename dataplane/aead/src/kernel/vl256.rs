@@ -9,7 +9,7 @@ use std::arch::x86_64::{__m128i, __m256i};
 
 use super::isa::{Isa, Task, forward_all};
 use super::masked::{Frame, Window};
-use super::vaes256::Sum;
+use super::vaes256::{Power, Sum};
 use super::vaes512::Vaes512;
 use crate::key::POWERS;
 use crate::packet::Form;
@@ -30,6 +30,7 @@ impl Isa for Vl256 {
     type V = __m256i;
     type Block = __m128i;
     type Sum = Sum;
+    type Power = Power;
     type Frame = Frame<2>;
     type Window<'p> = Window<'p, 2>;
     type Narrow = Self;
@@ -60,12 +61,12 @@ mod ops {
         _mm256_mask_storeu_epi8, _mm256_set_epi32, _mm256_storeu_si256, _mm256_ternarylogic_epi64,
     };
 
-    use super::super::aesni::blocks::reversal;
+    use super::super::blocks::reversal;
     pub(super) use super::super::masked::{icv, icv_matches, put_icv, wipe};
     pub(super) use super::super::vaes256::ops::{
         add_words, aesenc, aesenclast, block, block_of, broadcast, counting, insert, insert_last, join, lane,
-        last_power, mul_add, no_sum, nonce, octets, reduce, reverse, rotate_7, rotate_8, rotate_12,
-        rotate_16, splat, store_lanes, stride_power, tag, tie, transpose, xor, zero,
+        last_power, mul_add, no_sum, nonce, octets, pin, pin_lanes, power, reduce, reverse, rotate_7,
+        rotate_8, rotate_12, rotate_16, splat, store_lanes, stride_power, tag, transpose, xor, zero,
     };
     pub(super) use super::super::vaes512::ops::equal;
     use super::{Form, Frame, Task, Vl256};

@@ -1,6 +1,10 @@
 //! A packet's text as vectors of two blocks: one lane of head and tail at most is text.
+#![allow(
+    unsafe_code,
+    reason = "vectors of the text without a check each: what there is, is settled when a window is made"
+)]
 
-use crate::kernel::gcm::{BEFORE, TABLE};
+use crate::kernel::gcm::{BEFORE, COUNTERS, TABLE};
 use crate::packet::{Form, Text};
 
 /// Which octets of a packet are in which vector.
@@ -15,11 +19,11 @@ pub(crate) struct Frame {
 
 /// A packet in its frame, whose length it has.
 pub(crate) struct Window<'p> {
-    pub(crate) packet: &'p mut [u8],
-    pub(crate) text: Text,
+    packet: &'p mut [u8],
+    text: Text,
     vectors: usize,
     /// 0 or 1.
-    pub(crate) pad: usize,
+    pad: usize,
 }
 
 /// The most vectors that the table has counters for.
@@ -53,9 +57,49 @@ impl<'p> Window<'p> {
         self.pad == 0 && self.vectors > 1
     }
 
+    /// The packet, up to its last octet.
+    #[inline(always)]
+    pub(crate) fn packet(&self) -> &[u8] {
+        self.packet
+    }
+
+    #[inline(always)]
+    pub(crate) fn packet_mut(&mut self) -> &mut [u8] {
+        self.packet
+    }
+
+    #[inline(always)]
+    pub(crate) fn text(&self) -> Text {
+        self.text
+    }
+
+    #[inline(always)]
+    pub(crate) fn pad(&self) -> usize {
+        self.pad
+    }
+
+    /// Vector `v`, which is text throughout.
+    #[inline(always)]
+    pub(crate) fn middle(&self, v: usize) -> &[u8; 32] {
+        assert!(v > 0 && v + 1 < self.vectors, "a vector between the first and the last");
+        let octets = self.packet.as_ptr().wrapping_add(self.at(v));
+        // SAFETY: the first `2 * vectors - 3 - pad` blocks of the text are whole, and those of all vectors between the
+        // first and the last are among them. The text lies in the packet, which is borrowed for as long.
+        unsafe { &*octets.cast() }
+    }
+
+    /// Vector `v`, which is text throughout.
+    #[inline(always)]
+    pub(crate) fn middle_mut(&mut self, v: usize) -> &mut [u8; 32] {
+        assert!(v > 0 && v + 1 < self.vectors, "a vector between the first and the last");
+        let octets = self.packet.as_mut_ptr().wrapping_add(self.at(v));
+        // SAFETY: as above, and the packet is borrowed for this window alone.
+        unsafe { &mut *octets.cast() }
+    }
+
     /// Offset of vector `v`, which is not the first.
     #[inline(always)]
-    pub(crate) fn at(&self, v: usize) -> usize {
+    fn at(&self, v: usize) -> usize {
         self.text.start + 16 * (1 - self.pad) + 32 * (v - 1)
     }
 
@@ -69,10 +113,13 @@ impl<'p> Window<'p> {
         (at, self.text.end - at)
     }
 
-    /// Where in the table the counters of vector `v` are.
+    /// The counters of vector `v`.
     #[inline(always)]
-    pub(crate) fn counters(&self, v: usize) -> usize {
-        BEFORE + 1 - self.pad + 2 * v
+    pub(crate) fn counters(&self, v: usize) -> &'static [u8; 32] {
+        assert!(v < self.vectors, "a vector of the window");
+        let blocks = COUNTERS.0.as_ptr().wrapping_add(BEFORE + 1 - self.pad + 2 * v);
+        // SAFETY: `v` is less than `VECTORS_MAX` and the pad at most `BEFORE`, so two entries follow in the table.
+        unsafe { &*blocks.cast() }
     }
 
     /// Octets of ICV.

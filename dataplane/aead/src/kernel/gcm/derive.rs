@@ -37,7 +37,7 @@ impl Task for Derive<'_> {
         for slot in (0..POWERS).rev() {
             // Powers are numbers: little-endian, as a reversed lane is.
             self.tables.powers[slot] = isa.octets(isa.lane(power, 0));
-            power = isa.reduce(isa.mul_add(isa.no_sum(), power, times_x));
+            power = isa.reduce(isa.mul_add(isa.no_sum(), power, isa.power(times_x)));
         }
         for (octet, salt) in self.tables.round_keys[0].iter_mut().zip(self.salt) {
             *octet ^= salt;
@@ -97,7 +97,7 @@ impl Task for Absorb<'_> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> u128 {
-        let power = vector(isa, u128::from_le_bytes(self.tables.powers[POWERS - 1]));
+        let power = isa.power(vector(isa, u128::from_le_bytes(self.tables.powers[POWERS - 1])));
         let mut hash = 0;
         let [first, second] = self.aad;
         for (i, octets) in first.chunks(16).chain(second.chunks(16)).enumerate() {

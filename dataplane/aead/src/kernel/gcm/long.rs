@@ -4,8 +4,8 @@
 use std::marker::PhantomData;
 
 use super::{
-    Ahead, Around, BATCH, Hash, Idle, Jobs, Packet, Work, encrypt, hash_input, load, reversed, start, states,
-    store, vectors,
+    Ahead, Around, BATCH, Hash, Idle, Jobs, Keys, Packet, Work, encrypt, hash_input, load, reversed, start,
+    states, store, vectors,
 };
 use crate::kernel::isa::{Isa, Task};
 use crate::key::Tables;
@@ -51,7 +51,12 @@ fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(isa: I, packet: &mut P) -
     let mut window = isa.window(item.packet, &isa.frame(form, vectors));
     let start = start(isa, &window, around.beside, tables);
     let received = isa.icv(&window);
-    let text = Pass { tables, around, start, vectors };
+    let mut powers = [isa.stride_power(&tables.powers, 1); BATCH];
+    for (j, power) in powers.iter_mut().enumerate() {
+        *power = isa.stride_power(&tables.powers, BATCH - j);
+    }
+    let keys = Keys::hold::<ROUNDS>(isa, tables);
+    let text = Pass { tables, keys, around, start, vectors, powers };
     let tag = if P::SEALS {
         seal::<I, ROUNDS>(isa, &mut window, &text)
     } else {
@@ -67,9 +72,12 @@ fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(isa: I, packet: &mut P) -
 /// What stays the same over a packet.
 struct Pass<'k, I: Isa> {
     tables: &'k Tables,
+    keys: Keys<'k, I>,
     around: Around,
     start: I::V,
     vectors: usize,
+    /// Those of a batch that others follow.
+    powers: [I::Power; BATCH],
 }
 
 impl<'k, I: Isa> Pass<'k, I> {
@@ -82,17 +90,13 @@ impl<'k, I: Isa> Pass<'k, I> {
         v: usize,
         data: &'d [[I::V; R]; 1],
     ) -> Work<'k, 'd, I, 1, R> {
-        Work { tables: [self.tables], states: [states(isa, window, self.start, v)], data }
+        Work { keys: [self.keys], states: [states(isa, window, self.start, v)], data }
     }
 
+    /// GHASH of a batch that others follow.
     #[inline(always)]
-    fn hash<const R: usize, const LAST: bool>(
-        &self,
-        isa: I,
-        carry: Option<I::V>,
-        blocks: [I::V; R],
-    ) -> Hash<'k, I, R, LAST> {
-        Hash::new(isa, &self.tables.powers, carry, blocks)
+    fn hash(&self, isa: I, carry: Option<I::V>, blocks: [I::V; BATCH]) -> Hash<I, BATCH> {
+        Hash::new(isa, self.powers, carry, blocks)
     }
 }
 
@@ -107,7 +111,7 @@ fn seal<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &
     let mut carry = None;
     let mut v = BATCH;
     while pass.vectors - v > BATCH {
-        let mut hash = pass.hash::<BATCH, false>(isa, carry, pending);
+        let mut hash = pass.hash(isa, carry, pending);
         let data = [load::<I, false, false, BATCH>(isa, window, pass.around, isa.zero(), v)];
         let work = pass.work(isa, window, v, &data);
         let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, work, &mut hash);
@@ -116,7 +120,7 @@ fn seal<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &
         pending = hash_input::<I, false, false, BATCH>(isa, window, &out, &data[0]);
         v += BATCH;
     }
-    let hash = pass.hash::<BATCH, false>(isa, carry, pending);
+    let hash = pass.hash(isa, carry, pending);
     let sum = match pass.vectors - v {
         1 => seal_last::<I, ROUNDS, 1>(isa, window, pass, v, hash),
         2 => seal_last::<I, ROUNDS, 2>(isa, window, pass, v, hash),
@@ -133,7 +137,7 @@ fn seal_last<I: Isa, const ROUNDS: usize, const R: usize>(
     window: &mut I::Window<'_>,
     pass: &Pass<'_, I>,
     v: usize,
-    mut hash: Hash<'_, I, BATCH, false>,
+    mut hash: Hash<I, BATCH>,
 ) -> I::Sum {
     let data = [load::<I, false, true, R>(isa, window, pass.around, pass.around.lengths(isa), v)];
     let work = pass.work(isa, window, v, &data);
@@ -141,7 +145,7 @@ fn seal_last<I: Isa, const ROUNDS: usize, const R: usize>(
     store::<I, false, true, R>(isa, window, v, &out);
     let carry = isa.reduce(hash.sum);
     let blocks = hash_input::<I, false, true, R>(isa, window, &out, &data[0]);
-    let mut hash = pass.hash::<R, true>(isa, Some(carry), blocks);
+    let mut hash = Hash::last(isa, &pass.tables.powers, Some(carry), blocks);
     hash.all(isa);
     hash.sum
 }
@@ -149,7 +153,7 @@ fn seal_last<I: Isa, const ROUNDS: usize, const R: usize>(
 #[inline(always)]
 fn open<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &Pass<'_, I>) -> I::Block {
     let data = [load::<I, true, false, BATCH>(isa, window, pass.around, isa.zero(), 0)];
-    let mut hash = pass.hash::<BATCH, false>(isa, None, reversed(isa, &data[0]));
+    let mut hash = pass.hash(isa, None, reversed(isa, &data[0]));
     let work = pass.work(isa, window, 0, &data);
     let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, BATCH>(isa, work, &mut hash);
     store::<I, true, false, BATCH>(isa, window, 0, &out);
@@ -158,7 +162,7 @@ fn open<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &
     let mut v = BATCH;
     while pass.vectors - v > BATCH {
         let data = [load::<I, false, false, BATCH>(isa, window, pass.around, isa.zero(), v)];
-        let mut hash = pass.hash::<BATCH, false>(isa, Some(carry), reversed(isa, &data[0]));
+        let mut hash = pass.hash(isa, Some(carry), reversed(isa, &data[0]));
         let work = pass.work(isa, window, v, &data);
         let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, work, &mut hash);
         carry = isa.reduce(hash.sum);
@@ -184,7 +188,7 @@ fn open_last<I: Isa, const ROUNDS: usize, const R: usize>(
     carry: I::V,
 ) -> I::Sum {
     let data = [load::<I, false, true, R>(isa, window, pass.around, pass.around.lengths(isa), v)];
-    let mut hash = pass.hash::<R, true>(isa, Some(carry), reversed(isa, &data[0]));
+    let mut hash = Hash::last(isa, &pass.tables.powers, Some(carry), reversed(isa, &data[0]));
     let work = pass.work(isa, window, v, &data);
     let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, work, &mut hash);
     store::<I, false, true, R>(isa, window, v, &out);

@@ -16,7 +16,7 @@ pub(crate) use derive::{Absorb, Derive, aes_rounds};
 pub(crate) use huge::Huge;
 
 use super::isa::Isa;
-use crate::key::{POWERS, Tables};
+use crate::key::{POWERS, ROUND_KEYS_MAX, Tables};
 use crate::packet::{Form, Text};
 
 /// x¹²⁷ + x¹²⁶ + x¹²¹ of the field's polynomial, reversed: the half that reduction multiplies by. The other half
@@ -296,14 +296,8 @@ pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
 
 /// Work that is done between the rounds of AES, where the other execution ports idle.
 trait Side<I: Isa> {
-    /// The share of one round; `round` is a constant once inlined.
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize);
-
-    /// Ties it to AES's `state`, so that the compiler leaves the work between these rounds.
-    #[inline(always)]
-    fn tie(&mut self, _: I, state: I::V) -> I::V {
-        state
-    }
+    /// The share of one round, after which `states` are ready for the next; `round` is a constant once inlined.
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]);
 }
 
 /// No work.
@@ -311,32 +305,40 @@ struct Idle;
 
 impl<I: Isa> Side<I> for Idle {
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, _: I, _: usize) {}
+    fn step<const ROUNDS: usize>(&mut self, _: I, _: usize, _: &mut [I::V]) {}
 }
 
 /// GHASH of `P` vectors, spread over the rounds.
 #[derive(Clone, Copy)]
-struct Hash<'k, I: Isa, const P: usize, const LAST: bool> {
+struct Hash<I: Isa, const P: usize> {
     blocks: [I::V; P],
-    powers: &'k [[u8; 16]; POWERS],
+    powers: [I::Power; P],
     sum: I::Sum,
 }
 
-impl<'k, I: Isa, const P: usize, const LAST: bool> Hash<'k, I, P, LAST> {
+impl<I: Isa, const P: usize> Hash<I, P> {
     /// Of a batch: `carry` is what the batches before come to.
     #[inline(always)]
-    fn new(isa: I, powers: &'k [[u8; 16]; POWERS], carry: Option<I::V>, mut blocks: [I::V; P]) -> Self {
+    fn new(isa: I, powers: [I::Power; P], carry: Option<I::V>, mut blocks: [I::V; P]) -> Self {
         if let Some(carry) = carry {
             blocks[0] = isa.xor(blocks[0], carry);
         }
         Self { blocks, powers, sum: isa.no_sum() }
     }
 
+    /// Of the last vectors of a packet.
+    #[inline(always)]
+    fn last(isa: I, powers: &[[u8; 16]; POWERS], carry: Option<I::V>, blocks: [I::V; P]) -> Self {
+        let mut last = [isa.last_power(powers, 1); P];
+        for (j, power) in last.iter_mut().enumerate() {
+            *power = isa.last_power(powers, P - j);
+        }
+        Self::new(isa, last, carry, blocks)
+    }
+
     #[inline(always)]
     fn add(&mut self, isa: I, j: usize) {
-        let power =
-            if LAST { isa.last_power(self.powers, P - j) } else { isa.stride_power(self.powers, P - j) };
-        self.sum = isa.mul_add(self.sum, self.blocks[j], power);
+        self.sum = isa.mul_add(self.sum, self.blocks[j], self.powers[j]);
     }
 
     /// All of it at once.
@@ -348,12 +350,15 @@ impl<'k, I: Isa, const P: usize, const LAST: bool> Hash<'k, I, P, LAST> {
     }
 }
 
-impl<I: Isa, const P: usize, const LAST: bool> Side<I> for Hash<'_, I, P, LAST> {
+impl<I: Isa, const P: usize> Side<I> for Hash<I, P> {
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize) {
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]) {
         for j in 0..P {
             if 1 + j * (ROUNDS - 1) / P == round {
                 self.add(isa, j);
+                for state in &mut *states {
+                    (*state, self.sum) = isa.pin(*state, self.sum);
+                }
             }
         }
     }
@@ -361,25 +366,54 @@ impl<I: Isa, const P: usize, const LAST: bool> Side<I> for Hash<'_, I, P, LAST> 
 
 impl<I: Isa, S: Side<I>, const N: usize> Side<I> for [S; N] {
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize) {
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]) {
         for side in self {
-            side.step::<ROUNDS>(isa, round);
+            side.step::<ROUNDS>(isa, round, states);
         }
+    }
+}
+
+/// The round keys of a packet, read anew where they are used or held as vectors.
+#[derive(Clone, Copy)]
+struct Keys<'k, I: Isa> {
+    tables: &'k Tables,
+    held: Option<[I::V; ROUND_KEYS_MAX]>,
+}
+
+impl<'k, I: Isa> Keys<'k, I> {
+    /// For a few vectors.
+    #[inline(always)]
+    fn read(tables: &'k Tables) -> Self {
+        Self { tables, held: None }
+    }
+
+    /// For many vectors.
+    #[inline(always)]
+    fn hold<const ROUNDS: usize>(isa: I, tables: &'k Tables) -> Self {
+        if I::LANES < 4 {
+            // Nothing would be gained, as an operand in memory is as good.
+            return Self::read(tables);
+        }
+        let mut held = [isa.zero(); ROUND_KEYS_MAX];
+        for (held, key) in held.iter_mut().zip(&tables.round_keys[..=ROUNDS]) {
+            *held = isa.broadcast(key);
+        }
+        Self { tables, held: Some(held) }
     }
 
     #[inline(always)]
-    fn tie(&mut self, isa: I, mut state: I::V) -> I::V {
-        for side in self {
-            state = side.tie(isa, state);
+    fn get(&self, isa: I, round: usize) -> I::V {
+        match &self.held {
+            Some(held) => held[round],
+            None => isa.broadcast(&self.tables.round_keys[round]),
         }
-        state
     }
 }
 
 /// What AES is to work on: `R` vectors each of `N` packets.
 #[derive(Clone, Copy)]
 struct Work<'k, 'd, I: Isa, const N: usize, const R: usize> {
-    tables: [&'k Tables; N],
+    keys: [Keys<'k, I>; N],
     /// The inputs of the first full round.
     states: [[I::V; R]; N],
     data: &'d [[I::V; R]; N],
@@ -413,28 +447,28 @@ fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const N: 
     work: Work<'_, '_, I, N, R>,
     side: &mut S,
 ) -> ([[I::V; R]; N], [I::V; N]) {
-    let Work { tables, states, data } = work;
-    let mut batch = Batch { tables, states };
-    batch.round::<I, S, ROUNDS>(isa, 1, side);
-    batch.round::<I, S, ROUNDS>(isa, 2, side);
-    batch.round::<I, S, ROUNDS>(isa, 3, side);
-    batch.round::<I, S, ROUNDS>(isa, 4, side);
-    batch.round::<I, S, ROUNDS>(isa, 5, side);
-    batch.round::<I, S, ROUNDS>(isa, 6, side);
-    batch.round::<I, S, ROUNDS>(isa, 7, side);
-    batch.round::<I, S, ROUNDS>(isa, 8, side);
-    batch.round::<I, S, ROUNDS>(isa, 9, side);
+    let Work { keys, states, data } = work;
+    let mut batch = Batch { keys, states };
+    batch.round::<S, ROUNDS>(isa, 1, side);
+    batch.round::<S, ROUNDS>(isa, 2, side);
+    batch.round::<S, ROUNDS>(isa, 3, side);
+    batch.round::<S, ROUNDS>(isa, 4, side);
+    batch.round::<S, ROUNDS>(isa, 5, side);
+    batch.round::<S, ROUNDS>(isa, 6, side);
+    batch.round::<S, ROUNDS>(isa, 7, side);
+    batch.round::<S, ROUNDS>(isa, 8, side);
+    batch.round::<S, ROUNDS>(isa, 9, side);
     if ROUNDS > 10 {
-        batch.round::<I, S, ROUNDS>(isa, 10, side);
-        batch.round::<I, S, ROUNDS>(isa, 11, side);
+        batch.round::<S, ROUNDS>(isa, 10, side);
+        batch.round::<S, ROUNDS>(isa, 11, side);
     }
     if ROUNDS > 12 {
-        batch.round::<I, S, ROUNDS>(isa, 12, side);
-        batch.round::<I, S, ROUNDS>(isa, 13, side);
+        batch.round::<S, ROUNDS>(isa, 12, side);
+        batch.round::<S, ROUNDS>(isa, 13, side);
     }
     let mut streams = [isa.zero(); N];
     for (n, stream) in streams.iter_mut().enumerate() {
-        let key = isa.broadcast(&tables[n].round_keys[ROUNDS]);
+        let key = keys[n].get(isa, ROUNDS);
         for (j, (state, data)) in batch.states[n].iter_mut().zip(&data[n]).enumerate() {
             if FIRST && j == 0 {
                 *stream = isa.aesenclast(*state, key);
@@ -449,27 +483,21 @@ fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const N: 
 }
 
 /// AES states on their way.
-struct Batch<'k, V, const N: usize, const R: usize> {
-    tables: [&'k Tables; N],
-    states: [[V; R]; N],
+struct Batch<'k, I: Isa, const N: usize, const R: usize> {
+    keys: [Keys<'k, I>; N],
+    states: [[I::V; R]; N],
 }
 
-impl<V, const N: usize, const R: usize> Batch<'_, V, N, R> {
+impl<I: Isa, const N: usize, const R: usize> Batch<'_, I, N, R> {
     #[inline(always)]
-    fn round<I: Isa<V = V>, S: Side<I>, const ROUNDS: usize>(&mut self, isa: I, round: usize, side: &mut S)
-    where
-        V: Copy,
-    {
+    fn round<S: Side<I>, const ROUNDS: usize>(&mut self, isa: I, round: usize, side: &mut S) {
         for n in 0..N {
-            let key = isa.broadcast(&self.tables[n].round_keys[round]);
+            let key = self.keys[n].get(isa, round);
             for state in &mut self.states[n] {
                 *state = isa.aesenc(*state, key);
             }
         }
-        side.step::<ROUNDS>(isa, round);
-        for state in self.states.as_flattened_mut() {
-            *state = side.tie(isa, *state);
-        }
+        side.step::<ROUNDS>(isa, round, &mut self.states[0]);
     }
 }
 

@@ -7,7 +7,8 @@
 use std::marker::PhantomData;
 
 use super::{
-    Ahead, Around, BATCH, Jobs, Packet, Side, Work, encrypt, hash_input, load, reversed, start, states, store,
+    Ahead, Around, BATCH, Jobs, Keys, Packet, Side, Work, encrypt, hash_input, load, reversed, start, states,
+    store,
 };
 use crate::burst::BURST;
 use crate::kernel::isa::{Isa, Task};
@@ -137,7 +138,7 @@ fn advance<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
     let mut window = isa.window(packet, &common.frame);
     let start = start(isa, &window, around.beside, tables);
     let data = [load::<I, true, true, R>(isa, &window, around, lengths, 0)];
-    let work = Work { tables: [tables], states: [states(isa, &window, start, 0)], data: &data };
+    let work = Work { keys: [Keys::read(tables)], states: [states(isa, &window, start, 0)], data: &data };
     let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, R>(isa, work, hashing);
     store::<I, true, true, R>(isa, &mut window, 0, &out);
     let blocks = if P::SEALS {
@@ -189,7 +190,7 @@ impl<'k, I: Isa, const R: usize> Hashing<'k, I, R> {
     #[inline(always)]
     fn rest(&mut self, isa: I) -> Hashed<I> {
         for round in 1..FEWEST_ROUNDS {
-            self.step::<FEWEST_ROUNDS>(isa, round);
+            self.step::<FEWEST_ROUNDS>(isa, round, &mut []);
         }
         self.hashed()
     }
@@ -203,7 +204,7 @@ impl<'k, I: Isa, const R: usize> Hashing<'k, I, R> {
 impl<I: Isa, const R: usize> Side<I> for Hashing<'_, I, R> {
     /// Products first, then the reduction. What is longer than there are powers for goes in two parts.
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize) {
+    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]) {
         let first = R.saturating_sub(BATCH);
         let (start, span) = if first == 0 { (1, 5) } else { (4, 3) };
         for j in 0..R {
@@ -224,12 +225,12 @@ impl<I: Isa, const R: usize> Side<I> for Hashing<'_, I, R> {
         if round == start + span {
             self.lanes = isa.reduce(self.sum);
         }
-    }
-
-    #[inline(always)]
-    fn tie(&mut self, isa: I, state: I::V) -> I::V {
-        let (state, sum, lanes) = isa.tie(state, self.sum, self.lanes);
-        (self.sum, self.lanes) = (sum, lanes);
-        state
+        for state in states {
+            if round < start + span {
+                (*state, self.sum) = isa.pin(*state, self.sum);
+            } else {
+                (*state, self.lanes) = isa.pin_lanes(*state, self.lanes);
+            }
+        }
     }
 }
