@@ -88,9 +88,9 @@ impl<'k, I: Isa> Pass<'k, I> {
         isa: I,
         window: &I::Window<'_>,
         v: usize,
-        data: &'d [[I::V; R]; 1],
-    ) -> Work<'k, 'd, I, 1, R> {
-        Work { keys: [self.keys], states: [states(isa, window, self.start, v)], data }
+        data: &'d [I::V; R],
+    ) -> Work<'k, 'd, I, R> {
+        Work { keys: self.keys, states: states(isa, window, self.start, v), data }
     }
 
     /// GHASH of a batch that others follow.
@@ -102,22 +102,22 @@ impl<'k, I: Isa> Pass<'k, I> {
 
 #[inline(always)]
 fn seal<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &Pass<'_, I>) -> I::Block {
-    let data = [load::<I, true, false, BATCH>(isa, window, pass.around, isa.zero(), 0)];
+    let data = load::<I, true, false, BATCH>(isa, window, pass.around, isa.zero(), 0);
     let work = pass.work(isa, window, 0, &data);
-    let ([out], [stream]) = encrypt::<I, Idle, ROUNDS, true, 1, BATCH>(isa, work, &mut Idle);
+    let (out, stream) = encrypt::<I, Idle, ROUNDS, true, BATCH>(isa, work, &mut Idle);
     store::<I, true, false, BATCH>(isa, window, 0, &out);
     let mask = isa.lane(stream, isa.pad(window));
-    let mut pending = hash_input::<I, true, false, BATCH>(isa, window, &out, &data[0]);
+    let mut pending = hash_input::<I, true, false, BATCH>(isa, window, &out, &data);
     let mut carry = None;
     let mut v = BATCH;
     while pass.vectors - v > BATCH {
         let mut hash = pass.hash(isa, carry, pending);
-        let data = [load::<I, false, false, BATCH>(isa, window, pass.around, isa.zero(), v)];
+        let data = load::<I, false, false, BATCH>(isa, window, pass.around, isa.zero(), v);
         let work = pass.work(isa, window, v, &data);
-        let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, work, &mut hash);
+        let (out, _) = encrypt::<I, _, ROUNDS, false, BATCH>(isa, work, &mut hash);
         carry = Some(isa.reduce(hash.sum));
         store::<I, false, false, BATCH>(isa, window, v, &out);
-        pending = hash_input::<I, false, false, BATCH>(isa, window, &out, &data[0]);
+        pending = hash_input::<I, false, false, BATCH>(isa, window, &out, &data);
         v += BATCH;
     }
     let hash = pass.hash(isa, carry, pending);
@@ -139,12 +139,12 @@ fn seal_last<I: Isa, const ROUNDS: usize, const R: usize>(
     v: usize,
     mut hash: Hash<I, BATCH>,
 ) -> I::Sum {
-    let data = [load::<I, false, true, R>(isa, window, pass.around, pass.around.lengths(isa), v)];
+    let data = load::<I, false, true, R>(isa, window, pass.around, pass.around.lengths(isa), v);
     let work = pass.work(isa, window, v, &data);
-    let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, work, &mut hash);
+    let (out, _) = encrypt::<I, _, ROUNDS, false, R>(isa, work, &mut hash);
     store::<I, false, true, R>(isa, window, v, &out);
     let carry = isa.reduce(hash.sum);
-    let blocks = hash_input::<I, false, true, R>(isa, window, &out, &data[0]);
+    let blocks = hash_input::<I, false, true, R>(isa, window, &out, &data);
     let mut hash = Hash::last(isa, &pass.tables.powers, Some(carry), blocks);
     hash.all(isa);
     hash.sum
@@ -152,19 +152,19 @@ fn seal_last<I: Isa, const ROUNDS: usize, const R: usize>(
 
 #[inline(always)]
 fn open<I: Isa, const ROUNDS: usize>(isa: I, window: &mut I::Window<'_>, pass: &Pass<'_, I>) -> I::Block {
-    let data = [load::<I, true, false, BATCH>(isa, window, pass.around, isa.zero(), 0)];
-    let mut hash = pass.hash(isa, None, reversed(isa, &data[0]));
+    let data = load::<I, true, false, BATCH>(isa, window, pass.around, isa.zero(), 0);
+    let mut hash = pass.hash(isa, None, reversed(isa, &data));
     let work = pass.work(isa, window, 0, &data);
-    let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, BATCH>(isa, work, &mut hash);
+    let (out, stream) = encrypt::<I, _, ROUNDS, true, BATCH>(isa, work, &mut hash);
     store::<I, true, false, BATCH>(isa, window, 0, &out);
     let mask = isa.lane(stream, isa.pad(window));
     let mut carry = isa.reduce(hash.sum);
     let mut v = BATCH;
     while pass.vectors - v > BATCH {
-        let data = [load::<I, false, false, BATCH>(isa, window, pass.around, isa.zero(), v)];
-        let mut hash = pass.hash(isa, Some(carry), reversed(isa, &data[0]));
+        let data = load::<I, false, false, BATCH>(isa, window, pass.around, isa.zero(), v);
+        let mut hash = pass.hash(isa, Some(carry), reversed(isa, &data));
         let work = pass.work(isa, window, v, &data);
-        let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, BATCH>(isa, work, &mut hash);
+        let (out, _) = encrypt::<I, _, ROUNDS, false, BATCH>(isa, work, &mut hash);
         carry = isa.reduce(hash.sum);
         store::<I, false, false, BATCH>(isa, window, v, &out);
         v += BATCH;
@@ -187,10 +187,10 @@ fn open_last<I: Isa, const ROUNDS: usize, const R: usize>(
     v: usize,
     carry: I::V,
 ) -> I::Sum {
-    let data = [load::<I, false, true, R>(isa, window, pass.around, pass.around.lengths(isa), v)];
-    let mut hash = Hash::last(isa, &pass.tables.powers, Some(carry), reversed(isa, &data[0]));
+    let data = load::<I, false, true, R>(isa, window, pass.around, pass.around.lengths(isa), v);
+    let mut hash = Hash::last(isa, &pass.tables.powers, Some(carry), reversed(isa, &data));
     let work = pass.work(isa, window, v, &data);
-    let ([out], _) = encrypt::<I, _, ROUNDS, false, 1, R>(isa, work, &mut hash);
+    let (out, _) = encrypt::<I, _, ROUNDS, false, R>(isa, work, &mut hash);
     store::<I, false, true, R>(isa, window, v, &out);
     hash.sum
 }

@@ -364,15 +364,6 @@ impl<I: Isa, const P: usize> Side<I> for Hash<I, P> {
     }
 }
 
-impl<I: Isa, S: Side<I>, const N: usize> Side<I> for [S; N] {
-    #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]) {
-        for side in self {
-            side.step::<ROUNDS>(isa, round, states);
-        }
-    }
-}
-
 /// The round keys of a packet, read anew where they are used or held as vectors.
 #[derive(Clone, Copy)]
 struct Keys<'k, I: Isa> {
@@ -410,13 +401,13 @@ impl<'k, I: Isa> Keys<'k, I> {
     }
 }
 
-/// What AES is to work on: `R` vectors each of `N` packets.
+/// What AES is to work on: `R` vectors of a packet.
 #[derive(Clone, Copy)]
-struct Work<'k, 'd, I: Isa, const N: usize, const R: usize> {
-    keys: [Keys<'k, I>; N],
+struct Work<'k, 'd, I: Isa, const R: usize> {
+    keys: Keys<'k, I>,
     /// The inputs of the first full round.
-    states: [[I::V; R]; N],
-    data: &'d [[I::V; R]; N],
+    states: [I::V; R],
+    data: &'d [I::V; R],
 }
 
 /// Nonce and first round key of a packet, joined: with a counter added, the input of AES's first full round.
@@ -439,14 +430,14 @@ fn states<I: Isa, const R: usize>(isa: I, window: &I::Window<'_>, start: I::V, v
     states
 }
 
-/// Counter mode, with `side` done between the rounds. `FIRST` says that the vectors are their packets' first: then
-/// the second result is the key stream of each packet's first vector, which has E(J0).
+/// Counter mode, with `side` done between the rounds. `FIRST` says that the vectors are the packet's first: then the
+/// second result is the key stream of the first of them, which has E(J0).
 #[inline(always)]
-fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const N: usize, const R: usize>(
+fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const R: usize>(
     isa: I,
-    work: Work<'_, '_, I, N, R>,
+    work: Work<'_, '_, I, R>,
     side: &mut S,
-) -> ([[I::V; R]; N], [I::V; N]) {
+) -> ([I::V; R], I::V) {
     let Work { keys, states, data } = work;
     let mut batch = Batch { keys, states };
     batch.round::<S, ROUNDS>(isa, 1, side);
@@ -466,38 +457,34 @@ fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const N: 
         batch.round::<S, ROUNDS>(isa, 12, side);
         batch.round::<S, ROUNDS>(isa, 13, side);
     }
-    let mut streams = [isa.zero(); N];
-    for (n, stream) in streams.iter_mut().enumerate() {
-        let key = keys[n].get(isa, ROUNDS);
-        for (j, (state, data)) in batch.states[n].iter_mut().zip(&data[n]).enumerate() {
-            if FIRST && j == 0 {
-                *stream = isa.aesenclast(*state, key);
-                *state = isa.xor(*stream, *data);
-            } else {
-                // Joined with the key, the data is not on the path of the state.
-                *state = isa.aesenclast(*state, isa.xor(key, *data));
-            }
+    let mut stream = isa.zero();
+    let key = keys.get(isa, ROUNDS);
+    for (j, (state, data)) in batch.states.iter_mut().zip(data).enumerate() {
+        if FIRST && j == 0 {
+            stream = isa.aesenclast(*state, key);
+            *state = isa.xor(stream, *data);
+        } else {
+            // Joined with the key, the data is not on the path of the state.
+            *state = isa.aesenclast(*state, isa.xor(key, *data));
         }
     }
-    (batch.states, streams)
+    (batch.states, stream)
 }
 
 /// AES states on their way.
-struct Batch<'k, I: Isa, const N: usize, const R: usize> {
-    keys: [Keys<'k, I>; N],
-    states: [[I::V; R]; N],
+struct Batch<'k, I: Isa, const R: usize> {
+    keys: Keys<'k, I>,
+    states: [I::V; R],
 }
 
-impl<I: Isa, const N: usize, const R: usize> Batch<'_, I, N, R> {
+impl<I: Isa, const R: usize> Batch<'_, I, R> {
     #[inline(always)]
     fn round<S: Side<I>, const ROUNDS: usize>(&mut self, isa: I, round: usize, side: &mut S) {
-        for n in 0..N {
-            let key = self.keys[n].get(isa, round);
-            for state in &mut self.states[n] {
-                *state = isa.aesenc(*state, key);
-            }
+        let key = self.keys.get(isa, round);
+        for state in &mut self.states {
+            *state = isa.aesenc(*state, key);
         }
-        side.step::<ROUNDS>(isa, round, &mut self.states[0]);
+        side.step::<ROUNDS>(isa, round, &mut self.states);
     }
 }
 

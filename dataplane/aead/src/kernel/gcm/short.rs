@@ -137,14 +137,14 @@ fn advance<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
     };
     let mut window = isa.window(packet, &common.frame);
     let start = start(isa, &window, around.beside, tables);
-    let data = [load::<I, true, true, R>(isa, &window, around, lengths, 0)];
-    let work = Work { keys: [Keys::read(tables)], states: [states(isa, &window, start, 0)], data: &data };
-    let ([out], [stream]) = encrypt::<I, _, ROUNDS, true, 1, R>(isa, work, hashing);
+    let data = load::<I, true, true, R>(isa, &window, around, lengths, 0);
+    let work = Work { keys: Keys::read(tables), states: states(isa, &window, start, 0), data: &data };
+    let (out, stream) = encrypt::<I, _, ROUNDS, true, R>(isa, work, hashing);
     store::<I, true, true, R>(isa, &mut window, 0, &out);
     let blocks = if P::SEALS {
-        hash_input::<I, true, true, R>(isa, &window, &out, &data[0])
+        hash_input::<I, true, true, R>(isa, &window, &out, &data)
     } else {
-        reversed(isa, &data[0])
+        reversed(isa, &data)
     };
     let hashed = hashing.hashed();
     *hashing = Hashing::new(isa, place, &tables.powers, blocks, stream);
