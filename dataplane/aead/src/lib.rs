@@ -6,13 +6,14 @@
 //! blocks, and no secret decides a branch or an address.
 //!
 //! ```text
-//! burst ── order by key length and vectors ─┬─ AES-GCM, 1 to 4 vectors: all of a packet at once ──┐
-//!                                           ├─ AES-GCM, longer: GHASH beside AES, or a batch behind ┤
-//!                                           ├─ ChaCha20-Poly1305: a block a lane, a hash a lane ────┼─ ICVs,
-//!                                           └─ the rest: RustCrypto (GMAC: our GHASH) ──────────────┘  verdicts
+//! burst ── order by key length and vectors ─┬─ AES-GCM, few vectors: AES beside the last one's GHASH ┐
+//!                                           ├─ AES-GCM, longer: GHASH beside AES, or a batch behind ─┤
+//!                                           ├─ ChaCha20-Poly1305: a block a lane, a hash a lane ─────┼─ ICVs,
+//!                                           └─ the rest: RustCrypto (GMAC: our GHASH) ───────────────┘  verdicts
 //!
 //! kernel/gcm, kernel/chacha   the algorithms, once, in safe code over the trait kernel/isa.rs
-//! kernel/{vaes512,vaes256,aesni,ifma,avx2}.rs   the intrinsics; the only unsafe code, with kernel/prefetch.rs
+//! kernel/{vaes512,vl256,vaes256,aesni,ifma,avx2}.rs   the intrinsics; with the loads and stores of kernel/masked.rs,
+//!     kernel/window2.rs, kernel/blocks.rs and kernel/prefetch.rs the only unsafe code
 //! ```
 #![doc = include_str!("../docs/kernels.md")]
 #![deny(unsafe_code)]
