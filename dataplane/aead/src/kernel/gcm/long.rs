@@ -3,10 +3,9 @@
 
 use std::marker::PhantomData;
 
-use super::{
-    Ahead, Around, BATCH, Hash, Idle, Jobs, Keys, Packet, Work, encrypt, hash_input, load, reversed, start,
-    states, store, vectors,
-};
+use super::hash::{Hash, Idle};
+use super::rounds::{Keys, Work, encrypt};
+use super::{Ahead, Around, BATCH, Jobs, Packet, hash_input, load, reversed, start, states, store, vectors};
 use crate::kernel::isa::{Isa, Task};
 use crate::key::Tables;
 

@@ -7,8 +7,10 @@
 
 mod burst;
 mod derive;
+mod hash;
 mod huge;
 mod long;
+mod rounds;
 mod short;
 
 pub(crate) use burst::{Detached, OpenBurst, SealBurst};
@@ -16,7 +18,7 @@ pub(crate) use derive::{Absorb, Derive, aes_rounds};
 pub(crate) use huge::Huge;
 
 use super::isa::Isa;
-use crate::key::{POWERS, ROUND_KEYS_MAX, Tables};
+use crate::key::Tables;
 use crate::packet::{Form, Text};
 
 /// x¹²⁷ + x¹²⁶ + x¹²¹ of the field's polynomial, reversed: the half that reduction multiplies by. The other half
@@ -294,122 +296,6 @@ pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
     (len + 32 + 16 * I::LANES - 1) >> (16 * I::LANES).ilog2()
 }
 
-/// Work that is done between the rounds of AES, where the other execution ports idle.
-trait Side<I: Isa> {
-    /// The share of one round, after which `states` are ready for the next; `round` is a constant once inlined.
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]);
-}
-
-/// No work.
-struct Idle;
-
-impl<I: Isa> Side<I> for Idle {
-    #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, _: I, _: usize, _: &mut [I::V]) {}
-}
-
-/// GHASH of `P` vectors, spread over the rounds.
-#[derive(Clone, Copy)]
-struct Hash<I: Isa, const P: usize> {
-    blocks: [I::V; P],
-    powers: [I::Power; P],
-    sum: I::Sum,
-}
-
-impl<I: Isa, const P: usize> Hash<I, P> {
-    /// Of a batch: `carry` is what the batches before come to.
-    #[inline(always)]
-    fn new(isa: I, powers: [I::Power; P], carry: Option<I::V>, mut blocks: [I::V; P]) -> Self {
-        if let Some(carry) = carry {
-            blocks[0] = isa.xor(blocks[0], carry);
-        }
-        Self { blocks, powers, sum: isa.no_sum() }
-    }
-
-    /// Of the last vectors of a packet.
-    #[inline(always)]
-    fn last(isa: I, powers: &[[u8; 16]; POWERS], carry: Option<I::V>, blocks: [I::V; P]) -> Self {
-        let mut last = [isa.last_power(powers, 1); P];
-        for (j, power) in last.iter_mut().enumerate() {
-            *power = isa.last_power(powers, P - j);
-        }
-        Self::new(isa, last, carry, blocks)
-    }
-
-    #[inline(always)]
-    fn add(&mut self, isa: I, j: usize) {
-        self.sum = isa.mul_add(self.sum, self.blocks[j], self.powers[j]);
-    }
-
-    /// All of it at once.
-    #[inline(always)]
-    fn all(&mut self, isa: I) {
-        for j in 0..P {
-            self.add(isa, j);
-        }
-    }
-}
-
-impl<I: Isa, const P: usize> Side<I> for Hash<I, P> {
-    #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]) {
-        for j in 0..P {
-            if 1 + j * (ROUNDS - 1) / P == round {
-                self.add(isa, j);
-                for state in &mut *states {
-                    (*state, self.sum) = isa.pin(*state, self.sum);
-                }
-            }
-        }
-    }
-}
-
-/// The round keys of a packet, read anew where they are used or held as vectors.
-#[derive(Clone, Copy)]
-struct Keys<'k, I: Isa> {
-    tables: &'k Tables,
-    held: Option<[I::V; ROUND_KEYS_MAX]>,
-}
-
-impl<'k, I: Isa> Keys<'k, I> {
-    /// For a few vectors.
-    #[inline(always)]
-    fn read(tables: &'k Tables) -> Self {
-        Self { tables, held: None }
-    }
-
-    /// For many vectors.
-    #[inline(always)]
-    fn hold<const ROUNDS: usize>(isa: I, tables: &'k Tables) -> Self {
-        if I::LANES < 4 {
-            // Nothing would be gained, as an operand in memory is as good.
-            return Self::read(tables);
-        }
-        let mut held = [isa.zero(); ROUND_KEYS_MAX];
-        for (held, key) in held.iter_mut().zip(&tables.round_keys[..=ROUNDS]) {
-            *held = isa.broadcast(key);
-        }
-        Self { tables, held: Some(held) }
-    }
-
-    #[inline(always)]
-    fn get(&self, isa: I, round: usize) -> I::V {
-        match &self.held {
-            Some(held) => held[round],
-            None => isa.broadcast(&self.tables.round_keys[round]),
-        }
-    }
-}
-
-/// What AES is to work on: `R` vectors of a packet.
-#[derive(Clone, Copy)]
-struct Work<'k, 'd, I: Isa, const R: usize> {
-    keys: Keys<'k, I>,
-    /// The inputs of the first full round.
-    states: [I::V; R],
-    data: &'d [I::V; R],
-}
-
 /// Nonce and first round key of a packet, joined: with a counter added, the input of AES's first full round.
 #[inline(always)]
 fn start<I: Isa>(isa: I, window: &I::Window<'_>, beside: Beside, tables: &Tables) -> I::V {
@@ -428,64 +314,6 @@ fn states<I: Isa, const R: usize>(isa: I, window: &I::Window<'_>, start: I::V, v
         *state = isa.xor(*state, isa.counters(window, v + j));
     }
     states
-}
-
-/// Counter mode, with `side` done between the rounds. `FIRST` says that the vectors are the packet's first: then the
-/// second result is the key stream of the first of them, which has E(J0).
-#[inline(always)]
-fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool, const R: usize>(
-    isa: I,
-    work: Work<'_, '_, I, R>,
-    side: &mut S,
-) -> ([I::V; R], I::V) {
-    let Work { keys, states, data } = work;
-    let mut batch = Batch { keys, states };
-    batch.round::<S, ROUNDS>(isa, 1, side);
-    batch.round::<S, ROUNDS>(isa, 2, side);
-    batch.round::<S, ROUNDS>(isa, 3, side);
-    batch.round::<S, ROUNDS>(isa, 4, side);
-    batch.round::<S, ROUNDS>(isa, 5, side);
-    batch.round::<S, ROUNDS>(isa, 6, side);
-    batch.round::<S, ROUNDS>(isa, 7, side);
-    batch.round::<S, ROUNDS>(isa, 8, side);
-    batch.round::<S, ROUNDS>(isa, 9, side);
-    if ROUNDS > 10 {
-        batch.round::<S, ROUNDS>(isa, 10, side);
-        batch.round::<S, ROUNDS>(isa, 11, side);
-    }
-    if ROUNDS > 12 {
-        batch.round::<S, ROUNDS>(isa, 12, side);
-        batch.round::<S, ROUNDS>(isa, 13, side);
-    }
-    let mut stream = isa.zero();
-    let key = keys.get(isa, ROUNDS);
-    for (j, (state, data)) in batch.states.iter_mut().zip(data).enumerate() {
-        if FIRST && j == 0 {
-            stream = isa.aesenclast(*state, key);
-            *state = isa.xor(stream, *data);
-        } else {
-            // Joined with the key, the data is not on the path of the state.
-            *state = isa.aesenclast(*state, isa.xor(key, *data));
-        }
-    }
-    (batch.states, stream)
-}
-
-/// AES states on their way.
-struct Batch<'k, I: Isa, const R: usize> {
-    keys: Keys<'k, I>,
-    states: [I::V; R],
-}
-
-impl<I: Isa, const R: usize> Batch<'_, I, R> {
-    #[inline(always)]
-    fn round<S: Side<I>, const ROUNDS: usize>(&mut self, isa: I, round: usize, side: &mut S) {
-        let key = self.keys.get(isa, round);
-        for state in &mut self.states {
-            *state = isa.aesenc(*state, key);
-        }
-        side.step::<ROUNDS>(isa, round, &mut self.states);
-    }
 }
 
 /// What a text has around it in its vectors.

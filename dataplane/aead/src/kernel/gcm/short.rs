@@ -6,10 +6,9 @@
 
 use std::marker::PhantomData;
 
-use super::{
-    Ahead, Around, BATCH, Jobs, Keys, Packet, Side, Work, encrypt, hash_input, load, reversed, start, states,
-    store,
-};
+use super::hash::Side;
+use super::rounds::{Keys, Work, encrypt};
+use super::{Ahead, Around, BATCH, Jobs, Packet, hash_input, load, reversed, start, states, store};
 use crate::burst::BURST;
 use crate::kernel::isa::{Isa, Task};
 use crate::key::{POWERS, Tables};
