@@ -5,8 +5,6 @@
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod aesni;
-#[cfg(target_arch = "x86_64")]
-mod avx2;
 pub(crate) mod chacha;
 pub(crate) mod gcm;
 #[cfg(target_arch = "x86_64")]
