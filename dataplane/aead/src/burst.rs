@@ -147,6 +147,7 @@ impl SealJob<'_> {
     }
 
     /// The packet in its parts, for ChaCha20-Poly1305; writes the explicit IV.
+    #[inline]
     fn view(&mut self) -> View<'_> {
         let text = self.text();
         self.write_iv(text);
@@ -219,6 +220,7 @@ impl OpenJob<'_> {
 
 impl<'a> View<'a> {
     /// A packet with its IV in place.
+    #[inline]
     fn new(key: &'a Key, packet: &'a mut [u8], text: Text, seq_high: u32) -> Self {
         let header = header(packet);
         let (body, icv) = packet.split_at_mut(text.end);

@@ -92,6 +92,14 @@ impl Aad {
         }
     }
 
+    /// The octets that count, and zeros behind them.
+    #[inline]
+    pub(crate) fn padded(&self) -> [u8; 16] {
+        let mut block = [0; 16];
+        block[..12].copy_from_slice(&self.octets);
+        block
+    }
+
     /// The octets that count.
     #[inline]
     pub(crate) fn as_slice(&self) -> &[u8] {

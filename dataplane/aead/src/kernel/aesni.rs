@@ -7,6 +7,7 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::__m128i;
 
+use super::chacha::Integers;
 use super::isa::{Isa, Task, forward_all};
 use super::window2::{Frame, Window};
 use crate::key::POWERS;
@@ -67,10 +68,14 @@ impl Isa for Aesni {
     type Power = Power;
     type Window<'p> = Window<'p>;
     type Narrow = Self;
+    type Hashes = Integers;
+    type Turns = [__m128i; 2];
 
     const LANES: usize = 2;
 
     const SHORT: usize = 4;
+
+    const ABREAST: usize = 2;
 
     #[inline(always)]
     fn narrow(self) -> Self {
@@ -96,17 +101,19 @@ mod ops {
     use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, _mm_add_epi32, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_and_si128, _mm_andnot_si128,
-        _mm_clmulepi64_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_set1_epi32,
-        _mm_setr_epi32, _mm_setzero_si128, _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_slli_epi32,
-        _mm_srli_epi32, _mm_storeu_si128, _mm_unpackhi_epi32, _mm_unpackhi_epi64, _mm_unpacklo_epi32,
-        _mm_unpacklo_epi64, _mm_xor_si128,
+        _mm_clmulepi64_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi32, _mm_setr_epi32,
+        _mm_setzero_si128, _mm_shuffle_epi8, _mm_shuffle_epi32, _mm_slli_epi32, _mm_srli_epi32,
+        _mm_storeu_si128, _mm_unpackhi_epi32, _mm_unpackhi_epi64, _mm_unpacklo_epi32, _mm_unpacklo_epi64,
+        _mm_xor_si128,
     };
+    use std::hint::black_box;
 
+    use super::super::blocks::{
+        add_octets, load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block,
+        store_octets, turn_patterns,
+    };
     pub(super) use super::super::blocks::{
         block_of, equal, frame, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
-    };
-    use super::super::blocks::{
-        load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
     };
     use super::{Aesni, Frame, Pair, Power, Sum, Task, Window};
     use crate::kernel::gcm::POLYNOMIAL_HIGH;
@@ -311,10 +318,16 @@ mod ops {
         Pair(_mm_add_epi32(a.0, b.0), _mm_add_epi32(a.1, b.1))
     }
 
+    /// The compiler must not see the patterns, or it makes two shuffles of halves out of one.
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn turns() -> [__m128i; 2] {
+        black_box(turn_patterns())
+    }
+
     #[target_feature(enable = "ssse3")]
     #[inline]
-    pub(super) fn rotate_16(v: V) -> V {
-        let pattern = _mm_set_epi8(13, 12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2);
+    pub(super) fn rotate_16([pattern, _]: [__m128i; 2], v: V) -> V {
         Pair(_mm_shuffle_epi8(v.0, pattern), _mm_shuffle_epi8(v.1, pattern))
     }
 
@@ -327,8 +340,7 @@ mod ops {
 
     #[target_feature(enable = "ssse3")]
     #[inline]
-    pub(super) fn rotate_8(v: V) -> V {
-        let pattern = _mm_set_epi8(14, 13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3);
+    pub(super) fn rotate_8([_, pattern]: [__m128i; 2], v: V) -> V {
         Pair(_mm_shuffle_epi8(v.0, pattern), _mm_shuffle_epi8(v.1, pattern))
     }
 
@@ -358,10 +370,29 @@ mod ops {
         [Pair(a0, a1), Pair(b0, b1), Pair(c0, c1), Pair(d0, d1)]
     }
 
-    #[target_feature(enable = "ssse3")]
+    #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
-        store(places.as_flattened_mut().first_chunk_mut().expect("four blocks"), v);
+    pub(super) fn turn([a, b, c, d]: [V; 4]) -> [V; 4] {
+        [Pair(a.0, b.0), Pair(c.0, d.0), Pair(a.1, b.1), Pair(c.1, d.1)]
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn front(v: V) -> [[u8; 16]; 2] {
+        [octets(v.0), octets(v.1)]
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn add_whole(text: &mut [u8], v: V) {
+        let text = text.first_chunk_mut().expect("as many octets as a vector");
+        store(text, xor(load(text), v));
+    }
+
+    #[target_feature(enable = "sse2")]
+    #[inline]
+    pub(super) fn add_part(text: &mut [u8], v: V) {
+        add_octets(text, &front(v));
     }
 
     #[target_feature(enable = "sse2")]

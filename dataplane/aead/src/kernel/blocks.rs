@@ -164,6 +164,31 @@ pub(super) fn icv(window: &Window<'_>) -> __m128i {
     load_octets(window.packet(), window.text().end, window.icv_len())
 }
 
+/// Where the octets of every 32-bit lane come from when it is turned left by 16 and by 8 bits.
+#[target_feature(enable = "sse2")]
+#[inline]
+pub(super) fn turn_patterns() -> [__m128i; 2] {
+    [
+        _mm_set_epi8(13, 12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2),
+        _mm_set_epi8(14, 13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3),
+    ]
+}
+
+/// Exclusive or with the octets of a text, of which there are fewer.
+#[target_feature(enable = "sse2")]
+#[inline]
+pub(super) fn add_octets(text: &mut [u8], stream: &[[u8; 16]; 2]) {
+    assert!(text.len() < 32, "the part of a vector");
+    let (words, rest) = text.as_chunks_mut::<4>();
+    let (stream, stream_rest) = stream.as_flattened().as_chunks::<4>().0.split_at(words.len());
+    for (word, stream) in words.iter_mut().zip(stream) {
+        *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(*stream)).to_ne_bytes();
+    }
+    for (octet, stream) in rest.iter_mut().zip(stream_rest.as_flattened()) {
+        *octet ^= stream;
+    }
+}
+
 /// All octets are compared before any branch.
 #[target_feature(enable = "sse2")]
 #[inline]

@@ -1,42 +1,148 @@
-//! Poly1305 of eight messages side by side, on AVX-512's 52-bit multipliers: a message a lane.
+//! Poly1305 of sixteen messages side by side, on AVX-512's 52-bit multipliers: a message a lane, eight a vector.
 //!
 //! A number is three limbs of 44, 44 and 42 bits. Each lane has a key and a message of its own, so that short messages
 //! fill the multipliers as well as long ones do, and no powers of keys are needed.
 #![allow(unsafe_code, reason = "intrinsics: loads by pointer, and the calls into compiled-for code")]
 
-use std::arch::is_x86_feature_detected;
-
-use super::chacha::Multipliers;
-use super::chacha::poly1305::{Message, OneTimeKey};
+use super::chacha::poly1305::{OneTimeKey, Poly1305};
+use super::chacha::{Column, Hashes, LANES_MAX, Lengths};
+use super::vaes512::Vaes512;
 
 /// Messages in one vector.
 const LANES: usize = 8;
 
-/// Proof that the CPU has AVX-512 with IFMA.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Ifma(());
+/// From so many columns on, powers of keys are worth their making.
+const COLUMNS_MIN: usize = 2;
 
-impl Ifma {
-    /// Asks the CPU.
-    #[inline]
-    pub(crate) fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512ifma")).then_some(Self(()))
+/// The hashes of two vectors of messages, and whether there are powers of their keys.
+pub(crate) struct Multipliers([ops::Hash; 2], bool);
+
+impl Hashes<Vaes512> for Multipliers {
+    const FEW: usize = 4;
+
+    #[inline(always)]
+    fn new(_: Vaes512, keys: &[OneTimeKey; LANES_MAX], aads: &[[u8; 16]; LANES_MAX], columns: usize) -> Self {
+        let mut firsts = [&[0; 16]; LANES_MAX];
+        for (first, [key, _]) in firsts.iter_mut().zip(keys) {
+            *first = key;
+        }
+        let [low, high] = halves(firsts);
+        // SAFETY: a `Vaes512` proves that the CPU has every feature that `ops` is compiled for.
+        let low = unsafe { ops::Hash::new(low) };
+        // SAFETY: as above.
+        let high = unsafe { ops::Hash::new(high) };
+        let mut hashes = Self([low, high], columns >= COLUMNS_MIN);
+        hashes.step(each(aads), u16::MAX);
+        if hashes.1 {
+            for hash in &mut hashes.0 {
+                // SAFETY: a `Vaes512` proves that the CPU has every feature that `ops` is compiled for.
+                unsafe { hash.make_powers() };
+            }
+        }
+        hashes
+    }
+
+    /// A block of the packets of one vector at a time, in every second slot.
+    #[inline(always)]
+    #[expect(clippy::multiple_unsafe_ops_per_block, reason = "one proof for every way")]
+    fn take(&mut self, column: &Column<'_>, slot: usize) {
+        let (vector, block) = (slot / 8, slot / 2 % 4);
+        if slot.is_multiple_of(2) || vector > 1 {
+            return;
+        }
+        let hash = &mut self.0[vector];
+        let whole = column.active[0] == column.active[3];
+        // By constants, of which the compiler makes distances and no vectors of pointers.
+        // SAFETY: `self` is only made by `new`, which has had the proof that the CPU has what `ops` is compiled for.
+        unsafe {
+            match block {
+                0 if self.1 && whole => hash.begin(column.blocks::<0>(vector)),
+                1 if self.1 && whole => hash.go_on(column.blocks::<1>(vector), 1),
+                2 if self.1 && whole => hash.go_on(column.blocks::<2>(vector), 2),
+                3 if self.1 && whole => hash.end(column.blocks::<3>(vector), column.active::<3>(vector)),
+                0 => hash.take(column.blocks::<0>(vector), column.active::<0>(vector)),
+                1 => hash.take(column.blocks::<1>(vector), column.active::<1>(vector)),
+                2 => hash.take(column.blocks::<2>(vector), column.active::<2>(vector)),
+                _ => hash.take(column.blocks::<3>(vector), column.active::<3>(vector)),
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn one(&self, keys: &[OneTimeKey; LANES_MAX], lane: usize) -> Poly1305 {
+        // SAFETY: `self` is only made by `new`, which has had the proof that the CPU has what `ops` is compiled for.
+        let limbs = unsafe { self.0[lane / LANES].stored() };
+        resume(keys[lane], &limbs, lane % LANES)
+    }
+
+    #[inline(always)]
+    fn tags(&mut self, keys: &[OneTimeKey; LANES_MAX], lengths: &Lengths) -> [[u8; 16]; LANES_MAX] {
+        self.step(each(lengths), u16::MAX);
+        let mut tags = [[0; 16]; LANES_MAX];
+        let lanes = tags.as_chunks_mut::<LANES>().0.iter_mut().zip(keys.as_chunks::<LANES>().0);
+        for (hash, (tags, keys)) in self.0.iter().zip(lanes) {
+            // SAFETY: `self` is only made by `new`, which has had the proof that the CPU has what `ops` is compiled
+            // for.
+            let limbs = unsafe { hash.stored() };
+            for (lane, (tag, key)) in tags.iter_mut().zip(keys).enumerate() {
+                *tag = resume(*key, &limbs, lane).finish();
+            }
+        }
+        tags
     }
 }
 
-impl Multipliers<LANES> for Ifma {
-    const GROUPS: usize = 2;
-
-    const FEW: usize = 4;
-
-    fn poly1305<const G: usize>(
-        self,
-        keys: &[[&OneTimeKey; LANES]; G],
-        messages: &[[Message<'_>; LANES]; G],
-    ) -> [[[u8; 16]; LANES]; G] {
-        // SAFETY: `self` is only made by `detect`, which has found every feature that `ops` is compiled for.
-        unsafe { ops::poly1305(keys, messages) }
+impl Column<'_> {
+    /// One block of the messages of a vector.
+    #[inline(always)]
+    fn blocks<const BLOCK: usize>(&self, vector: usize) -> [&[u8; 16]; LANES] {
+        let mut blocks = [&[0; 16]; LANES];
+        for (block, text) in blocks.iter_mut().zip(&self.texts.as_chunks::<LANES>().0[vector]) {
+            *block = &text.as_chunks().0[BLOCK];
+        }
+        blocks
     }
+
+    /// Whose blocks those are, if they are any.
+    #[inline(always)]
+    fn active<const BLOCK: usize>(&self, vector: usize) -> u8 {
+        self.active[BLOCK].to_le_bytes()[vector]
+    }
+}
+
+impl Multipliers {
+    /// Takes a block of each message.
+    #[inline(always)]
+    fn step(&mut self, blocks: [&[u8; 16]; LANES_MAX], active: u16) {
+        let ([low, high], [active_low, active_high]) = (halves(blocks), active.to_le_bytes());
+        let [a, b] = &mut self.0;
+        // SAFETY: `self` is only made by `new`, which has had the proof that the CPU has what `ops` is compiled for.
+        unsafe { a.take(low, active_low) };
+        // SAFETY: as above.
+        unsafe { b.take(high, active_high) };
+    }
+}
+
+/// The hash in one lane of stored limbs.
+#[inline(always)]
+fn resume(key: OneTimeKey, [h0, h1, h2]: &[[u64; LANES]; 3], lane: usize) -> Poly1305 {
+    let others = u128::from(h0[lane]) + (u128::from(h1[lane]) << 44);
+    Poly1305::resume(key, others, h2[lane], 88)
+}
+
+#[inline(always)]
+fn each(blocks: &[[u8; 16]; LANES_MAX]) -> [&[u8; 16]; LANES_MAX] {
+    let mut each = [&blocks[0]; LANES_MAX];
+    for (each, block) in each.iter_mut().zip(blocks) {
+        *each = block;
+    }
+    each
+}
+
+#[inline(always)]
+fn halves(blocks: [&[u8; 16]; LANES_MAX]) -> [[&[u8; 16]; LANES]; 2] {
+    let [b0, b1, b2, b3, b4, b5, b6, b7, c0, c1, c2, c3, c4, c5, c6, c7] = blocks;
+    [[b0, b1, b2, b3, b4, b5, b6, b7], [c0, c1, c2, c3, c4, c5, c6, c7]]
 }
 
 /// The operations, compiled for the instruction set.
@@ -44,13 +150,12 @@ mod ops {
     use std::arch::x86_64::{
         __m128i, __m512i, __mmask8, _mm_loadu_si128, _mm512_add_epi64, _mm512_and_si512,
         _mm512_castsi128_si512, _mm512_inserti32x4, _mm512_madd52hi_epu64, _mm512_madd52lo_epu64,
-        _mm512_mask_mov_epi64, _mm512_or_si512, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_slli_epi64,
-        _mm512_srli_epi64, _mm512_storeu_si512, _mm512_unpackhi_epi64, _mm512_unpacklo_epi64,
+        _mm512_mask_mov_epi64, _mm512_set1_epi64, _mm512_setzero_si512, _mm512_shrdi_epi64,
+        _mm512_slli_epi64, _mm512_srli_epi64, _mm512_storeu_si512, _mm512_unpackhi_epi64,
+        _mm512_unpacklo_epi64,
     };
 
-    use super::{LANES, Message, OneTimeKey};
-    use crate::kernel::chacha::poly1305::{finish, padded};
-    use crate::kernel::chacha::{ends, fronts, steps};
+    use super::LANES;
 
     type V = __m512i;
 
@@ -60,81 +165,29 @@ mod ops {
     /// What of the first and the second half of a key counts (RFC 8439 §2.5).
     const CLAMP: [i64; 2] = [0x0fff_fffc_0fff_ffff, 0x0fff_fffc_0fff_fffc];
 
-    /// The hashes of eight messages and their keys.
+    /// A power of the keys of eight messages, with its upper limbs times 20: what they multiply beyond 2¹³² comes back
+    /// as that.
     #[derive(Clone, Copy)]
-    struct Hash {
-        h: [V; 3],
+    struct Power {
         r: [V; 3],
-        /// The upper limbs of the key times 20: what they multiply beyond 2¹³² comes back as that.
         s: [V; 2],
     }
 
-    #[target_feature(enable = "avx512f,avx512ifma")]
-    pub(super) fn poly1305<const G: usize>(
-        keys: &[[&OneTimeKey; LANES]; G],
-        messages: &[[Message<'_>; LANES]; G],
-    ) -> [[[u8; 16]; LANES]; G] {
-        let mut hashes = [Hash::new([&[0; 16]; LANES]); G];
-        let (mut shared, mut last) = (usize::MAX, 0);
-        for g in 0..G {
-            let mut multipliers = [&keys[g][0][0]; LANES];
-            let mut aads = [[0; 16]; LANES];
-            for (lane, message) in messages[g].iter().enumerate() {
-                multipliers[lane] = &keys[g][lane][0];
-                aads[lane] = padded(message.aad);
-            }
-            let (whole, all) = steps(&messages[g]);
-            (shared, last) = (shared.min(whole), last.max(all));
-            hashes[g] = Hash::new(multipliers);
-            hashes[g].take(load(each(&aads)), __mmask8::MAX);
-        }
-        // Without a loop over the groups, which would keep the hashes in memory.
-        let mut texts = [[&[][..]; LANES]; G];
-        for (texts, messages) in texts.iter_mut().zip(messages) {
-            *texts = fronts(messages, shared);
-        }
-        if G == 1 {
-            let mut a = hashes[0];
-            for step in 0..shared {
-                a.take(load(at(&texts[0], step)), __mmask8::MAX);
-            }
-            hashes[0] = a;
-        } else {
-            let (mut a, mut b) = (hashes[0], hashes[1]);
-            for step in 0..shared {
-                a.take(load(at(&texts[0], step)), __mmask8::MAX);
-                b.take(load(at(&texts[1], step)), __mmask8::MAX);
-            }
-            (hashes[0], hashes[1]) = (a, b);
-        }
-        for step in shared..last {
-            for (hash, messages) in hashes.iter_mut().zip(messages) {
-                let (blocks, active) = ends(messages, step);
-                hash.take(load(each(&blocks)), active);
-            }
-        }
-        let mut tags = [[[0; 16]; LANES]; G];
-        for (g, tags) in tags.iter_mut().enumerate() {
-            let [h0, h1, h2] = hashes[g].h;
-            let [h0, h1, h2] = [store(h0), store(h1), store(h2)];
-            for (lane, tag) in tags.iter_mut().enumerate() {
-                let others = u128::from(h0[lane]) + (u128::from(h1[lane]) << 44);
-                *tag = finish(others, h2[lane], 88, keys[g][lane][1]);
-            }
-        }
-        tags
+    /// Products that are not yet carried: the lower 52 bits of each, and the bits above.
+    #[derive(Clone, Copy)]
+    struct Sum {
+        low: [V; 3],
+        high: [V; 3],
     }
 
-    #[inline(always)]
-    fn at<'a>(texts: &[&'a [[u8; 16]]; LANES], step: usize) -> [&'a [u8; 16]; LANES] {
-        let [t0, t1, t2, t3, t4, t5, t6, t7] = texts;
-        [&t0[step], &t1[step], &t2[step], &t3[step], &t4[step], &t5[step], &t6[step], &t7[step]]
-    }
-
-    #[inline(always)]
-    fn each(blocks: &[[u8; 16]; LANES]) -> [&[u8; 16]; LANES] {
-        let [b0, b1, b2, b3, b4, b5, b6, b7] = blocks;
-        [b0, b1, b2, b3, b4, b5, b6, b7]
+    /// The hashes of eight messages and their keys.
+    #[derive(Clone, Copy)]
+    pub(super) struct Hash {
+        h: [V; 3],
+        /// Between the blocks of a column.
+        sum: Sum,
+        /// The keys and their powers up to the fourth, if they are made.
+        powers: [Power; 4],
     }
 
     /// Eight blocks as their lower and their upper halves.
@@ -171,69 +224,152 @@ mod ops {
         lanes
     }
 
-    /// Halves of 128-bit numbers as limbs.
-    #[target_feature(enable = "avx512f")]
+    /// Halves of 128-bit numbers as limbs, with a one above if `top` is 1.
+    #[target_feature(enable = "avx512f,avx512vbmi2")]
     #[inline]
-    fn limbs([low, high]: [V; 2]) -> [V; 3] {
+    fn limbs([low, high]: [V; 2], top: i64) -> [V; 3] {
         let mask = _mm512_set1_epi64(BITS_44);
-        let middle = _mm512_or_si512(_mm512_srli_epi64::<44>(low), _mm512_slli_epi64::<20>(high));
-        [_mm512_and_si512(low, mask), _mm512_and_si512(middle, mask), _mm512_srli_epi64::<24>(high)]
+        let middle = _mm512_and_si512(_mm512_shrdi_epi64::<44>(low, high), mask);
+        [_mm512_and_si512(low, mask), middle, _mm512_shrdi_epi64::<24>(high, _mm512_set1_epi64(top))]
+    }
+
+    /// The limbs of a block of each message, which has a one behind its 128 bits.
+    #[target_feature(enable = "avx512f,avx512vbmi2")]
+    #[inline]
+    fn message(blocks: [&[u8; 16]; LANES]) -> [V; 3] {
+        limbs(load(blocks), 1)
     }
 
     impl Hash {
+        /// The limbs of all lanes.
         #[target_feature(enable = "avx512f")]
         #[inline]
-        fn new(keys: [&[u8; 16]; LANES]) -> Self {
+        pub(super) fn stored(&self) -> [[u64; LANES]; 3] {
+            let [h0, h1, h2] = self.h;
+            [store(h0), store(h1), store(h2)]
+        }
+
+        #[target_feature(enable = "avx512f,avx512vbmi2")]
+        #[inline]
+        pub(super) fn new(keys: [&[u8; 16]; LANES]) -> Self {
             let [low, high] = load(keys);
             let low = _mm512_and_si512(low, _mm512_set1_epi64(CLAMP[0]));
             let high = _mm512_and_si512(high, _mm512_set1_epi64(CLAMP[1]));
-            let r = limbs([low, high]);
-            let times_20 = |v| _mm512_slli_epi64::<2>(times_5(v));
-            Self { h: [_mm512_setzero_si512(); 3], r, s: [times_20(r[1]), times_20(r[2])] }
+            let zero = [_mm512_setzero_si512(); 3];
+            Self {
+                h: zero,
+                sum: Sum { low: zero, high: zero },
+                powers: [Power::new(limbs([low, high], 0)); 4],
+            }
+        }
+
+        /// Makes the powers of the key.
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        #[inline]
+        pub(super) fn make_powers(&mut self) {
+            let [first, ..] = self.powers;
+            let second = Power::new(carry(first.times(first.r)));
+            self.powers = [
+                first,
+                second,
+                Power::new(carry(second.times(first.r))),
+                Power::new(carry(second.times(second.r))),
+            ];
         }
 
         /// Adds a block to each message and multiplies by its key, where the message is active.
-        #[target_feature(enable = "avx512f,avx512ifma")]
+        #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
         #[inline]
-        fn take(&mut self, blocks: [V; 2], active: __mmask8) {
-            let add = _mm512_add_epi64;
-            let [m0, m1, m2] = limbs(blocks);
-            // Every block has a one behind its 128 bits.
-            let m2 = _mm512_or_si512(m2, _mm512_set1_epi64(1 << 40));
-            let h = [add(self.h[0], m0), add(self.h[1], m1), add(self.h[2], m2)];
-            let ([r0, r1, r2], [s1, s2]) = (self.r, self.s);
-            let [low0, high0] = dot(h, [r0, s2, s1]);
-            let [low1, high1] = dot(h, [r1, r0, s2]);
-            let [low2, high2] = dot(h, [r2, r1, r0]);
-            let (mask_44, mask_42) = (_mm512_set1_epi64(BITS_44), _mm512_set1_epi64(BITS_42));
-            // The upper halves of products begin at bit 52, eight above where the next limb does.
-            let d1 = add(add(low1, _mm512_slli_epi64::<8>(high0)), _mm512_srli_epi64::<44>(low0));
-            let d2 = add(add(low2, _mm512_slli_epi64::<8>(high1)), _mm512_srli_epi64::<44>(d1));
-            // What lies above 2¹³⁰ comes back times 5.
-            let over = add(_mm512_srli_epi64::<42>(d2), _mm512_slli_epi64::<10>(high2));
-            let d0 = add(_mm512_and_si512(low0, mask_44), times_5(over));
-            let h1 = add(_mm512_and_si512(d1, mask_44), _mm512_srli_epi64::<44>(d0));
-            let new = [_mm512_and_si512(d0, mask_44), h1, _mm512_and_si512(d2, mask_42)];
+        pub(super) fn take(&mut self, blocks: [&[u8; 16]; LANES], active: __mmask8) {
+            self.set(carry(self.powers[0].times(self.plus(blocks))), active);
+        }
+
+        /// The first of four blocks.
+        #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
+        #[inline]
+        pub(super) fn begin(&mut self, blocks: [&[u8; 16]; LANES]) {
+            self.sum = self.powers[3].times(self.plus(blocks));
+        }
+
+        /// The second or third of them.
+        #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
+        #[inline]
+        pub(super) fn go_on(&mut self, blocks: [&[u8; 16]; LANES], block: usize) {
+            self.sum = self.powers[3 - block].add_times(&self.sum, message(blocks));
+        }
+
+        /// The fourth.
+        #[target_feature(enable = "avx512f,avx512ifma,avx512vbmi2")]
+        #[inline]
+        pub(super) fn end(&mut self, blocks: [&[u8; 16]; LANES], active: __mmask8) {
+            self.set(carry(self.powers[0].add_times(&self.sum, message(blocks))), active);
+        }
+
+        #[target_feature(enable = "avx512f,avx512vbmi2")]
+        #[inline]
+        fn plus(&self, blocks: [&[u8; 16]; LANES]) -> [V; 3] {
+            let ([h0, h1, h2], [m0, m1, m2]) = (self.h, message(blocks));
+            [_mm512_add_epi64(h0, m0), _mm512_add_epi64(h1, m1), _mm512_add_epi64(h2, m2)]
+        }
+
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        fn set(&mut self, new: [V; 3], active: __mmask8) {
             for (h, new) in self.h.iter_mut().zip(new) {
                 *h = _mm512_mask_mov_epi64(*h, active, new);
             }
         }
     }
 
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn times_5(v: V) -> V {
-        _mm512_add_epi64(v, _mm512_slli_epi64::<2>(v))
+    impl Power {
+        #[target_feature(enable = "avx512f")]
+        #[inline]
+        fn new(r: [V; 3]) -> Self {
+            let times_20 = |v| _mm512_slli_epi64::<2>(_mm512_add_epi64(v, _mm512_slli_epi64::<2>(v)));
+            Self { r, s: [times_20(r[1]), times_20(r[2])] }
+        }
+
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        #[inline]
+        fn times(&self, h: [V; 3]) -> Sum {
+            let zero = [_mm512_setzero_si512(); 3];
+            self.add_times(&Sum { low: zero, high: zero }, h)
+        }
+
+        #[target_feature(enable = "avx512f,avx512ifma")]
+        #[inline]
+        fn add_times(&self, sum: &Sum, h: [V; 3]) -> Sum {
+            let ([r0, r1, r2], [s1, s2]) = (self.r, self.s);
+            let ([low0, low1, low2], [high0, high1, high2]) = (sum.low, sum.high);
+            let (low0, high0) = dot(low0, high0, h, [r0, s2, s1]);
+            let (low1, high1) = dot(low1, high1, h, [r1, r0, s2]);
+            let (low2, high2) = dot(low2, high2, h, [r2, r1, r0]);
+            Sum { low: [low0, low1, low2], high: [high0, high1, high2] }
+        }
     }
 
-    /// The lower 52 bits of the products, added up, and the bits above.
+    /// Adds the products.
     #[target_feature(enable = "avx512f,avx512ifma")]
     #[inline]
-    fn dot(a: [V; 3], b: [V; 3]) -> [V; 2] {
-        let mut sum = [_mm512_setzero_si512(); 2];
-        for (a, b) in a.into_iter().zip(b) {
-            sum = [_mm512_madd52lo_epu64(sum[0], a, b), _mm512_madd52hi_epu64(sum[1], a, b)];
-        }
-        sum
+    fn dot(low: V, high: V, [a0, a1, a2]: [V; 3], [b0, b1, b2]: [V; 3]) -> (V, V) {
+        let low = _mm512_madd52lo_epu64(_mm512_madd52lo_epu64(low, a0, b0), a1, b1);
+        let high = _mm512_madd52hi_epu64(_mm512_madd52hi_epu64(high, a0, b0), a1, b1);
+        (_mm512_madd52lo_epu64(low, a2, b2), _mm512_madd52hi_epu64(high, a2, b2))
+    }
+
+    /// Brings a sum of up to four blocks' products back to limbs.
+    #[target_feature(enable = "avx512f,avx512ifma")]
+    #[inline]
+    fn carry(Sum { low: [low0, low1, low2], high: [high0, high1, high2] }: Sum) -> [V; 3] {
+        let add = _mm512_add_epi64;
+        let (mask_44, mask_42) = (_mm512_set1_epi64(BITS_44), _mm512_set1_epi64(BITS_42));
+        // The upper halves of products begin at bit 52, eight above where the next limb does.
+        let d1 = add(add(low1, _mm512_slli_epi64::<8>(high0)), _mm512_srli_epi64::<44>(low0));
+        let d2 = add(add(low2, _mm512_slli_epi64::<8>(high1)), _mm512_srli_epi64::<44>(d1));
+        // What lies above 2¹³⁰ comes back times 5; it has less than 49 bits.
+        let over = add(_mm512_srli_epi64::<42>(d2), _mm512_slli_epi64::<10>(high2));
+        let d0 = _mm512_madd52lo_epu64(_mm512_and_si512(low0, mask_44), over, _mm512_set1_epi64(5));
+        let h1 = add(_mm512_and_si512(d1, mask_44), _mm512_srli_epi64::<44>(d0));
+        [_mm512_and_si512(d0, mask_44), h1, _mm512_and_si512(d2, mask_42)]
     }
 }

@@ -4,8 +4,7 @@
 //! intrinsics. An implementing value is the proof that the CPU has the instructions, so calling a method is safe.
 //! Everything here must be inlined into [`Isa::enter`], the one function that is compiled for the instruction set.
 
-#[cfg(target_arch = "x86_64")]
-use super::chacha::Lanes;
+use super::chacha::Hashes;
 use crate::key::POWERS;
 use crate::packet::Form;
 
@@ -35,6 +34,11 @@ pub(crate) trait Isa: Copy {
     type Frame: Copy;
     /// A packet's text as vectors, by its frame.
     type Window<'p>;
+    /// Poly1305 of `4 * LANES` messages.
+    type Hashes: Hashes<Self>;
+
+    /// What [`Isa::rotate_16`] and [`Isa::rotate_8`] have in registers or memory.
+    type Turns: Copy;
 
     /// What short packets go through: itself, or one with vectors of two blocks, of which fewer are padding.
     type Narrow: Isa;
@@ -45,11 +49,8 @@ pub(crate) trait Isa: Copy {
     /// The most vectors of a packet that is in registers at once, up to 6.
     const SHORT: usize;
 
-    /// Multipliers that hash several messages side by side, if this instruction set goes with such.
-    #[cfg(target_arch = "x86_64")]
-    fn lanes(self) -> Lanes {
-        Lanes::None
-    }
+    /// Quarter rounds of ChaCha20 that fit the registers side by side: 2 or 4.
+    const ABREAST: usize;
 
     /// See [`Isa::Narrow`].
     fn narrow(self) -> Self::Narrow;
@@ -146,18 +147,33 @@ pub(crate) trait Isa: Copy {
     fn counting(self) -> Self::V;
     /// Adds 32-bit lanes, wrapping.
     fn add_words(self, a: Self::V, b: Self::V) -> Self::V;
+    /// Made once for many rotations.
+    fn turns(self) -> Self::Turns;
     /// Turns every 32-bit lane left.
-    fn rotate_16(self, v: Self::V) -> Self::V;
+    fn rotate_16(self, turns: Self::Turns, v: Self::V) -> Self::V;
     /// Turns every 32-bit lane left.
     fn rotate_12(self, v: Self::V) -> Self::V;
     /// Turns every 32-bit lane left.
-    fn rotate_8(self, v: Self::V) -> Self::V;
+    fn rotate_8(self, turns: Self::Turns, v: Self::V) -> Self::V;
     /// Turns every 32-bit lane left.
     fn rotate_7(self, v: Self::V) -> Self::V;
     /// In every block, word `i` of row `j` becomes word `j` of row `i`.
     fn transpose(self, rows: [Self::V; 4]) -> [Self::V; 4];
-    /// Writes the blocks to the first places.
-    fn store_lanes(self, v: Self::V, places: &mut [[u8; 16]; 4]);
+    /// From the first 16-octet blocks of `LANES` strings of four blocks, their second ones and so on: the strings, one
+    /// after the other.
+    fn turn(self, quarters: [Self::V; 4]) -> [Self::V; 4];
+    /// The first two blocks.
+    fn front(self, v: Self::V) -> [[u8; 16]; 2];
+    /// Exclusive or with as many octets of a text as a vector has.
+    ///
+    /// # Panics
+    /// Where there are fewer.
+    fn add_whole(self, text: &mut [u8], v: Self::V);
+    /// Exclusive or with a text of fewer octets than that.
+    ///
+    /// # Panics
+    /// Where there are more.
+    fn add_part(self, text: &mut [u8], v: Self::V);
 
     /// The sum of no products.
     fn no_sum(self) -> Self::Sum;
@@ -235,12 +251,16 @@ macro_rules! forward_all {
             fn splat(word: u32) -> Self::V;
             fn counting() -> Self::V;
             fn add_words(a: Self::V, b: Self::V) -> Self::V;
-            fn rotate_16(v: Self::V) -> Self::V;
+            fn turns() -> Self::Turns;
+            fn rotate_16(turns: Self::Turns, v: Self::V) -> Self::V;
             fn rotate_12(v: Self::V) -> Self::V;
-            fn rotate_8(v: Self::V) -> Self::V;
+            fn rotate_8(turns: Self::Turns, v: Self::V) -> Self::V;
             fn rotate_7(v: Self::V) -> Self::V;
             fn transpose(rows: [Self::V; 4]) -> [Self::V; 4];
-            fn store_lanes(v: Self::V, places: &mut [[u8; 16]; 4]);
+            fn turn(quarters: [Self::V; 4]) -> [Self::V; 4];
+            fn front(v: Self::V) -> [[u8; 16]; 2];
+            fn add_whole(text: &mut [u8], v: Self::V);
+            fn add_part(text: &mut [u8], v: Self::V);
             fn no_sum() -> Self::Sum;
             fn mul_add(sum: Self::Sum, x: Self::V, power: Self::Power) -> Self::Sum;
             fn pin(v: Self::V, sum: Self::Sum) -> (Self::V, Self::Sum);

@@ -6,8 +6,6 @@
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod aesni;
 #[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
 mod blocks;
 pub(crate) mod chacha;
 pub(crate) mod gcm;

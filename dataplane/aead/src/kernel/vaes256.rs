@@ -7,8 +7,7 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m128i, __m256i};
 
-use super::avx2::Avx2;
-use super::chacha::Lanes;
+use super::chacha::Integers;
 use super::isa::{Isa, Task, forward_all};
 use super::window2::{Frame, Window};
 use crate::key::POWERS;
@@ -56,15 +55,14 @@ impl Isa for Vaes256 {
     type Power = Power;
     type Window<'p> = Window<'p>;
     type Narrow = Self;
+    type Hashes = Integers;
+    type Turns = [__m256i; 2];
 
     const LANES: usize = 2;
 
     const SHORT: usize = 4;
 
-    #[inline(always)]
-    fn lanes(self) -> Lanes {
-        Avx2::detect().map_or(Lanes::None, Lanes::Four)
-    }
+    const ABREAST: usize = 2;
 
     #[inline(always)]
     fn narrow(self) -> Self {
@@ -84,21 +82,23 @@ impl Isa for Vaes256 {
 pub(super) mod ops {
     use std::arch::asm;
     use std::arch::x86_64::{
-        __m128i, __m256i, _mm_set_epi8, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
+        __m128i, __m256i, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
         _mm256_add_epi32, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blend_epi32,
         _mm256_blendv_epi8, _mm256_broadcastsi128_si256, _mm256_castsi256_si128, _mm256_clmulepi64_epi128,
         _mm256_extracti128_si256, _mm256_inserti128_si256, _mm256_loadu_si256, _mm256_or_si256,
-        _mm256_set_m128i, _mm256_set1_epi32, _mm256_setr_epi32, _mm256_setzero_si256, _mm256_shuffle_epi8,
-        _mm256_shuffle_epi32, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_si256,
-        _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
-        _mm256_xor_si256,
+        _mm256_permute2x128_si256, _mm256_set_m128i, _mm256_set1_epi32, _mm256_setr_epi32,
+        _mm256_setzero_si256, _mm256_shuffle_epi8, _mm256_shuffle_epi32, _mm256_slli_epi32,
+        _mm256_srli_epi32, _mm256_storeu_si256, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64,
+        _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm256_xor_si256,
     };
+    use std::hint::black_box;
 
+    use super::super::blocks::{
+        add_octets, load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block,
+        store_octets, turn_patterns,
+    };
     pub(in super::super) use super::super::blocks::{
         block_of, equal, frame, icv, icv_matches, load_block as block, octets, pad, put_icv, window, wipe,
-    };
-    use super::super::blocks::{
-        load_block, load_octets, mask, nonce_block, reversal, sent_aad, sent_iv_block, store_octets,
     };
     use super::{Frame, Power, Sum, Task, Vaes256, Window};
     use crate::kernel::gcm::POLYNOMIAL_HIGH;
@@ -305,11 +305,18 @@ pub(super) mod ops {
         _mm256_add_epi32(a, b)
     }
 
+    /// Patterns of octets. The compiler must not see them, or it makes two shuffles of halves out of one.
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(in super::super) fn rotate_16(v: V) -> V {
-        let pattern = _mm_set_epi8(13, 12, 15, 14, 9, 8, 11, 10, 5, 4, 7, 6, 1, 0, 3, 2);
-        _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(pattern))
+    pub(in super::super) fn turns() -> [V; 2] {
+        let [by_16, by_8] = turn_patterns();
+        black_box([_mm256_broadcastsi128_si256(by_16), _mm256_broadcastsi128_si256(by_8)])
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(in super::super) fn rotate_16([pattern, _]: [V; 2], v: V) -> V {
+        _mm256_shuffle_epi8(v, pattern)
     }
 
     #[target_feature(enable = "avx2")]
@@ -320,9 +327,8 @@ pub(super) mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(in super::super) fn rotate_8(v: V) -> V {
-        let pattern = _mm_set_epi8(14, 13, 12, 15, 10, 9, 8, 11, 6, 5, 4, 7, 2, 1, 0, 3);
-        _mm256_shuffle_epi8(v, _mm256_broadcastsi128_si256(pattern))
+    pub(in super::super) fn rotate_8([_, pattern]: [V; 2], v: V) -> V {
+        _mm256_shuffle_epi8(v, pattern)
     }
 
     #[target_feature(enable = "avx2")]
@@ -347,8 +353,34 @@ pub(super) mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(in super::super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
-        store(places.as_flattened_mut().first_chunk_mut().expect("four blocks"), v);
+    pub(in super::super) fn turn([a, b, c, d]: [V; 4]) -> [V; 4] {
+        [
+            _mm256_permute2x128_si256::<0x20>(a, b),
+            _mm256_permute2x128_si256::<0x20>(c, d),
+            _mm256_permute2x128_si256::<0x31>(a, b),
+            _mm256_permute2x128_si256::<0x31>(c, d),
+        ]
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(in super::super) fn front(v: V) -> [[u8; 16]; 2] {
+        let mut front = [[0; 16]; 2];
+        store(front.as_flattened_mut().first_chunk_mut().expect("two blocks"), v);
+        front
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(in super::super) fn add_whole(text: &mut [u8], v: V) {
+        let text = text.first_chunk_mut().expect("as many octets as a vector");
+        store(text, xor(load(text), v));
+    }
+
+    #[target_feature(enable = "avx2")]
+    #[inline]
+    pub(in super::super) fn add_part(text: &mut [u8], v: V) {
+        add_octets(text, &front(v));
     }
 
     #[target_feature(enable = "avx2")]

@@ -7,16 +7,14 @@
 use std::arch::is_x86_feature_detected;
 use std::arch::x86_64::{__m128i, __m512i};
 
-use super::avx2::Avx2;
-use super::chacha::Lanes;
-use super::ifma::Ifma;
+use super::ifma::Multipliers;
 use super::isa::{Isa, Task, forward_all};
 use super::masked::{Frame, Window};
 use super::vl256::Vl256;
 use crate::key::POWERS;
 use crate::packet::Form;
 
-/// Proof that the CPU has VAES, VPCLMULQDQ, BMI2 and AVX-512 with BW, DQ and VL.
+/// Proof that the CPU has VAES, VPCLMULQDQ, BMI2 and AVX-512 with BW, DQ, VL, IFMA and VBMI2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Vaes512(());
 
@@ -28,6 +26,8 @@ impl Vaes512 {
             ("avx512bw", is_x86_feature_detected!("avx512bw")),
             ("avx512vl", is_x86_feature_detected!("avx512vl")),
             ("avx512dq", is_x86_feature_detected!("avx512dq")),
+            ("avx512ifma", is_x86_feature_detected!("avx512ifma")),
+            ("avx512vbmi2", is_x86_feature_detected!("avx512vbmi2")),
             ("bmi2", is_x86_feature_detected!("bmi2")),
             ("aes", is_x86_feature_detected!("aes")),
             ("pclmulqdq", is_x86_feature_detected!("pclmulqdq")),
@@ -55,15 +55,14 @@ impl Isa for Vaes512 {
     type Power = __m512i;
     type Window<'p> = Window<'p, 4>;
     type Narrow = Vl256;
+    type Hashes = Multipliers;
+    type Turns = ();
 
     const LANES: usize = 4;
 
     const SHORT: usize = 6;
 
-    #[inline(always)]
-    fn lanes(self) -> Lanes {
-        Ifma::detect().map_or_else(|| Avx2::detect().map_or(Lanes::None, Lanes::Four), Lanes::Eight)
-    }
+    const ABREAST: usize = 4;
 
     #[inline(always)]
     fn narrow(self) -> Vl256 {
@@ -83,15 +82,16 @@ impl Isa for Vaes512 {
 pub(super) mod ops {
     use std::arch::asm;
     use std::arch::x86_64::{
-        __m128i, __m512i, __mmask8, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128, _mm_loadu_si128,
-        _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_xor_si128, _mm256_castsi256_si128,
-        _mm256_extracti128_si256, _mm256_xor_si256, _mm512_add_epi32, _mm512_aesenc_epi128,
-        _mm512_aesenclast_epi128, _mm512_broadcast_i32x4, _mm512_castsi128_si512, _mm512_castsi512_si256,
-        _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask, _mm512_extracti64x4_epi64, _mm512_inserti32x4,
-        _mm512_loadu_si512, _mm512_mask_broadcast_i32x4, _mm512_mask_loadu_epi8, _mm512_mask_mov_epi8,
-        _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8, _mm512_rol_epi32, _mm512_set1_epi8,
-        _mm512_set1_epi32, _mm512_set4_epi32, _mm512_setr_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8,
-        _mm512_shuffle_epi32, _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_unpackhi_epi32,
+        __m128i, __m512i, __mmask8, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
+        _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_xor_si128,
+        _mm256_castsi256_si128, _mm256_extracti128_si256, _mm256_storeu_si256, _mm256_xor_si256,
+        _mm512_add_epi32, _mm512_aesenc_epi128, _mm512_aesenclast_epi128, _mm512_broadcast_i32x4,
+        _mm512_castsi128_si512, _mm512_castsi512_si256, _mm512_clmulepi64_epi128, _mm512_cmpeq_epi8_mask,
+        _mm512_extracti64x4_epi64, _mm512_inserti32x4, _mm512_loadu_si512, _mm512_mask_broadcast_i32x4,
+        _mm512_mask_loadu_epi8, _mm512_mask_mov_epi8, _mm512_mask_set1_epi64, _mm512_mask_storeu_epi8,
+        _mm512_maskz_loadu_epi8, _mm512_rol_epi32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set4_epi32,
+        _mm512_setr_epi32, _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_shuffle_epi32,
+        _mm512_shuffle_i32x4, _mm512_storeu_si512, _mm512_ternarylogic_epi64, _mm512_unpackhi_epi32,
         _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
     };
 
@@ -104,7 +104,9 @@ pub(super) mod ops {
 
     type Window<'p> = super::Window<'p, 4>;
 
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,bmi2,aes,pclmulqdq,vaes,vpclmulqdq")]
+    #[target_feature(
+        enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512ifma,avx512vbmi2,bmi2,aes,pclmulqdq,vaes,vpclmulqdq"
+    )]
     #[inline(never)]
     pub(super) fn enter<T: Task>(isa: Vaes512, task: T) -> T::Out {
         task.run(isa)
@@ -330,9 +332,14 @@ pub(super) mod ops {
         _mm512_add_epi32(a, b)
     }
 
+    /// Vectors are rotated by any distance.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn rotate_16(v: V) -> V {
+    pub(super) fn turns() {}
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn rotate_16((): (), v: V) -> V {
         _mm512_rol_epi32::<16>(v)
     }
 
@@ -344,7 +351,7 @@ pub(super) mod ops {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn rotate_8(v: V) -> V {
+    pub(super) fn rotate_8((): (), v: V) -> V {
         _mm512_rol_epi32::<8>(v)
     }
 
@@ -370,9 +377,49 @@ pub(super) mod ops {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn store_lanes(v: V, places: &mut [[u8; 16]; 4]) {
-        // SAFETY: the reference covers the 64 octets that are written, and the store needs no alignment.
-        unsafe { _mm512_storeu_si512(places.as_mut_ptr().cast(), v) }
+    pub(super) fn turn([a, b, c, d]: [V; 4]) -> [V; 4] {
+        let (ab_low, ab_high) = (_mm512_shuffle_i32x4::<0x44>(a, b), _mm512_shuffle_i32x4::<0xee>(a, b));
+        let (cd_low, cd_high) = (_mm512_shuffle_i32x4::<0x44>(c, d), _mm512_shuffle_i32x4::<0xee>(c, d));
+        [
+            _mm512_shuffle_i32x4::<0x88>(ab_low, cd_low),
+            _mm512_shuffle_i32x4::<0xdd>(ab_low, cd_low),
+            _mm512_shuffle_i32x4::<0x88>(ab_high, cd_high),
+            _mm512_shuffle_i32x4::<0xdd>(ab_high, cd_high),
+        ]
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn front(v: V) -> [[u8; 16]; 2] {
+        let (mut front, half) = ([[0; 16]; 2], _mm512_castsi512_si256(v));
+        // SAFETY: the array has the 32 octets that are written, and the store needs no alignment.
+        unsafe { _mm256_storeu_si256(front.as_mut_ptr().cast(), half) };
+        front
+    }
+
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    pub(super) fn add_whole(text: &mut [u8], v: V) {
+        let at: *mut __m512i = text[..64].as_mut_ptr().cast();
+        // SAFETY: the slice has the 64 octets that are read, and the load needs no alignment.
+        let before = unsafe { _mm512_loadu_si512(at) };
+        let after = xor(before, v);
+        // SAFETY: the slice has the 64 octets that are written, and the store needs no alignment.
+        unsafe { _mm512_storeu_si512(at, after) };
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,bmi2")]
+    #[inline]
+    pub(super) fn add_part(text: &mut [u8], v: V) {
+        assert!(text.len() < 64, "the part of a vector");
+        #[expect(clippy::cast_possible_truncation, reason = "less than 64")]
+        let mask = _bzhi_u64(u64::MAX, text.len() as u32);
+        let at: *mut i8 = text.as_mut_ptr().cast();
+        // SAFETY: the mask lets through as many octets as the slice has.
+        let before = unsafe { _mm512_maskz_loadu_epi8(mask, at) };
+        let after = xor(before, v);
+        // SAFETY: as above.
+        unsafe { _mm512_mask_storeu_epi8(at, mask, after) };
     }
 
     #[target_feature(enable = "avx512f")]

@@ -7,6 +7,7 @@
 
 use std::arch::x86_64::{__m128i, __m256i};
 
+use super::chacha::Integers;
 use super::isa::{Isa, Task, forward_all};
 use super::masked::{Frame, Window};
 use super::vaes256::{Power, Sum};
@@ -34,10 +35,14 @@ impl Isa for Vl256 {
     type Frame = Frame<2>;
     type Window<'p> = Window<'p, 2>;
     type Narrow = Self;
+    type Hashes = Integers;
+    type Turns = [__m256i; 2];
 
     const LANES: usize = 2;
 
     const SHORT: usize = 4;
+
+    const ABREAST: usize = 2;
 
     #[inline(always)]
     fn narrow(self) -> Self {
@@ -64,9 +69,10 @@ mod ops {
     use super::super::blocks::reversal;
     pub(super) use super::super::masked::{icv, icv_matches, put_icv, wipe};
     pub(super) use super::super::vaes256::ops::{
-        add_words, aesenc, aesenclast, block, block_of, broadcast, counting, insert, insert_last, join, lane,
-        last_power, mul_add, no_sum, nonce, octets, pin, pin_lanes, power, reduce, reverse, rotate_7,
-        rotate_8, rotate_12, rotate_16, splat, store_lanes, stride_power, tag, transpose, xor, zero,
+        add_part, add_whole, add_words, aesenc, aesenclast, block, block_of, broadcast, counting, front,
+        insert, insert_last, join, lane, last_power, mul_add, no_sum, nonce, octets, pin, pin_lanes, power,
+        reduce, reverse, rotate_7, rotate_8, rotate_12, rotate_16, splat, stride_power, tag, transpose, turn,
+        turns, xor, zero,
     };
     pub(super) use super::super::vaes512::ops::equal;
     use super::{Form, Frame, Task, Vl256};
