@@ -12,7 +12,7 @@
 //!                                           └─ the rest: RustCrypto (GMAC: our GHASH) ───────────────┘  verdicts
 //!
 //! kernel/gcm, kernel/chacha   the algorithms, once, in safe code over the trait kernel/isa.rs
-//! kernel/{vaes512,vl256,vaes256,aesni,ifma,avx2}.rs   the intrinsics; with the loads and stores of kernel/masked.rs,
+//! kernel/{vaes512,vl256,vaes256,aesni,ifma}.rs   the intrinsics; with the loads and stores of kernel/masked.rs,
 //!     kernel/window2.rs, kernel/blocks.rs and kernel/prefetch.rs the only unsafe code
 //! ```
 #![doc = include_str!("../docs/kernels.md")]
