@@ -98,7 +98,6 @@ impl Isa for Aesni {
 
 /// The operations, compiled for the instruction set.
 mod ops {
-    use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, _mm_add_epi32, _mm_aesenc_si128, _mm_aesenclast_si128, _mm_and_si128, _mm_andnot_si128,
         _mm_clmulepi64_si128, _mm_loadu_si128, _mm_or_si128, _mm_set_epi64x, _mm_set1_epi32, _mm_setr_epi32,
@@ -117,6 +116,7 @@ mod ops {
     };
     use super::{Aesni, Frame, Pair, Power, Sum, Task, Window};
     use crate::kernel::gcm::POLYNOMIAL_HIGH;
+    use crate::kernel::isa::pin;
     use crate::key::POWERS;
 
     type V = Pair;
@@ -405,33 +405,14 @@ mod ops {
     #[inline]
     pub(super) fn pin(v: V, sum: Sum) -> (V, Sum) {
         let (Pair(mut v, mut w), Sum { mut low, mut mid, mut high }) = (v, sum);
-        // SAFETY: there is no instruction, and the registers keep what they have.
-        unsafe {
-            asm!(
-                "/* {} {} {} {} {} */",
-                inout(xmm_reg) v,
-                inout(xmm_reg) w,
-                inout(xmm_reg) low,
-                inout(xmm_reg) mid,
-                inout(xmm_reg) high,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
+        pin!(xmm_reg: v, w, low, mid, high);
         (Pair(v, w), Sum { low, mid, high })
     }
 
     #[target_feature(enable = "sse2")]
     #[inline]
     pub(super) fn pin_lanes(mut v: V, mut lanes: V) -> (V, V) {
-        // SAFETY: there is no instruction, and the registers keep what they have.
-        unsafe {
-            asm!(
-                "/* {} {} */",
-                inout(xmm_reg) v.0,
-                inout(xmm_reg) lanes.0,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
+        pin!(xmm_reg: v.0, lanes.0);
         (v, lanes)
     }
 

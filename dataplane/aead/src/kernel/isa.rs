@@ -212,6 +212,25 @@ macro_rules! forward {
 }
 pub(crate) use forward;
 
+/// Registers as they are, and at hand before any is used further: an empty `asm!` that the compiler must put between
+/// what it has of them before and after.
+macro_rules! pin {
+    ($class:ident: $($value:expr),+) => {
+        // SAFETY: there is no instruction, and the registers keep what they have.
+        unsafe {
+            std::arch::asm!(
+                concat!("/*", $(crate::kernel::isa::pin!(@place $value),)+ "*/"),
+                $(inout($class) $value,)+
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+    };
+    (@place $value:expr) => {
+        " {} "
+    };
+}
+pub(crate) use pin;
+
 /// The methods that every instruction set forwards.
 macro_rules! forward_all {
     () => {

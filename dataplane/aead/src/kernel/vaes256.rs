@@ -80,7 +80,6 @@ impl Isa for Vaes256 {
 
 /// The operations, compiled for the instruction set.
 pub(super) mod ops {
-    use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, __m256i, _mm_set_epi64x, _mm_setzero_si128, _mm_shuffle_epi8, _mm_xor_si128,
         _mm256_add_epi32, _mm256_aesenc_epi128, _mm256_aesenclast_epi128, _mm256_blend_epi32,
@@ -102,6 +101,7 @@ pub(super) mod ops {
     };
     use super::{Frame, Power, Sum, Task, Vaes256, Window};
     use crate::kernel::gcm::POLYNOMIAL_HIGH;
+    use crate::kernel::isa::pin;
     use crate::key::POWERS;
 
     type V = __m256i;
@@ -393,32 +393,14 @@ pub(super) mod ops {
     #[inline]
     pub(in super::super) fn pin(v: V, sum: Sum) -> (V, Sum) {
         let (mut v, Sum { mut low, mut mid, mut high }) = (v, sum);
-        // SAFETY: there is no instruction, and the registers keep what they have.
-        unsafe {
-            asm!(
-                "/* {} {} {} {} */",
-                inout(ymm_reg) v,
-                inout(ymm_reg) low,
-                inout(ymm_reg) mid,
-                inout(ymm_reg) high,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
+        pin!(ymm_reg: v, low, mid, high);
         (v, Sum { low, mid, high })
     }
 
     #[target_feature(enable = "avx2")]
     #[inline]
     pub(in super::super) fn pin_lanes(mut v: V, mut lanes: V) -> (V, V) {
-        // SAFETY: there is no instruction, and the registers keep what they have.
-        unsafe {
-            asm!(
-                "/* {} {} */",
-                inout(ymm_reg) v,
-                inout(ymm_reg) lanes,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
+        pin!(ymm_reg: v, lanes);
         (v, lanes)
     }
 

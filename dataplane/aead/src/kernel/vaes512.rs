@@ -80,7 +80,6 @@ impl Isa for Vaes512 {
 
 /// The operations, compiled for the instruction set.
 pub(super) mod ops {
-    use std::arch::asm;
     use std::arch::x86_64::{
         __m128i, __m512i, __mmask8, _bzhi_u64, _mm_bslli_si128, _mm_cvtsi32_si128, _mm_cvtsi64_si128,
         _mm_loadu_si128, _mm_or_si128, _mm_set_epi8, _mm_set_epi64x, _mm_shuffle_epi8, _mm_xor_si128,
@@ -98,6 +97,7 @@ pub(super) mod ops {
     pub(super) use super::super::masked::{icv, icv_matches, put_icv, wipe};
     use super::{Form, Frame, Sum, Task, Vaes512};
     use crate::kernel::gcm::POLYNOMIAL_HIGH;
+    use crate::kernel::isa::pin;
     use crate::key::POWERS;
 
     type V = __m512i;
@@ -432,32 +432,14 @@ pub(super) mod ops {
     #[inline]
     pub(super) fn pin(v: V, sum: Sum) -> (V, Sum) {
         let (mut v, Sum { mut low, mut mid, mut high }) = (v, sum);
-        // SAFETY: there is no instruction, and the registers keep what they have.
-        unsafe {
-            asm!(
-                "/* {} {} {} {} */",
-                inout(zmm_reg) v,
-                inout(zmm_reg) low,
-                inout(zmm_reg) mid,
-                inout(zmm_reg) high,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
+        pin!(zmm_reg: v, low, mid, high);
         (v, Sum { low, mid, high })
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
     pub(super) fn pin_lanes(mut v: V, mut lanes: V) -> (V, V) {
-        // SAFETY: there is no instruction, and the registers keep what they have.
-        unsafe {
-            asm!(
-                "/* {} {} */",
-                inout(zmm_reg) v,
-                inout(zmm_reg) lanes,
-                options(pure, nomem, nostack, preserves_flags),
-            );
-        }
+        pin!(zmm_reg: v, lanes);
         (v, lanes)
     }
 
