@@ -140,12 +140,14 @@ impl Engine {
         EngineKind::ALL.into_iter().filter_map(|kind| Self::forced(kind).ok())
     }
 
-    /// What [`Engine::available`] has, and what is compiled a second time for CPUs that have less: what tests iterate
-    /// over.
+    /// What [`Engine::available`] has, and the ways that its kernels have for other CPUs: what tests iterate over.
     #[cfg(target_arch = "x86_64")]
     pub fn variants() -> impl Iterator<Item = Self> {
-        let less = Aesni::detect_without_avx().map(|isa| Self(Proof::Aesni(isa)));
-        Self::available().chain(less.ok())
+        let others = [
+            Vaes512::detect_otherwise().map(Proof::Vaes512),
+            Aesni::detect_without_avx().map(Proof::Aesni),
+        ];
+        Self::available().chain(others.into_iter().flatten().map(Self))
     }
 
     /// What [`Engine::available`] has: what tests iterate over.

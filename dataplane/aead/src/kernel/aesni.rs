@@ -75,11 +75,13 @@ impl Isa for Aesni {
 
     const SHORT: usize = 4;
 
+    const REGISTERS: usize = 16;
+
     const ABREAST: usize = 2;
 
     #[inline(always)]
-    fn narrow(self) -> Self {
-        self
+    fn narrow(self) -> Option<Self> {
+        None
     }
 
     #[inline(always)]
@@ -179,8 +181,8 @@ mod ops {
 
     #[target_feature(enable = "sse2")]
     #[inline]
-    pub(super) fn sent_start(window: &Window<'_>, round_key: &[u8; 16]) -> V {
-        let block = _mm_xor_si128(sent_iv_block(window), load_block(round_key));
+    pub(super) fn sent_start(window: &Window<'_>, round_key: V) -> V {
+        let block = _mm_xor_si128(sent_iv_block(window), round_key.0);
         Pair(block, block)
     }
 

@@ -40,7 +40,7 @@ pub(crate) trait Isa: Copy {
     /// What [`Isa::rotate_16`] and [`Isa::rotate_8`] have in registers or memory.
     type Turns: Copy;
 
-    /// What short packets go through: itself, or one with vectors of two blocks, of which fewer are padding.
+    /// See [`Isa::narrow`].
     type Narrow: Isa;
 
     /// Blocks in a vector.
@@ -49,11 +49,14 @@ pub(crate) trait Isa: Copy {
     /// The most vectors of a packet that is in registers at once, up to 6.
     const SHORT: usize;
 
+    /// Vector registers: 16 or 32.
+    const REGISTERS: usize;
+
     /// Quarter rounds of ChaCha20 that fit the registers side by side: 2 or 4.
     const ABREAST: usize;
 
-    /// See [`Isa::Narrow`].
-    fn narrow(self) -> Self::Narrow;
+    /// One with vectors of half as many blocks, of which fewer are padding, where short packets are quicker in those.
+    fn narrow(self) -> Option<Self::Narrow>;
 
     /// Runs `task` compiled for this instruction set.
     fn enter<T: Task>(self, task: T) -> T::Out;
@@ -75,11 +78,11 @@ pub(crate) trait Isa: Copy {
     fn reverse(self, v: Self::V) -> Self::V;
     /// In every lane a counter block whose counter is zero. Salt and IV are as they lie in memory.
     fn nonce(self, salt: u32, iv: u64) -> Self::V;
-    /// A round key in every lane, plus [`Isa::nonce`] of a salt of zero and the IV in the 8 octets before the text.
+    /// The first round key, plus [`Isa::nonce`] of a salt of zero and the IV in the 8 octets before the text.
     ///
     /// # Panics
     /// Where the packet does not have 16 octets before the text and 4 after.
-    fn sent_start(self, window: &Self::Window<'_>, round_key: &[u8; 16]) -> Self::V;
+    fn sent_start(self, window: &Self::Window<'_>, round_key: Self::V) -> Self::V;
 
     /// The frame of packets whose text, with AAD and length block, makes `vectors` vectors, of which
     /// [`super::gcm::vectors`] says how many they are.
@@ -243,7 +246,7 @@ macro_rules! forward_all {
             fn aesenclast(state: Self::V, key: Self::V) -> Self::V;
             fn reverse(v: Self::V) -> Self::V;
             fn nonce(salt: u32, iv: u64) -> Self::V;
-            fn sent_start(window: &Self::Window<'_>, round_key: &[u8; 16]) -> Self::V;
+            fn sent_start(window: &Self::Window<'_>, round_key: Self::V) -> Self::V;
             fn frame(form: Form, vectors: usize) -> Self::Frame;
             fn pad(window: &Self::Window<'_>) -> usize;
             fn counters(window: &Self::Window<'_>, v: usize) -> Self::V;

@@ -62,11 +62,13 @@ impl Isa for Vaes256 {
 
     const SHORT: usize = 4;
 
+    const REGISTERS: usize = 16;
+
     const ABREAST: usize = 2;
 
     #[inline(always)]
-    fn narrow(self) -> Self {
-        self
+    fn narrow(self) -> Option<Self> {
+        None
     }
 
     #[inline(always)]
@@ -156,8 +158,9 @@ pub(super) mod ops {
 
     #[target_feature(enable = "avx2")]
     #[inline]
-    pub(in super::super) fn sent_start(window: &Window<'_>, round_key: &[u8; 16]) -> V {
-        _mm256_broadcastsi128_si256(_mm_xor_si128(sent_iv_block(window), load_block(round_key)))
+    pub(in super::super) fn sent_start(window: &Window<'_>, round_key: V) -> V {
+        let round_key = _mm256_castsi256_si128(round_key);
+        _mm256_broadcastsi128_si256(_mm_xor_si128(sent_iv_block(window), round_key))
     }
 
     #[target_feature(enable = "avx2")]

@@ -5,7 +5,7 @@
 )]
 
 use std::arch::is_x86_feature_detected;
-use std::arch::x86_64::{__m128i, __m512i};
+use std::arch::x86_64::{__cpuid, __m128i, __m512i};
 
 use super::ifma::Multipliers;
 use super::isa::{Isa, Task, forward_all};
@@ -16,7 +16,10 @@ use crate::packet::Form;
 
 /// Proof that the CPU has VAES, VPCLMULQDQ, BMI2 and AVX-512 with BW, DQ, VL, IFMA and VBMI2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Vaes512(());
+pub(crate) struct Vaes512 {
+    /// Whether the CPU does the two halves of a vector one after the other.
+    in_halves: bool,
+}
 
 impl Vaes512 {
     /// Asks the CPU; the error names what is missing.
@@ -35,8 +38,22 @@ impl Vaes512 {
             ("vpclmulqdq", is_x86_feature_detected!("vpclmulqdq")),
         ];
         let missing: Vec<_> = features.iter().filter(|(_, has)| !has).map(|(name, _)| *name).collect();
-        if missing.is_empty() { Ok(Self(())) } else { Err(missing) }
+        if missing.is_empty() { Ok(Self { in_halves: is_zen_4() }) } else { Err(missing) }
     }
+
+    /// As on a CPU that is of the other sort.
+    pub(crate) fn detect_otherwise() -> Result<Self, Vec<&'static str>> {
+        Self::detect().map(|Self { in_halves }| Self { in_halves: !in_halves })
+    }
+}
+
+/// Whether this is the first AMD family with AVX-512, whose vector units have 256 bits.
+fn is_zen_4() -> bool {
+    let vendor = __cpuid(0);
+    let is_amd = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes).as_flattened() == b"AuthenticAMD";
+    let signature = __cpuid(1).eax;
+    let family = ((signature >> 8) & 0xf) + ((signature >> 20) & 0xff);
+    is_amd && family == 0x19
 }
 
 /// Lane-wise 256-bit products as three 128-bit columns.
@@ -47,12 +64,19 @@ pub(crate) struct Sum {
     high: __m512i,
 }
 
+/// With each lane's halves added up for Karatsuba's product.
+#[derive(Clone, Copy)]
+pub(crate) struct Power {
+    whole: __m512i,
+    folded: __m512i,
+}
+
 impl Isa for Vaes512 {
     type V = __m512i;
     type Block = __m128i;
     type Sum = Sum;
     type Frame = Frame<4>;
-    type Power = __m512i;
+    type Power = Power;
     type Window<'p> = Window<'p, 4>;
     type Narrow = Vl256;
     type Hashes = Multipliers;
@@ -62,11 +86,13 @@ impl Isa for Vaes512 {
 
     const SHORT: usize = 6;
 
+    const REGISTERS: usize = 32;
+
     const ABREAST: usize = 4;
 
     #[inline(always)]
-    fn narrow(self) -> Vl256 {
-        Vl256::beside(self)
+    fn narrow(self) -> Option<Vl256> {
+        self.in_halves.then(|| Vl256::beside(self))
     }
 
     #[inline(always)]
@@ -95,7 +121,7 @@ pub(super) mod ops {
     };
 
     pub(super) use super::super::masked::{icv, icv_matches, put_icv, wipe};
-    use super::{Form, Frame, Sum, Task, Vaes512};
+    use super::{Form, Frame, Power, Sum, Task, Vaes512};
     use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::kernel::isa::pin;
     use crate::key::POWERS;
@@ -172,13 +198,13 @@ pub(super) mod ops {
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn sent_start(window: &Window<'_>, round_key: &[u8; 16]) -> V {
+    pub(super) fn sent_start(window: &Window<'_>, round_key: V) -> V {
         let octets = window.before_iv();
         // SAFETY: the packet has 16 octets from there on.
         let block = unsafe { _mm_loadu_si128(octets.cast()) };
         // Of sequence number, IV and what follows, the two words of IV.
         let iv = _mm512_set4_epi32(0, -1, -1, 0);
-        _mm512_ternarylogic_epi64::<0x78>(broadcast(round_key), _mm512_broadcast_i32x4(block), iv)
+        _mm512_ternarylogic_epi64::<0x78>(round_key, _mm512_broadcast_i32x4(block), iv)
     }
 
     #[target_feature(enable = "bmi2")]
@@ -445,14 +471,19 @@ pub(super) mod ops {
 
     #[target_feature(enable = "avx512f,vpclmulqdq")]
     #[inline]
-    pub(super) fn mul_add(sum: Sum, x: V, power: V) -> Sum {
-        let cross =
-            xor(_mm512_clmulepi64_epi128::<0x01>(x, power), _mm512_clmulepi64_epi128::<0x10>(x, power));
+    pub(super) fn mul_add(sum: Sum, x: V, power: Power) -> Sum {
         Sum {
-            low: xor(sum.low, _mm512_clmulepi64_epi128::<0x00>(x, power)),
-            mid: xor(sum.mid, cross),
-            high: xor(sum.high, _mm512_clmulepi64_epi128::<0x11>(x, power)),
+            low: xor(sum.low, _mm512_clmulepi64_epi128::<0x00>(x, power.whole)),
+            mid: xor(sum.mid, _mm512_clmulepi64_epi128::<0x00>(folded(x), power.folded)),
+            high: xor(sum.high, _mm512_clmulepi64_epi128::<0x11>(x, power.whole)),
         }
+    }
+
+    /// In each half of a lane the sum of both halves.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn folded(v: V) -> V {
+        xor(v, _mm512_shuffle_epi32::<0x4e>(v))
     }
 
     /// Folds the low column into the middle one, and that into the high one, by the field's polynomial.
@@ -461,30 +492,31 @@ pub(super) mod ops {
     pub(super) fn reduce(sum: Sum) -> V {
         let polynomial = _mm512_broadcast_i32x4(_mm_set_epi64x(POLYNOMIAL_HIGH.cast_signed(), 1));
         let folded = _mm512_clmulepi64_epi128::<0x01>(polynomial, sum.low);
-        let mid = xor(xor(sum.mid, _mm512_shuffle_epi32::<0x4e>(sum.low)), folded);
+        let mid = xor(sum.mid, xor(sum.low, sum.high));
+        let mid = xor(xor(mid, _mm512_shuffle_epi32::<0x4e>(sum.low)), folded);
         let folded = _mm512_clmulepi64_epi128::<0x01>(polynomial, mid);
         xor(xor(sum.high, _mm512_shuffle_epi32::<0x4e>(mid)), folded)
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn power(v: V) -> V {
-        v
+    pub(super) fn power(v: V) -> Power {
+        Power { whole: v, folded: folded(v) }
     }
 
     /// Lanes are hashed apart until the last batch, so every lane has the same power.
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
-        broadcast(&powers[POWERS - 4 * k])
+    pub(super) fn stride_power(powers: &[[u8; 16]; POWERS], k: usize) -> Power {
+        power(broadcast(&powers[POWERS - 4 * k]))
     }
 
     #[target_feature(enable = "avx512f")]
     #[inline]
-    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> V {
+    pub(super) fn last_power(powers: &[[u8; 16]; POWERS], k: usize) -> Power {
         let powers: &[[u8; 16]; 4] = powers[POWERS - 4 * k..].first_chunk().expect("k is 1 to 4");
         // SAFETY: the reference covers the 64 octets that are read, and the load needs no alignment.
-        unsafe { _mm512_loadu_si512(powers.as_ptr().cast()) }
+        power(unsafe { _mm512_loadu_si512(powers.as_ptr().cast()) })
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,vpclmulqdq")]

@@ -42,11 +42,13 @@ impl Isa for Vl256 {
 
     const SHORT: usize = 4;
 
+    const REGISTERS: usize = 32;
+
     const ABREAST: usize = 2;
 
     #[inline(always)]
-    fn narrow(self) -> Self {
-        self
+    fn narrow(self) -> Option<Self> {
+        None
     }
 
     #[inline(always)]
@@ -115,13 +117,13 @@ mod ops {
 
     #[target_feature(enable = "avx512vl")]
     #[inline]
-    pub(super) fn sent_start(window: &Window<'_>, round_key: &[u8; 16]) -> V {
+    pub(super) fn sent_start(window: &Window<'_>, round_key: V) -> V {
         let octets = window.before_iv();
         // SAFETY: the packet has 16 octets from there on.
         let block = unsafe { _mm_loadu_si128(octets.cast()) };
         // Of sequence number, IV and what follows, the two words of IV.
         let iv = _mm256_set_epi32(0, -1, -1, 0, 0, -1, -1, 0);
-        _mm256_ternarylogic_epi64::<0x78>(broadcast(round_key), _mm256_broadcastsi128_si256(block), iv)
+        _mm256_ternarylogic_epi64::<0x78>(round_key, _mm256_broadcastsi128_si256(block), iv)
     }
 
     /// The low half of a mask has the octets of a vector.

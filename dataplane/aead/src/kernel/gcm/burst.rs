@@ -8,7 +8,6 @@ use crate::kernel;
 use crate::kernel::isa::{Isa, Task};
 use crate::key::{Key, Tables};
 use crate::packet::{Form, HEADER_LEN, Text, header};
-use crate::suite::Layout;
 use crate::verdict::Verdict;
 
 /// The class of each job of a burst: what it can share a loop with.
@@ -40,15 +39,40 @@ const WAYS: usize = 8;
 /// In three narrow vectors.
 const NARROW: usize = 6;
 
-/// The way of a text of so many octets.
+/// The way of a text of so many octets, where short ones may go through narrow vectors or not.
 #[inline(always)]
-fn way<I: Isa>(text_len: usize) -> usize {
-    // Where narrow vectors have half the lanes, three are quicker than two wide ones, of which a quarter is padding.
-    if I::LANES > <I::Narrow as Isa>::LANES && vectors::<I::Narrow>(text_len) == 3 {
+fn way<I: Isa>(text_len: usize, narrow: bool) -> usize {
+    // Of two wide vectors a quarter would be padding.
+    if narrow && vectors::<I::Narrow>(text_len) == 3 {
         return NARROW;
     }
     let vectors = vectors::<I>(text_len);
     if vectors > I::SHORT { WAYS - 1 } else { vectors - 1 }
+}
+
+/// Where a job belongs.
+enum Place {
+    In { class: u8, text: Text },
+    /// Not with the AES-GCM kernels.
+    Elsewhere,
+    Malformed(Verdict),
+}
+
+impl Place {
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "there are 24 classes")]
+    fn of<I: Isa>(key: &Key, packet_len: usize, narrow: bool) -> Self {
+        if !key.on_gcm_kernel() || packet_len > TEXT_MAX {
+            return Self::Elsewhere;
+        }
+        match Text::locate(key.layout, packet_len) {
+            Ok(text) => {
+                let class = key.layout.path as usize * WAYS + way::<I>(text.end - text.start, narrow);
+                Self::In { class: class as u8, text }
+            }
+            Err(malformed) => Self::Malformed(malformed),
+        }
+    }
 }
 
 /// No job of ours.
@@ -62,55 +86,46 @@ impl Order {
 
     /// Finds the place of each job. Apart from the kernels, whose needs would push its few numbers out of registers.
     #[inline(never)]
-    fn find<'k, I: Isa, P: EspJob<'k>>(&mut self, jobs: &mut [P], outs: &mut [P::Out]) -> Seen {
-        let Some(first) = jobs.first().map(EspJob::key) else {
-            return Seen { classes: 0, many_keys: false, many_kinds: false, all: true };
-        };
-        let (mut many_keys, mut many_kinds) = (false, false);
-        for job in &*jobs {
-            many_keys |= !std::ptr::eq(job.key(), first);
-            many_kinds |= job.key().kind != first.kind;
+    #[expect(clippy::cast_possible_truncation, reason = "the low octet")]
+    fn find<'k, I: Isa, P: EspJob<'k>>(&mut self, jobs: &mut [P], outs: &mut [P::Out], narrow: bool) -> Seen {
+        let mut seen = Seen { classes: 0, many_keys: false, many_kinds: false, all: true };
+        let Some(job) = jobs.first_mut() else { return seen };
+        let (first, len) = (job.key(), job.packet().len());
+        let mut many_lens = false;
+        for job in &mut *jobs {
+            seen.many_keys |= !std::ptr::eq(job.key(), first);
+            seen.many_kinds |= job.key().kind != first.kind;
+            many_lens |= job.packet().len() != len;
         }
-        let of_first = (first.layout, first.on_gcm_kernel());
-        let (mut classes, mut all) = (0, true);
-        if many_kinds {
-            for ((index, job), out) in jobs.iter_mut().enumerate().zip(outs) {
-                let of_job = (job.key().layout, job.key().on_gcm_kernel());
-                self.add::<I, P>(index, job, out, of_job, (&mut classes, &mut all));
+        if !seen.many_kinds && !many_lens {
+            // Flows of media are like that, and one look is enough.
+            match Place::of::<I>(first, len, narrow) {
+                Place::In { class, text } => {
+                    for job in jobs {
+                        job.prepare(text);
+                    }
+                    self.classes = [class; BURST];
+                    seen.classes = 1 << class;
+                }
+                Place::Elsewhere => seen.all = false,
+                Place::Malformed(verdict) => outs[..jobs.len()].fill(P::malformed(verdict)),
             }
-        } else {
-            for ((index, job), out) in jobs.iter_mut().enumerate().zip(outs) {
-                self.add::<I, P>(index, job, out, of_first, (&mut classes, &mut all));
+            return seen;
+        }
+        for ((index, job), out) in jobs.iter_mut().enumerate().zip(outs) {
+            let key = if seen.many_kinds { job.key() } else { first };
+            match Place::of::<I>(key, job.packet().len(), narrow) {
+                Place::In { class, text } => {
+                    job.prepare(text);
+                    self.classes[index] = class;
+                    self.lengths[index] = (text.end >> 2) as u8;
+                    seen.classes |= 1 << class;
+                }
+                Place::Elsewhere => seen.all = false,
+                Place::Malformed(verdict) => *out = P::malformed(verdict),
             }
         }
-        Seen { classes, many_keys, many_kinds, all }
-    }
-
-    #[inline(always)]
-    #[expect(clippy::cast_possible_truncation, reason = "the low octet; there are 24 classes")]
-    fn add<'k, I: Isa, P: EspJob<'k>>(
-        &mut self,
-        index: usize,
-        job: &mut P,
-        out: &mut P::Out,
-        (layout, ours): (Layout, bool),
-        (classes, all): (&mut u32, &mut bool),
-    ) {
-        let len = job.packet().len();
-        if !ours || len > TEXT_MAX {
-            *all = false;
-            return;
-        }
-        match Text::locate(layout, len) {
-            Ok(text) => {
-                job.prepare(text);
-                self.lengths[index] = (text.end >> 2) as u8;
-                let class = layout.path as usize * WAYS + way::<I>(text.end - text.start);
-                self.classes[index] = class as u8;
-                *classes |= 1 << class;
-            }
-            Err(malformed) => *out = P::malformed(malformed),
-        }
+        seen
     }
 
     /// Runs all jobs, class by class.
@@ -119,7 +134,8 @@ impl Order {
     fn run<'k, I: Isa, P: Packet<'k>>(&self, isa: I, seen: Seen, jobs: &mut [P], outs: &mut [P::Out]) {
         for class in Jobs(seen.classes.into()) {
             let (path, way) = (class / WAYS, class % WAYS);
-            let class = Jobs(isa.equal(&self.classes, class as u8));
+            let there = u64::MAX >> (BURST - jobs.len());
+            let class = Jobs(isa.equal(&self.classes, class as u8) & there);
             let many = (seen.many_keys, seen.many_kinds);
             match path {
                 0 => run_class::<I, P, 10>(isa, jobs, outs, class, way, &self.lengths, many),
@@ -148,7 +164,11 @@ fn run_class<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
         3 => isa.enter(Short::<_, ROUNDS, 4>::new(jobs, outs, class, lengths, many)),
         4 => isa.enter(Short::<_, ROUNDS, 5>::new(jobs, outs, class, lengths, many)),
         5 => isa.enter(Short::<_, ROUNDS, 6>::new(jobs, outs, class, lengths, many)),
-        NARROW => isa.narrow().enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many)),
+        NARROW => {
+            if let Some(isa) = isa.narrow() {
+                isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many));
+            }
+        }
         _ => isa.enter(Long::<_, ROUNDS>::new(jobs, outs, class, many.0)),
     }
 }
@@ -165,7 +185,7 @@ impl Task for SealBurst<'_, '_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> bool {
         let mut order = Order::new();
-        let seen = order.find::<I, _>(self.jobs, &mut [(); BURST]);
+        let seen = order.find::<I, _>(self.jobs, &mut [(); BURST], isa.narrow().is_some());
         order.run(isa, seen, self.jobs, &mut [(); BURST]);
         seen.all
     }
@@ -185,7 +205,7 @@ impl Task for OpenBurst<'_, '_> {
     fn run<I: Isa>(self, isa: I) -> bool {
         let Self { jobs, verdicts } = self;
         let mut order = Order::new();
-        let seen = order.find::<I, _>(jobs, verdicts);
+        let seen = order.find::<I, _>(jobs, verdicts, isa.narrow().is_some());
         order.run(isa, seen, jobs, verdicts);
         seen.all
     }
@@ -202,7 +222,7 @@ impl<const SEALS: bool> Task for Detached<'_, '_, SEALS> {
 
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> [u8; 16] {
-        let way = way::<I>(self.one.item.text.end - self.one.item.text.start);
+        let way = way::<I>(self.one.item.text.end - self.one.item.text.start, isa.narrow().is_some());
         let (jobs, mut tags, class) = (std::slice::from_mut(self.one), [[0; 16]], Jobs(1));
         match self.rounds {
             10 => run_class::<I, _, 10>(isa, jobs, &mut tags, class, way, &[0; BURST], (false, false)),

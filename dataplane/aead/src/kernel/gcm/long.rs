@@ -48,7 +48,7 @@ fn one<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(isa: I, packet: &mut P) -
     let around = Around::new(&item);
     let vectors = vectors::<I>(form.text.end - form.text.start);
     let mut window = isa.window(item.packet, &isa.frame(form, vectors));
-    let start = start(isa, &window, around.beside, tables);
+    let start = start(isa, &window, around.beside, isa.broadcast(&tables.round_keys[0]));
     let received = isa.icv(&window);
     let mut powers = [isa.stride_power(&tables.powers, 1); BATCH];
     for (j, power) in powers.iter_mut().enumerate() {

@@ -298,11 +298,10 @@ pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
 
 /// Nonce and first round key of a packet, joined: with a counter added, the input of AES's first full round.
 #[inline(always)]
-fn start<I: Isa>(isa: I, window: &I::Window<'_>, beside: Beside, tables: &Tables) -> I::V {
-    let round_key = &tables.round_keys[0];
+fn start<I: Isa>(isa: I, window: &I::Window<'_>, beside: Beside, round_key: I::V) -> I::V {
     match beside {
         Beside::Sent | Beside::Extended { .. } => isa.sent_start(window, round_key),
-        Beside::Apart(Apart { iv, salt, .. }) => isa.xor(isa.nonce(salt, iv), isa.broadcast(round_key)),
+        Beside::Apart(Apart { iv, salt, .. }) => isa.xor(isa.nonce(salt, iv), round_key),
     }
 }
 

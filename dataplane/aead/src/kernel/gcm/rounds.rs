@@ -33,7 +33,7 @@ impl<'k, I: Isa> Keys<'k, I> {
     }
 
     #[inline(always)]
-    fn get(&self, isa: I, round: usize) -> I::V {
+    pub(super) fn get(&self, isa: I, round: usize) -> I::V {
         match &self.held {
             Some(held) => held[round],
             None => isa.broadcast(&self.tables.round_keys[round]),
@@ -77,9 +77,19 @@ pub(super) fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool
         batch.round::<S, ROUNDS>(isa, 12, side);
         batch.round::<S, ROUNDS>(isa, 13, side);
     }
+    key_stream::<I, FIRST, R>(isa, batch.states, keys.get(isa, ROUNDS), data)
+}
+
+/// The last round, with the data added: [`encrypt`]'s results.
+#[inline(always)]
+pub(super) fn key_stream<I: Isa, const FIRST: bool, const R: usize>(
+    isa: I,
+    mut states: [I::V; R],
+    key: I::V,
+    data: &[I::V; R],
+) -> ([I::V; R], I::V) {
     let mut stream = isa.zero();
-    let key = keys.get(isa, ROUNDS);
-    for (j, (state, data)) in batch.states.iter_mut().zip(data).enumerate() {
+    for (j, (state, data)) in states.iter_mut().zip(data).enumerate() {
         if FIRST && j == 0 {
             stream = isa.aesenclast(*state, key);
             *state = isa.xor(stream, *data);
@@ -88,7 +98,7 @@ pub(super) fn encrypt<I: Isa, S: Side<I>, const ROUNDS: usize, const FIRST: bool
             *state = isa.aesenclast(*state, isa.xor(key, *data));
         }
     }
-    (batch.states, stream)
+    (states, stream)
 }
 
 /// AES states on their way.

@@ -1,13 +1,13 @@
 //! Packets of few vectors: all vectors of a packet in registers at once.
 //!
-//! AES of a packet has GHASH of the one before between its rounds, and that one's tag comes another turn later. A short
-//! packet is one long chain of instructions that wait for each other; cores look ahead far enough for one such chain and
-//! a half, so chains that have nothing to do with each other must lie side by side in the program.
+//! A short packet is one long chain of instructions that wait for each other; cores look ahead far enough for one such
+//! chain and a half, so chains that have nothing to do with each other must lie side by side in the program. Packets
+//! therefore go through a pipeline: a turn of it has AES of one packet, GHASH of the one before, and the tag of the one
+//! before that. Where there are registers for it, AES takes two turns.
 
 use std::marker::PhantomData;
 
-use super::hash::Side;
-use super::rounds::{Keys, Work, encrypt};
+use super::rounds::{Keys, key_stream};
 use super::{Ahead, Around, BATCH, Jobs, Packet, hash_input, load, reversed, start, states, store};
 use crate::burst::BURST;
 use crate::kernel::isa::{Isa, Task};
@@ -57,42 +57,183 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Task for Short<'_, 
                     }
                 }
             }
-            if P::ESP && form.is_sent() {
-                self.run_form::<I, true>(isa, form, same, &mut ahead);
+            // Where there are registers for the key, one that all packets have is read but once.
+            if const { P::ESP && I::REGISTERS > 16 }
+                && !self.many_keys
+            {
+                self.run_form_sent_or_not::<I, true>(isa, form, same, &mut ahead);
             } else {
-                self.run_form::<I, false>(isa, form, same, &mut ahead);
+                self.run_form_sent_or_not::<I, false>(isa, form, same, &mut ahead);
             }
         }
     }
 }
 
 impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'_, 'k, P, ROUNDS, R> {
-    /// Jobs of this form; `SENT` is [`Form::is_sent`]. All that follows from the form is found before the loops, whose
-    /// every instruction counts.
     #[inline(always)]
-    fn run_form<I: Isa, const SENT: bool>(&mut self, isa: I, form: Form, same: Jobs, ahead: &mut Ahead) {
+    fn run_form_sent_or_not<I: Isa, const ONE_KEY: bool>(
+        &mut self,
+        isa: I,
+        form: Form,
+        same: Jobs,
+        ahead: &mut Ahead,
+    ) {
+        if const { P::ESP } && form.is_sent() {
+            self.run_form::<I, true, ONE_KEY>(isa, form, same, ahead);
+        } else {
+            self.run_form::<I, false, ONE_KEY>(isa, form, same, ahead);
+        }
+    }
+
+    /// Jobs of this form; `SENT` is [`Form::is_sent`], and `ONE_KEY` says that all have the same. All that follows from
+    /// form and key is found before the loop, whose every instruction counts.
+    #[inline(always)]
+    fn run_form<I: Isa, const SENT: bool, const ONE_KEY: bool>(
+        &mut self,
+        isa: I,
+        form: Form,
+        places: Jobs,
+        ahead: &mut Ahead,
+    ) {
+        let Some(first) = places.first() else { return };
         let (sent, lengths) = if SENT {
             let around = Around::sent(form);
             (Some(around), around.lengths(isa))
         } else {
             (None, isa.zero())
         };
-        let common = Common { form, frame: isa.frame(form, R), sent, lengths };
+        let key = ONE_KEY.then(|| Held::new::<ROUNDS>(isa, self.jobs[first].tables()));
+        let common = Common { form, frame: isa.frame(form, R), sent, lengths, key };
+        if const { halves::<I>() } {
+            self.pipeline_in_halves(isa, &common, places, ahead);
+        } else {
+            self.pipeline(isa, &common, places, ahead);
+        }
+    }
+
+    #[inline(always)]
+    fn pipeline<I: Isa>(&mut self, isa: I, common: &Common<'k, I, R>, places: Jobs, ahead: &mut Ahead) {
         let mut hashing = Hashing::nothing(isa);
         let mut hashed = hashing.hashed();
-        for place in same {
+        for place in places {
             ahead.step(self.jobs);
-            let next = advance::<I, P, ROUNDS, R>(isa, place, &mut self.jobs[place], &common, &mut hashing);
-            self.finish(isa, &common, &hashed);
-            hashed = next;
+            let mut aes = self.begin(isa, place, common);
+            let next = self.turn(isa, common, None, &mut aes, &mut hashing);
+            self.finish(isa, common, &hashed);
+            hashed = hashing.hashed();
+            hashing = next;
         }
-        self.finish(isa, &common, &hashed);
-        self.finish(isa, &common, &hashing.rest(isa));
+        self.finish(isa, common, &hashed);
+        self.finish(isa, common, &hashing.rest(isa, common));
+    }
+
+    #[inline(always)]
+    fn pipeline_in_halves<I: Isa>(
+        &mut self,
+        isa: I,
+        common: &Common<'k, I, R>,
+        mut places: Jobs,
+        ahead: &mut Ahead,
+    ) {
+        let Some(first) = places.next() else { return };
+        ahead.step(self.jobs);
+        let mut late = self.begin(isa, first, common);
+        late.first_half(isa, common);
+        let mut hashing = Hashing::nothing(isa);
+        let mut hashed = hashing.hashed();
+        for place in places {
+            ahead.step(self.jobs);
+            let mut early = self.begin(isa, place, common);
+            let next = self.turn(isa, common, Some(&mut early), &mut late, &mut hashing);
+            self.finish(isa, common, &hashed);
+            hashed = hashing.hashed();
+            hashing = next;
+            late = early;
+        }
+        let last = self.turn(isa, common, None, &mut late, &mut hashing);
+        self.finish(isa, common, &hashed);
+        self.finish(isa, common, &hashing.hashed());
+        self.finish(isa, common, &last.rest(isa, common));
+    }
+
+    /// Reads what AES starts from.
+    #[inline(always)]
+    fn begin<I: Isa>(&mut self, isa: I, place: usize, common: &Common<'k, I, R>) -> Aes<'k, I, ROUNDS, R> {
+        let packet = &mut self.jobs[place];
+        let tables = packet.tables();
+        let (beside, packet) = if let Some(sent) = common.sent {
+            (sent.beside, packet.packet())
+        } else {
+            let item = packet.item(common.form);
+            (item.beside, item.packet)
+        };
+        let window = isa.window(packet, &common.frame);
+        let key = common.round_key(isa, tables, 0);
+        Aes { place, tables, states: states(isa, &window, start(isa, &window, beside, key), 0) }
+    }
+
+    /// One turn of the pipeline: `late` comes out of AES, with `early`, if any, in the first half of its rounds, and
+    /// `hashing` beside them.
+    #[inline(always)]
+    fn turn<I: Isa>(
+        &mut self,
+        isa: I,
+        common: &Common<'k, I, R>,
+        early: Option<&mut Aes<'k, I, ROUNDS, R>>,
+        late: &mut Aes<'k, I, ROUNDS, R>,
+        hashing: &mut Hashing<'k, I, R>,
+    ) -> Hashing<'k, I, R> {
+        let packet = &mut self.jobs[late.place];
+        let (around, lengths, packet) = if let Some(sent) = common.sent {
+            (sent, common.lengths, packet.packet())
+        } else {
+            let item = packet.item(common.form);
+            let around = Around::new(&item);
+            (around, around.lengths(isa), item.packet)
+        };
+        let mut window = isa.window(packet, &common.frame);
+        let data = load::<I, true, true, R>(isa, &window, around, lengths, 0);
+        let mut turn = Turn { common, early, late, hashing };
+        turn.step(isa, 1);
+        turn.step(isa, 2);
+        turn.step(isa, 3);
+        turn.step(isa, 4);
+        turn.step(isa, 5);
+        if const { halves::<I>() } {
+            if const { ROUNDS > 10 } {
+                turn.step(isa, 6);
+            }
+            if const { ROUNDS > 12 } {
+                turn.step(isa, 7);
+            }
+        } else {
+            turn.step(isa, 6);
+            turn.step(isa, 7);
+            turn.step(isa, 8);
+            turn.step(isa, 9);
+            if const { ROUNDS > 10 } {
+                turn.step(isa, 10);
+                turn.step(isa, 11);
+            }
+            if const { ROUNDS > 12 } {
+                turn.step(isa, 12);
+                turn.step(isa, 13);
+            }
+        }
+        let key = common.round_key(isa, late.tables, ROUNDS);
+        let (out, stream) = key_stream::<I, true, R>(isa, late.states, key, &data);
+        store::<I, true, true, R>(isa, &mut window, 0, &out);
+        let blocks = if P::SEALS {
+            hash_input::<I, true, true, R>(isa, &window, &out, &data)
+        } else {
+            reversed(isa, &data)
+        };
+        Hashing::new(isa, late.place, &late.tables.powers, blocks, stream)
     }
 
     /// Gives a packet its tag, or compares that.
     #[inline(always)]
-    fn finish<I: Isa>(&mut self, isa: I, common: &Common<I>, done: &Hashed<I>) {
+    fn finish<I: Isa>(&mut self, isa: I, common: &Common<'k, I, R>, done: &Hashed<I>) {
         let Hashed { place, lanes, stream } = done;
         // At first nothing has gone through the pipeline yet.
         if let (Some(job), Some(out)) = (self.jobs.get_mut(*place), self.outs.get_mut(*place)) {
@@ -107,47 +248,159 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'_, 'k, P, RO
     }
 }
 
+/// Whether there are registers for packets in both halves of AES beside one in GHASH.
+const fn halves<I: Isa>() -> bool {
+    I::REGISTERS > 16
+}
+
 /// What packets of one form share.
-struct Common<I: Isa> {
+struct Common<'k, I: Isa, const R: usize> {
     form: Form,
     frame: I::Frame,
     /// What is around their texts, if it is as it is sent.
     sent: Option<Around>,
     /// The block of lengths, if so.
     lengths: I::V,
+    /// Their key, if they have one and the same.
+    key: Option<Held<'k, I, R>>,
 }
 
-/// Puts a packet through AES, and the one before, whose place it takes, through GHASH.
+impl<I: Isa, const R: usize> Common<'_, I, R> {
+    /// Of the packet with these tables.
+    #[inline(always)]
+    fn round_key(&self, isa: I, tables: &Tables, round: usize) -> I::V {
+        match &self.key {
+            Some(held) => held.keys.get(isa, round),
+            None => isa.broadcast(&tables.round_keys[round]),
+        }
+    }
+
+    /// What vector `j` of the packet with these powers is multiplied by.
+    #[inline(always)]
+    fn power(&self, isa: I, powers: &[[u8; 16]; POWERS], j: usize) -> I::Power {
+        match &self.key {
+            Some(held) => held.powers[j],
+            None => power::<I, R>(isa, powers, j),
+        }
+    }
+}
+
+/// A key as vectors.
+struct Held<'k, I: Isa, const R: usize> {
+    keys: Keys<'k, I>,
+    powers: [I::Power; R],
+}
+
+impl<'k, I: Isa, const R: usize> Held<'k, I, R> {
+    #[inline(always)]
+    fn new<const ROUNDS: usize>(isa: I, tables: &'k Tables) -> Self {
+        let mut powers = [isa.last_power(&tables.powers, 1); R];
+        for (j, held) in powers.iter_mut().enumerate() {
+            *held = power::<I, R>(isa, &tables.powers, j);
+        }
+        Self { keys: Keys::hold::<ROUNDS>(isa, tables), powers }
+    }
+}
+
+/// Vectors that are reduced before the rest, since there are powers for a batch only.
+const fn reduced_first(vectors: usize) -> usize {
+    vectors.saturating_sub(BATCH)
+}
+
+/// What vector `j` of `R` is multiplied by.
 #[inline(always)]
-fn advance<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize, const R: usize>(
-    isa: I,
+fn power<I: Isa, const R: usize>(isa: I, powers: &[[u8; 16]; POWERS], j: usize) -> I::Power {
+    let first = reduced_first(R);
+    if j < first { isa.stride_power(powers, first - j) } else { isa.last_power(powers, R - j) }
+}
+
+/// A packet in AES.
+struct Aes<'k, I: Isa, const ROUNDS: usize, const R: usize> {
     place: usize,
-    packet: &mut P,
-    common: &Common<I>,
-    hashing: &mut Hashing<'k, I, R>,
-) -> Hashed<I> {
-    let tables = packet.tables();
-    let (around, lengths, packet) = if let Some(sent) = common.sent {
-        (sent, common.lengths, packet.packet())
-    } else {
-        let item = packet.item(common.form);
-        let around = Around::new(&item);
-        (around, around.lengths(isa), item.packet)
-    };
-    let mut window = isa.window(packet, &common.frame);
-    let start = start(isa, &window, around.beside, tables);
-    let data = load::<I, true, true, R>(isa, &window, around, lengths, 0);
-    let work = Work { keys: Keys::read(tables), states: states(isa, &window, start, 0), data: &data };
-    let (out, stream) = encrypt::<I, _, ROUNDS, true, R>(isa, work, hashing);
-    store::<I, true, true, R>(isa, &mut window, 0, &out);
-    let blocks = if P::SEALS {
-        hash_input::<I, true, true, R>(isa, &window, &out, &data)
-    } else {
-        reversed(isa, &data)
-    };
-    let hashed = hashing.hashed();
-    *hashing = Hashing::new(isa, place, &tables.powers, blocks, stream);
-    hashed
+    tables: &'k Tables,
+    states: [I::V; R],
+}
+
+impl<'k, I: Isa, const ROUNDS: usize, const R: usize> Aes<'k, I, ROUNDS, R> {
+    #[inline(always)]
+    fn round(&mut self, isa: I, common: &Common<'k, I, R>, round: usize) {
+        let key = common.round_key(isa, self.tables, round);
+        for state in &mut self.states {
+            *state = isa.aesenc(*state, key);
+        }
+    }
+
+    #[inline(always)]
+    fn first_half(&mut self, isa: I, common: &Common<'k, I, R>) {
+        for round in 1..=ROUNDS / 2 {
+            self.round(isa, common, round);
+        }
+    }
+}
+
+/// What goes on side by side.
+struct Turn<'t, 'k, I: Isa, const ROUNDS: usize, const R: usize> {
+    common: &'t Common<'k, I, R>,
+    early: Option<&'t mut Aes<'k, I, ROUNDS, R>>,
+    late: &'t mut Aes<'k, I, ROUNDS, R>,
+    hashing: &'t mut Hashing<'k, I, R>,
+}
+
+impl<I: Isa, const ROUNDS: usize, const R: usize> Turn<'_, '_, I, ROUNDS, R> {
+    /// Rounds that `late` has behind it.
+    const BEFORE: usize = if halves::<I>() { ROUNDS / 2 } else { 0 };
+
+    /// A round of AES, and what of the hash belongs beside it.
+    #[inline(always)]
+    fn step(&mut self, isa: I, step: usize) {
+        if let Some(early) = &mut self.early
+            && step <= ROUNDS / 2
+        {
+            early.round(isa, self.common, step);
+        }
+        let round = step + Self::BEFORE;
+        if round < ROUNDS {
+            self.late.round(isa, self.common, round);
+        }
+        self.hashing.step(isa, self.common, step);
+        if let Some(early) = &mut self.early
+            && step <= ROUNDS / 2
+        {
+            self.hashing.pin(isa, step, &mut early.states);
+        }
+        if round < ROUNDS {
+            self.hashing.pin(isa, step, &mut self.late.states);
+        }
+    }
+}
+
+/// At which steps of a turn the hash has what.
+struct Plan<const R: usize> {
+    /// Each vector's product.
+    products: [usize; R],
+    /// What is reduced first is, before other products.
+    middle: usize,
+    /// All is reduced.
+    end: usize,
+}
+
+impl<const R: usize> Plan<R> {
+    const fn new(halves: bool) -> Self {
+        let first = reduced_first(R);
+        let (start, middle, span, end) = match (first > 0, halves) {
+            (false, true) => (1, 1, 3, 4),
+            (true, true) => (1, 3, 2, 5),
+            (false, false) => (1, 1, 5, 6),
+            (true, false) => (1, 4, 3, 7),
+        };
+        let mut products = [0; R];
+        let mut j = 0;
+        while j < R {
+            products[j] = if j < first { start } else { middle + (j - first) * span / (R - first) };
+            j += 1;
+        }
+        Self { products, middle, end }
+    }
 }
 
 /// A packet whose text is done, and whose hash is not.
@@ -169,10 +422,9 @@ struct Hashed<I: Isa> {
     stream: I::V,
 }
 
-/// Of AES-128.
-const FEWEST_ROUNDS: usize = 10;
-
 impl<'k, I: Isa, const R: usize> Hashing<'k, I, R> {
+    const PLAN: Plan<R> = Plan::new(halves::<I>());
+
     #[inline(always)]
     fn new(isa: I, place: usize, powers: &'k [[u8; 16]; POWERS], blocks: [I::V; R], stream: I::V) -> Self {
         Self { place, powers, blocks, stream, sum: isa.no_sum(), lanes: isa.zero() }
@@ -187,9 +439,9 @@ impl<'k, I: Isa, const R: usize> Hashing<'k, I, R> {
 
     /// Hashes with no AES beside it.
     #[inline(always)]
-    fn rest(&mut self, isa: I) -> Hashed<I> {
-        for round in 1..FEWEST_ROUNDS {
-            self.step::<FEWEST_ROUNDS>(isa, round, &mut []);
+    fn rest(mut self, isa: I, common: &Common<'k, I, R>) -> Hashed<I> {
+        for step in 1..=Self::PLAN.end {
+            self.step(isa, common, step);
         }
         self.hashed()
     }
@@ -198,34 +450,30 @@ impl<'k, I: Isa, const R: usize> Hashing<'k, I, R> {
     fn hashed(&self) -> Hashed<I> {
         Hashed { place: self.place, lanes: self.lanes, stream: self.stream }
     }
-}
 
-impl<I: Isa, const R: usize> Side<I> for Hashing<'_, I, R> {
-    /// Products first, then the reduction. What is longer than there are powers for goes in two parts.
+    /// Products first, then the reduction.
     #[inline(always)]
-    fn step<const ROUNDS: usize>(&mut self, isa: I, round: usize, states: &mut [I::V]) {
-        let first = R.saturating_sub(BATCH);
-        let (start, span) = if first == 0 { (1, 5) } else { (4, 3) };
-        for j in 0..R {
-            let at = if j < first { 1 + j * 2 / first } else { start + (j - first) * span / (R - first) };
-            if at == round {
-                let power = if j < first {
-                    isa.stride_power(self.powers, first - j)
-                } else {
-                    isa.last_power(self.powers, R - j)
-                };
-                self.sum = isa.mul_add(self.sum, self.blocks[j], power);
-            }
-        }
-        if first > 0 && round == 3 {
+    fn step(&mut self, isa: I, common: &Common<'k, I, R>, step: usize) {
+        let first = const { reduced_first(R) };
+        if first > 0 && step == Self::PLAN.middle {
             self.blocks[first] = isa.xor(self.blocks[first], isa.reduce(self.sum));
             self.sum = isa.no_sum();
         }
-        if round == start + span {
+        for j in 0..R {
+            if Self::PLAN.products[j] == step {
+                self.sum = isa.mul_add(self.sum, self.blocks[j], common.power(isa, self.powers, j));
+            }
+        }
+        if step == Self::PLAN.end {
             self.lanes = isa.reduce(self.sum);
         }
+    }
+
+    /// Keeps the products of this step and the rounds beside it where they are in the program.
+    #[inline(always)]
+    fn pin(&mut self, isa: I, step: usize, states: &mut [I::V]) {
         for state in states {
-            if round < start + span {
+            if step < Self::PLAN.end {
                 (*state, self.sum) = isa.pin(*state, self.sum);
             } else {
                 (*state, self.lanes) = isa.pin_lanes(*state, self.lanes);
