@@ -167,8 +167,9 @@ fn compare(
     let before = if direction == "seal" { &plain } else { &sealed };
     let mut pool = Pool::new(&payload.lens());
     let figures = interleave(contenders, if quick { 9 } else { 21 }, |contender| {
-        // With many SAs a turn begins with the whole walk, so that nobody pays for the caches that another has filled.
-        for _ in 0..walk.pools() {
+        // With many SAs a turn begins with the whole walk, so that nobody pays for the caches that another has filled;
+        // twice, as an L3 that takes what L2 gives up has little of a table before that.
+        for _ in 0..2 * walk.pools() {
             pool.restore(before);
             turn(contender.as_mut(), direction, &mut pool, walk.next());
         }
@@ -248,7 +249,7 @@ impl Walk {
 
 /// One table for each suite, direction and count of SAs: engines down, payloads across.
 fn print(machine: &Machine, rows: &[Row]) {
-    println!("{}; Linux {}; {}", machine.cpu, machine.kernel, machine.date);
+    println!("{}, {} GHz; Linux {}; {}", machine.cpu, machine.ghz, machine.kernel, machine.date);
     println!(
         "ns a packet (median of slices), one core, bursts of 32, AAD 8, ICV 16; in brackets: times the first engine"
     );

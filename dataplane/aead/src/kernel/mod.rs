@@ -54,4 +54,4 @@ pub(crate) fn prefetch_first(_: &crate::key::Key) {}
 /// There is no portable way to ask.
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
-pub(crate) fn prefetch_rest(_: &crate::key::Key) {}
+pub(crate) fn prefetch_rest<const ROUNDS: usize>(_: &crate::key::Key) {}

@@ -11,10 +11,14 @@ pub(crate) fn prefetch_first(key: &Key) {
     prefetch_lines(key, [0]);
 }
 
-/// What else a short packet reads: the other round keys of AES-128, and the last eight powers.
+/// What else a short packet reads: the other round keys, of which AES-192 and AES-256 have a line more, and the last
+/// eight powers.
 #[inline(always)]
-pub(crate) fn prefetch_rest(key: &Key) {
+pub(crate) fn prefetch_rest<const ROUNDS: usize>(key: &Key) {
     prefetch_lines(key, [1, 2, 6, 7]);
+    if ROUNDS > 10 {
+        prefetch_lines(key, [3]);
+    }
 }
 
 #[inline(always)]

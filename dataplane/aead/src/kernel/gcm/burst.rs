@@ -305,8 +305,8 @@ macro_rules! packet_of_job {
         }
 
         #[inline(always)]
-        fn prefetch(&self) {
-            kernel::prefetch_rest(self.key);
+        fn prefetch<const ROUNDS: usize>(&self) {
+            kernel::prefetch_rest::<ROUNDS>(self.key);
         }
     };
 }

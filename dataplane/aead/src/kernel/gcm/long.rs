@@ -32,9 +32,9 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize> Task for Long<'_, 'k, P, ROUNDS> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) {
         let Self { jobs, outs, class, many_keys, .. } = self;
-        let mut ahead = Ahead::new(jobs, &class, many_keys);
+        let mut ahead = Ahead::new::<P, ROUNDS>(jobs, &class, many_keys);
         for index in class {
-            ahead.step(jobs);
+            ahead.step::<P, ROUNDS>(jobs);
             outs[index] = one::<I, P, ROUNDS>(isa, &mut jobs[index]);
         }
     }

@@ -148,7 +148,7 @@ pub(crate) trait Packet<'k> {
     fn tables(&self) -> &'k Tables;
 
     /// Asks the CPU for what of the key the order of the burst has not touched.
-    fn prefetch(&self) {}
+    fn prefetch<const ROUNDS: usize>(&self) {}
 
     /// Takes the tag that it has or ought to have; `received` is what came with it, where it is opened.
     fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block, received: I::Block) -> Self::Out;
@@ -252,19 +252,19 @@ struct Ahead {
 impl Ahead {
     /// Asks for the keys of the first packets. Where all keys of the burst are one, nothing is to be asked for.
     #[inline(always)]
-    fn new<'k, P: Packet<'k>>(jobs: &[P], class: &Jobs, many_keys: bool) -> Self {
+    fn new<'k, P: Packet<'k>, const ROUNDS: usize>(jobs: &[P], class: &Jobs, many_keys: bool) -> Self {
         let mut ahead = Self { later: if many_keys { class.clone() } else { Jobs(0) } };
         for _ in 0..AHEAD {
-            ahead.step(jobs);
+            ahead.step::<P, ROUNDS>(jobs);
         }
         ahead
     }
 
     /// Asks for the key of one more packet.
     #[inline(always)]
-    fn step<'k, P: Packet<'k>>(&mut self, jobs: &[P]) {
+    fn step<'k, P: Packet<'k>, const ROUNDS: usize>(&mut self, jobs: &[P]) {
         if let Some(index) = self.later.next() {
-            jobs[index].prefetch();
+            jobs[index].prefetch::<ROUNDS>();
         }
     }
 }

@@ -45,7 +45,7 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Task for Short<'_, 
 
     #[inline(always)]
     fn run<I: Isa>(mut self, isa: I) {
-        let mut ahead = Ahead::new(self.jobs, &self.class, self.many_keys);
+        let mut ahead = Ahead::new::<P, ROUNDS>(self.jobs, &self.class, self.many_keys);
         while let Some(first) = self.class.first() {
             let form = self.jobs[first].form();
             let mut same = self.class.split_off(isa.equal(self.lengths, self.lengths[first]));
@@ -100,7 +100,7 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'_, 'k, P, RO
             let around = Around::sent(form);
             (Some(around), around.lengths(isa))
         } else {
-            (None, isa.zero())
+            (None, Around::new(&self.jobs[first].item(form)).lengths(isa))
         };
         let key = ONE_KEY.then(|| Held::new::<ROUNDS>(isa, self.jobs[first].tables()));
         let common = Common { form, frame: isa.frame(form, R), sent, lengths, key };
@@ -116,7 +116,7 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'_, 'k, P, RO
         let mut hashing = Hashing::nothing(isa);
         let mut hashed = hashing.hashed();
         for place in places {
-            ahead.step(self.jobs);
+            ahead.step::<P, ROUNDS>(self.jobs);
             let mut aes = self.begin(isa, place, common);
             let next = self.turn(isa, common, None, &mut aes, &mut hashing);
             self.finish(isa, common, &hashed);
@@ -136,13 +136,13 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'_, 'k, P, RO
         ahead: &mut Ahead,
     ) {
         let Some(first) = places.next() else { return };
-        ahead.step(self.jobs);
+        ahead.step::<P, ROUNDS>(self.jobs);
         let mut late = self.begin(isa, first, common);
         late.first_half(isa, common);
         let mut hashing = Hashing::nothing(isa);
         let mut hashed = hashing.hashed();
         for place in places {
-            ahead.step(self.jobs);
+            ahead.step::<P, ROUNDS>(self.jobs);
             let mut early = self.begin(isa, place, common);
             let next = self.turn(isa, common, Some(&mut early), &mut late, &mut hashing);
             self.finish(isa, common, &hashed);
@@ -184,15 +184,14 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'_, 'k, P, RO
         hashing: &mut Hashing<'k, I, R>,
     ) -> Hashing<'k, I, R> {
         let packet = &mut self.jobs[late.place];
-        let (around, lengths, packet) = if let Some(sent) = common.sent {
-            (sent, common.lengths, packet.packet())
+        let (around, packet) = if let Some(sent) = common.sent {
+            (sent, packet.packet())
         } else {
             let item = packet.item(common.form);
-            let around = Around::new(&item);
-            (around, around.lengths(isa), item.packet)
+            (Around::new(&item), item.packet)
         };
         let mut window = isa.window(packet, &common.frame);
-        let data = load::<I, true, true, R>(isa, &window, around, lengths, 0);
+        let data = load::<I, true, true, R>(isa, &window, around, common.lengths, 0);
         let mut turn = Turn { common, early, late, hashing };
         turn.step(isa, 1);
         turn.step(isa, 2);
@@ -259,7 +258,7 @@ struct Common<'k, I: Isa, const R: usize> {
     frame: I::Frame,
     /// What is around their texts, if it is as it is sent.
     sent: Option<Around>,
-    /// The block of lengths, if so.
+    /// The block of lengths.
     lengths: I::V,
     /// Their key, if they have one and the same.
     key: Option<Held<'k, I, R>>,
