@@ -143,10 +143,8 @@ impl Engine {
     /// What [`Engine::available`] has, and the ways that its kernels have for other CPUs: what tests iterate over.
     #[cfg(target_arch = "x86_64")]
     pub fn variants() -> impl Iterator<Item = Self> {
-        let others = [
-            Vaes512::detect_otherwise().map(Proof::Vaes512),
-            Aesni::detect_without_avx().map(Proof::Aesni),
-        ];
+        let others =
+            [Vaes512::detect_otherwise().map(Proof::Vaes512), Aesni::detect_without_avx().map(Proof::Aesni)];
         Self::available().chain(others.into_iter().flatten().map(Self))
     }
 

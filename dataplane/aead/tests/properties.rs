@@ -78,8 +78,11 @@ fn text_len() -> impl Strategy<Value = usize> {
 fn burst() -> impl Strategy<Value = Burst> {
     let sa = (0..Suite::ALL.len(), any::<bool>(), any::<u64>(), any::<bool>());
     let packet = (any::<prop::sample::Index>(), text_len(), 0..70_usize);
-    (prop::collection::vec(sa, 1..12), prop::collection::vec(packet, 1..=64), any::<u64>()).prop_map(
-        |(sas, packets, seed)| {
+    // Flows have one SA, or packets of one length, or both, and ways of their own through the kernels.
+    let (one_sa, one_len) = (any::<bool>(), any::<bool>());
+    let packets = prop::collection::vec(packet, 1..=64);
+    (prop::collection::vec(sa, 1..12), packets, any::<u64>(), one_sa, one_len).prop_map(
+        |(sas, packets, seed, one_sa, one_len)| {
             let materials: Vec<_> = sas
                 .into_iter()
                 .map(|(suite, esn, seed, gcm)| {
@@ -88,10 +91,12 @@ fn burst() -> impl Strategy<Value = Burst> {
                     Material::new(suite, esn, seed)
                 })
                 .collect();
+            let (first_sa, first_len, _) = packets[0];
             let packets = packets
                 .into_iter()
                 .map(|(sa, len, slack)| {
-                    let sa = sa.index(materials.len());
+                    let sa = if one_sa { first_sa } else { sa }.index(materials.len());
+                    let len = if one_len { first_len } else { len };
                     (sa, len.next_multiple_of(materials[sa].suite.block_len()), slack)
                 })
                 .collect();

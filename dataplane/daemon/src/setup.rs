@@ -466,8 +466,21 @@ fn report_core(id: u16, core: Option<CoreId>, configured: &[u32], got: &mut Vec<
 /// What of the CPU concerns us, as `/proc/cpuinfo` spells it.
 fn cpu_features() -> String {
     let wanted = [
-        "aes", "pclmulqdq", "ssse3", "sse4_1", "avx", "avx2", "bmi2", "vaes", "vpclmulqdq", "avx512f",
-        "avx512bw", "avx512dq", "avx512vl", "avx512ifma", "avx512_vbmi2",
+        "aes",
+        "pclmulqdq",
+        "ssse3",
+        "sse4_1",
+        "avx",
+        "avx2",
+        "bmi2",
+        "vaes",
+        "vpclmulqdq",
+        "avx512f",
+        "avx512bw",
+        "avx512dq",
+        "avx512vl",
+        "avx512ifma",
+        "avx512_vbmi2",
     ];
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let flags = text.lines().find(|line| line.starts_with("flags")).unwrap_or_default();

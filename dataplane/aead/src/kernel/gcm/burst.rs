@@ -52,7 +52,10 @@ fn way<I: Isa>(text_len: usize, narrow: bool) -> usize {
 
 /// Where a job belongs.
 enum Place {
-    In { class: u8, text: Text },
+    In {
+        class: u8,
+        text: Text,
+    },
     /// Not with the AES-GCM kernels.
     Elsewhere,
     Malformed(Verdict),

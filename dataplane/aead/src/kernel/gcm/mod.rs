@@ -12,6 +12,7 @@ mod huge;
 mod long;
 mod rounds;
 mod short;
+mod turn;
 
 pub(crate) use burst::{Detached, OpenBurst, SealBurst};
 pub(crate) use derive::{Absorb, Derive, aes_rounds};
