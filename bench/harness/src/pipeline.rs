@@ -47,10 +47,16 @@ pub struct Pass {
 
 impl Pipeline {
     /// Gateways with `sas` tunnels, and packets of these lengths (of the inner IP packet) that take the
-    /// tunnels in turn.
-    pub fn new(aead: pollux_aead::Engine, suite: EspSuite, sas: u32, lens: &[usize]) -> Result<Self> {
+    /// tunnels in turn. A frame has `frame_len` octets.
+    pub fn new(
+        aead: pollux_aead::Engine,
+        suite: EspSuite,
+        sas: u32,
+        lens: &[usize],
+        frame_len: u32,
+    ) -> Result<Self> {
         let frames_each = 1024;
-        let umem = Umem::new(UmemConfig { frames: 4 * frames_each, frame_len: 4096, huge_pages: true })?;
+        let umem = Umem::new(UmemConfig { frames: 4 * frames_each, frame_len, huge_pages: true })?;
         let end = |side| End::new(side, gateway::engine(side, aead, suite, 0..sas)?, umem.pool(frames_each)?);
         let (sealer, opener) = (end(Side::Sealer)?, end(Side::Opener)?);
         let mut pipeline = Self {

@@ -32,6 +32,9 @@ struct Arguments {
     /// Only these numbers of SAs.
     #[arg(long, value_delimiter = ',')]
     sas: Vec<u32>,
+    /// Octets of a frame, as `frame_len` in the configuration.
+    #[arg(long, default_value_t = 4096)]
+    frame_len: u32,
     /// Passes over each row.
     #[arg(long)]
     passes: Option<usize>,
@@ -91,7 +94,7 @@ fn main() -> Result<()> {
     for &sas in arguments.sas() {
         for bytes in arguments.bytes() {
             let lens = if bytes == "imix" { MIX.to_vec() } else { vec![bytes.parse().context("a length")?] };
-            let mut pipeline = Pipeline::new(engine, suite, sas, &lens)?;
+            let mut pipeline = Pipeline::new(engine, suite, sas, &lens, arguments.frame_len)?;
             let (mut ports, mut encrypt, mut decrypt) = (Vec::new(), Vec::new(), Vec::new());
             for _ in 0..passes {
                 let pass = pipeline.pass()?;
