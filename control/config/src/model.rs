@@ -145,8 +145,8 @@ pub struct Dataplane {
     pub huge_pages: bool,
     /// UMEM frames of each worker; a power of two.
     pub frames_per_worker: u32,
-    /// Octets of a UMEM frame: 2048 or 4096.
-    pub frame_len: u32,
+    /// Octets of a UMEM frame: 2048 or 4096; none: chosen at start by the interfaces' MTU and printed.
+    pub frame_len: Option<u32>,
     /// Slots of a receive ring; a power of two.
     pub rx_ring: u32,
     /// Slots of a transmit ring; a power of two.

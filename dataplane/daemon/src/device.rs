@@ -31,6 +31,12 @@ pub struct Device {
     pub complaint: Option<String>,
 }
 
+/// The widest MTU that frames of so many octets have room for: the kernel receives 256 octets into a frame, and a link
+/// header goes before the packet.
+pub fn mtu_max(frame_len: u32) -> u32 {
+    frame_len.saturating_sub(256 + 14)
+}
+
 impl Device {
     /// A device that is not bound yet.
     pub fn new(slot: PortSlot, name: &str, role: Role) -> Self {
@@ -49,12 +55,10 @@ impl Device {
     /// What workers have to know of it.
     pub fn facts(&self, frame_len: u32) -> PortFacts {
         let Some(link) = &self.link else { return PortFacts { peer: self.peer, ..PortFacts::default() } };
-        // The kernel receives 256 octets into a frame; a link header goes before the packet.
-        let room = frame_len.saturating_sub(256 + 14);
         PortFacts {
             mac: link.mac,
             peer: self.peer,
-            mtu: u16::try_from(link.mtu.min(room)).unwrap_or(u16::MAX),
+            mtu: u16::try_from(link.mtu.min(mtu_max(frame_len))).unwrap_or(u16::MAX),
             up: link.up && link.carrier,
         }
     }

@@ -25,7 +25,7 @@ use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
 use crate::affinity;
-use crate::device::Device;
+use crate::device::{Device, mtu_max};
 use crate::host_port::{self, HostPort, HostPortError};
 use crate::house::{House, Parts, WorkerLink};
 use crate::locks::TABLES;
@@ -156,7 +156,7 @@ pub fn bring_up(config: Config) -> Result<House, SetupError> {
     let workers = config.dataplane.queues;
     let umem = Umem::new(UmemConfig {
         frames: config.dataplane.frames_per_worker * u32::from(workers),
-        frame_len: config.dataplane.frame_len,
+        frame_len: config.dataplane.frame_len.unwrap_or_else(|| frame_len(&devices, &mirror)),
         huge_pages: config.dataplane.huge_pages,
     })?;
     report_umem(&umem, &mut got);
@@ -250,6 +250,13 @@ fn devices(config: &Config) -> Result<Vec<Device>, SetupError> {
     Ok(all.into_iter().zip(0..).map(|((name, role), slot)| Device::new(PortSlot(slot), name, role)).collect())
 }
 
+/// Octets of a frame for the widest of these ports. In small frames, the headers of a burst share more sets of L1.
+fn frame_len(devices: &[Device], mirror: &Mirror) -> u32 {
+    // What is not there yet may turn out to be wide.
+    let fits = |device: &Device| mirror.link_named(&device.name).is_some_and(|link| link.mtu <= mtu_max(2_048));
+    if devices.iter().all(fits) { 2_048 } else { 4_096 }
+}
+
 /// Makes `pollux0`, as wide as the widest port, so that whatever a tunnel brings fits.
 fn host_port(config: &Config, rtnl: &mut Rtnl, got: &mut Vec<Got>) -> Result<Option<HostPort>, SetupError> {
     if !config.dataplane.host_port {
@@ -339,7 +346,7 @@ fn start_workers(
     let makings = sleepers.into_iter().zip(meshes).zip(wakers);
     for (((sleeper, handover), waker), id) in makings.zip(0u16..) {
         let ports = devices.iter().zip(&mut columns).map(|(device, column)| {
-            PortEntry::new(column.next(), packet_role(device.role), device.facts(dataplane.frame_len))
+            PortEntry::new(column.next(), packet_role(device.role), device.facts(umem.info().frame_len))
         });
         let core = cores.get(usize::from(id)).copied();
         let making = Making { ports: ports.collect(), handover, sleeper, core };

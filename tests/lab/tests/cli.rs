@@ -224,7 +224,7 @@ fn got_is_told_beside_asked(gateway: &Gateway) -> Result<()> {
     for (what, got) in [
         ("capabilities", "net_admin"),
         ("host port", "pollux0"),
-        ("huge pages", "frames of 4096 octets"),
+        ("huge pages", "frames of 2048 octets"),
         ("xdp wan0", "driver"),
         ("xdp lan0", "driver"),
         ("socket wan0 queue 0", "copy"),

@@ -55,7 +55,7 @@ pub(super) fn dataplane(root: &Section<'_, '_>) -> Option<Dataplane> {
         aead: s.or("aead", "auto".to_owned(), values::name),
         huge_pages: s.or("huge_pages", true, boolean),
         frames_per_worker: s.or("frames_per_worker", 16_384, power_of_two(1_024..=1 << 20)),
-        frame_len: s.or("frame_len", 4_096, power_of_two(2_048..=4_096)),
+        frame_len: s.optional("frame_len", power_of_two(2_048..=4_096)),
         rx_ring: s.or("rx_ring", 2_048, power_of_two(64..=1 << 16)),
         tx_ring: s.or("tx_ring", 2_048, power_of_two(64..=1 << 16)),
         fill_ring: s.or("fill_ring", 2_048, power_of_two(64..=1 << 16)),

@@ -11,6 +11,7 @@ use pollux_worker::forward::neighbour::NeighbourKey;
 use pollux_worker::housekeeping::ToWorker;
 
 use super::House;
+use crate::device::mtu_max;
 use crate::host_port::HostPort;
 use crate::netlink::Neighbour;
 use crate::netlink::mirror::Changes;
@@ -147,7 +148,11 @@ impl House {
             tracing::info!(port = %now.name, up = now.up && now.carrier, mtu = now.mtu, "port-changed");
             device.name.clone_from(&now.name);
             device.link = Some(now.clone());
-            let facts = device.facts(self.config.dataplane.frame_len);
+            let room = mtu_max(self.umem.info().frame_len);
+            if now.mtu > room {
+                tracing::warn!(port = %now.name, mtu = now.mtu, room, "mtu-beyond-frames");
+            }
+            let facts = device.facts(self.umem.info().frame_len);
             self.tell_all(|| ToWorker::Facts(slot, facts));
             return;
         }
@@ -155,7 +160,7 @@ impl House {
             tracing::warn!(port = %device.name, ifindex = index.0, "port-gone");
             device.link = None;
             device.sockets.clear();
-            let facts = device.facts(self.config.dataplane.frame_len);
+            let facts = device.facts(self.umem.info().frame_len);
             self.tell_all(|| ToWorker::Facts(slot, facts));
             self.tell_all(|| ToWorker::PortGone(slot));
             // What was there has taken its sockets along; the map must not keep its role.
@@ -174,7 +179,7 @@ impl House {
         match device.bind(link, &self.umem, &mut self.steering, &self.config.dataplane) {
             Ok(ports) => {
                 tracing::info!(port = %device.name, ifindex = index.0, "port-bound");
-                let facts = device.facts(self.config.dataplane.frame_len);
+                let facts = device.facts(self.umem.info().frame_len);
                 for (worker, port) in self.workers.iter_mut().zip(ports) {
                     worker.send(ToWorker::Port(slot, port));
                 }
