@@ -253,7 +253,8 @@ fn devices(config: &Config) -> Result<Vec<Device>, SetupError> {
 /// Octets of a frame for the widest of these ports. In small frames, the headers of a burst share more sets of L1.
 fn frame_len(devices: &[Device], mirror: &Mirror) -> u32 {
     // What is not there yet may turn out to be wide.
-    let fits = |device: &Device| mirror.link_named(&device.name).is_some_and(|link| link.mtu <= mtu_max(2_048));
+    let fits =
+        |device: &Device| mirror.link_named(&device.name).is_some_and(|link| link.mtu <= mtu_max(2_048));
     if devices.iter().all(fits) { 2_048 } else { 4_096 }
 }
 
