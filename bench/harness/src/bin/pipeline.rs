@@ -32,8 +32,8 @@ struct Arguments {
     /// Only these numbers of SAs.
     #[arg(long, value_delimiter = ',')]
     sas: Vec<u32>,
-    /// Octets of a frame, as `frame_len` in the configuration.
-    #[arg(long, default_value_t = 4096)]
+    /// Octets of a UMEM frame, as `frame_len` in the configuration: what a gateway with an MTU of 1,500 has.
+    #[arg(long, default_value_t = 2048)]
     frame_len: u32,
     /// Passes over each row.
     #[arg(long)]

@@ -52,12 +52,11 @@ fn way<I: Isa>(text_len: usize, narrow: bool) -> usize {
 
 /// Where a job belongs.
 enum Place {
-    In {
-        class: u8,
-        text: Text,
-    },
+    /// In a class of ours.
+    In { class: u8, text: Text },
     /// Not with the AES-GCM kernels.
     Elsewhere,
+    /// Nowhere: there is no text in it.
     Malformed(Verdict),
 }
 
@@ -167,11 +166,10 @@ fn run_class<'k, I: Isa, P: Packet<'k>, const ROUNDS: usize>(
         3 => isa.enter(Short::<_, ROUNDS, 4>::new(jobs, outs, class, lengths, many)),
         4 => isa.enter(Short::<_, ROUNDS, 5>::new(jobs, outs, class, lengths, many)),
         5 => isa.enter(Short::<_, ROUNDS, 6>::new(jobs, outs, class, lengths, many)),
-        NARROW => {
-            if let Some(isa) = isa.narrow() {
-                isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many));
-            }
-        }
+        NARROW => match isa.narrow() {
+            Some(isa) => isa.enter(Short::<_, ROUNDS, 3>::new(jobs, outs, class, lengths, many)),
+            None => isa.enter(Short::<_, ROUNDS, 2>::new(jobs, outs, class, lengths, many)),
+        },
         _ => isa.enter(Long::<_, ROUNDS>::new(jobs, outs, class, many.0)),
     }
 }
