@@ -4,7 +4,7 @@ use super::hash::Side;
 use crate::kernel::isa::Isa;
 use crate::key::{ROUND_KEYS_MAX, Tables};
 
-/// The round keys of a packet, read anew where they are used or held as vectors.
+/// The round keys of a packet, held as vectors or read anew where they are used.
 #[derive(Clone, Copy)]
 pub(super) struct Keys<'k, I: Isa> {
     tables: &'k Tables,
@@ -12,18 +12,12 @@ pub(super) struct Keys<'k, I: Isa> {
 }
 
 impl<'k, I: Isa> Keys<'k, I> {
-    /// For a few vectors.
-    #[inline(always)]
-    pub(super) fn read(tables: &'k Tables) -> Self {
-        Self { tables, held: None }
-    }
-
-    /// For many vectors.
+    /// Vectors where those have four blocks: for many vectors of text, or many packets.
     #[inline(always)]
     pub(super) fn hold<const ROUNDS: usize>(isa: I, tables: &'k Tables) -> Self {
         if I::LANES < 4 {
             // Nothing would be gained, as an operand in memory is as good.
-            return Self::read(tables);
+            return Self { tables, held: None };
         }
         let mut held = [isa.zero(); ROUND_KEYS_MAX];
         for (held, key) in held.iter_mut().zip(&tables.round_keys[..=ROUNDS]) {
