@@ -9,7 +9,7 @@ pub const ABI_VERSION: u32 = 1;
 /// Interfaces that may be ports at the same time.
 pub const PORT_SLOTS: u32 = 32;
 
-/// Receive queues per port; frames of a queue beyond are dropped as [`crate::Verdict::DropNoXsk`].
+/// Receive queues per port; frames of a queue beyond are dropped as [`crate::XdpVerdict::DropNoXsk`].
 pub const QUEUES_PER_PORT: u32 = 64;
 
 /// Our own SPIs, shifted right by this, are [`SPI_TOP_BITS`].

@@ -152,7 +152,7 @@ impl Steering {
         loop {
             match self.attach_anew(ifindex, name, choice) {
                 Err(SteerError::Occupied { .. }) if Instant::now() < deadline => thread::sleep(DETACH_POLL),
-                outcome => return outcome,
+                disposition => return disposition,
             }
         }
     }
@@ -236,7 +236,7 @@ impl Steering {
             }
             match xdp.load() {
                 Err(error) if is_interrupted(&error) && attempts_left > 0 => {}
-                outcome => outcome.map_err(|source| SteerError::Load { program: name, source })?,
+                disposition => disposition.map_err(|source| SteerError::Load { program: name, source })?,
             }
         }
         Ok(xdp)

@@ -42,4 +42,4 @@ pub use object::Capacity;
 pub use pairs::{CLASS_PAIRS_MAX, is_inside};
 pub use steering::{Port, Steering};
 pub use test_run::{TestRun, XdpAction};
-pub use verdicts::{Fate, Verdict, VerdictCount};
+pub use verdicts::{Disposition, VerdictCount, XdpVerdict};

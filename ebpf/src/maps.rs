@@ -10,7 +10,7 @@ use ipnet::IpNet;
 
 use crate::abi::Role;
 use crate::error::SteerError;
-use crate::verdicts::{Verdict, VerdictCount};
+use crate::verdicts::{VerdictCount, XdpVerdict};
 
 /// A set of class pairs: what the program finds in map `pairs`.
 pub(crate) type PairSet = BpfHash<MapData, [u32; 2], u8>;
@@ -81,9 +81,9 @@ impl Maps {
 
     pub(crate) fn verdicts(&self) -> Result<Vec<VerdictCount>, SteerError> {
         let roles = std::iter::once(None).chain(Role::ALL.into_iter().map(Some));
-        let mut counts = Vec::with_capacity((Role::COUNT * Verdict::COUNT) as usize);
+        let mut counts = Vec::with_capacity((Role::COUNT * XdpVerdict::COUNT) as usize);
         for role in roles {
-            for verdict in Verdict::ALL {
+            for verdict in XdpVerdict::ALL {
                 let per_cpu =
                     self.verdicts.get(&verdict.counter(role), 0).map_err(SteerError::map("verdicts"))?;
                 counts.push(VerdictCount { role, verdict, frames: per_cpu.iter().sum() });

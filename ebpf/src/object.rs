@@ -9,7 +9,7 @@ use aya::{Ebpf, EbpfLoader};
 
 use crate::abi::{PORT_SLOTS, QUEUES_PER_PORT, Role};
 use crate::error::SteerError;
-use crate::verdicts::Verdict;
+use crate::verdicts::XdpVerdict;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.o"));
 
@@ -34,7 +34,7 @@ impl Default for Capacity {
 
 /// A map as the program needs it.
 #[derive(Clone, Copy)]
-struct Shape {
+struct MapSpec {
     name: &'static str,
     map_type: MapType,
     key_size: u32,
@@ -43,8 +43,8 @@ struct Shape {
 }
 
 /// Every map of the object. The five of protected pairs come first: they are only of use together.
-fn shapes(capacity: &Capacity) -> [Shape; 11] {
-    let shape = |name, map_type, key_size, value_size, entries| Shape {
+fn map_specs(capacity: &Capacity) -> [MapSpec; 11] {
+    let spec = |name, map_type, key_size, value_size, entries| MapSpec {
         name,
         map_type,
         key_size,
@@ -52,57 +52,57 @@ fn shapes(capacity: &Capacity) -> [Shape; 11] {
         entries,
     };
     [
-        shape("pairs", MapType::ArrayOfMaps, 4, 4, 1),
-        shape("local_prefixes4", MapType::LpmTrie, 8, 4, capacity.prefixes),
-        shape("remote_prefixes4", MapType::LpmTrie, 8, 4, capacity.prefixes),
-        shape("local_prefixes6", MapType::LpmTrie, 20, 4, capacity.prefixes),
-        shape("remote_prefixes6", MapType::LpmTrie, 20, 4, capacity.prefixes),
-        shape("ports", MapType::Hash, 4, 8, PORT_SLOTS),
-        shape("xsks", MapType::XskMap, 4, 4, PORT_SLOTS * QUEUES_PER_PORT),
-        shape("local_addrs4", MapType::Hash, 4, 4, capacity.local_addrs),
-        shape("local_addrs6", MapType::Hash, 16, 4, capacity.local_addrs),
-        shape("spis", MapType::Hash, 4, 1, capacity.spis),
-        shape("verdicts", MapType::PerCpuArray, 4, 8, Role::COUNT * Verdict::COUNT),
+        spec("pairs", MapType::ArrayOfMaps, 4, 4, 1),
+        spec("local_prefixes4", MapType::LpmTrie, 8, 4, capacity.prefixes),
+        spec("remote_prefixes4", MapType::LpmTrie, 8, 4, capacity.prefixes),
+        spec("local_prefixes6", MapType::LpmTrie, 20, 4, capacity.prefixes),
+        spec("remote_prefixes6", MapType::LpmTrie, 20, 4, capacity.prefixes),
+        spec("ports", MapType::Hash, 4, 8, PORT_SLOTS),
+        spec("xsks", MapType::XskMap, 4, 4, PORT_SLOTS * QUEUES_PER_PORT),
+        spec("local_addrs4", MapType::Hash, 4, 4, capacity.local_addrs),
+        spec("local_addrs6", MapType::Hash, 16, 4, capacity.local_addrs),
+        spec("spis", MapType::Hash, 4, 1, capacity.spis),
+        spec("verdicts", MapType::PerCpuArray, 4, 8, Role::COUNT * XdpVerdict::COUNT),
     ]
 }
 
-/// How many of [`shapes`], from the first, live and die together.
+/// How many of [`map_specs`], from the first, live and die together.
 const PAIR_MAPS: usize = 5;
 
 /// Loads the object with its maps pinned in `dir`.
 pub(crate) fn load(dir: &Path, capacity: &Capacity) -> Result<Ebpf, SteerError> {
-    let shapes = shapes(capacity);
-    remove_misfits(dir, &shapes)?;
+    let map_specs = map_specs(capacity);
+    remove_misfits(dir, &map_specs)?;
     let mut loader = EbpfLoader::new();
-    for shape in &shapes {
-        loader.map_max_entries(shape.name, shape.entries).map_pin_path(shape.name, dir.join(shape.name));
+    for spec in &map_specs {
+        loader.map_max_entries(spec.name, spec.entries).map_pin_path(spec.name, dir.join(spec.name));
     }
     Ok(loader.load(OBJECT)?)
 }
 
 /// Unpins maps that the object cannot use. aya would take them for good whatever their size; the program
 /// on the interfaces keeps its own until it is replaced.
-fn remove_misfits(dir: &Path, shapes: &[Shape]) -> Result<(), SteerError> {
-    let (pairs, others) = shapes.split_at(PAIR_MAPS);
-    if !pairs.iter().all(|shape| fits(dir, shape)) {
-        for shape in pairs {
-            unpin(dir.join(shape.name))?;
+fn remove_misfits(dir: &Path, map_specs: &[MapSpec]) -> Result<(), SteerError> {
+    let (pairs, others) = map_specs.split_at(PAIR_MAPS);
+    if !pairs.iter().all(|spec| fits(dir, spec)) {
+        for spec in pairs {
+            unpin(dir.join(spec.name))?;
         }
     }
-    for shape in others.iter().filter(|shape| !fits(dir, shape)) {
-        unpin(dir.join(shape.name))?;
+    for spec in others.iter().filter(|spec| !fits(dir, spec)) {
+        unpin(dir.join(spec.name))?;
     }
     Ok(())
 }
 
-fn fits(dir: &Path, shape: &Shape) -> bool {
+fn fits(dir: &Path, spec: &MapSpec) -> bool {
     let matches = |info: MapInfo| -> Result<bool, MapError> {
-        Ok(info.map_type()? == shape.map_type
-            && info.key_size() == shape.key_size
-            && info.value_size() == shape.value_size
-            && info.max_entries() == shape.entries)
+        Ok(info.map_type()? == spec.map_type
+            && info.key_size() == spec.key_size
+            && info.value_size() == spec.value_size
+            && info.max_entries() == spec.entries)
     };
-    MapInfo::from_pin(dir.join(shape.name)).and_then(matches).unwrap_or(false)
+    MapInfo::from_pin(dir.join(spec.name)).and_then(matches).unwrap_or(false)
 }
 
 /// Removes a pin; whether there was one.

@@ -61,8 +61,8 @@ fn ethtool(control: &OwnedFd, name: &str, command: u32, data: u32) -> io::Result
     // is one, ends its name in a zero, and lives until the call returns. Its pointer leads to `value`, which lives
     // as long, is written by nobody else meanwhile, and has the layout that each command of MERGING reads and
     // writes (`struct ethtool_value`).
-    let outcome = unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
-    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
+    let disposition = unsafe { libc::ioctl(control.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+    if disposition < 0 { Err(io::Error::last_os_error()) } else { Ok(value.data) }
 }
 
 /// The name as the kernel wants it: 15 octets at most, zeros behind.

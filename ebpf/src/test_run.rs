@@ -20,7 +20,7 @@ pub enum XdpAction {
     Redirect,
 }
 
-/// Outcome of [`Steering::test_run`].
+/// Disposition of [`Steering::test_run`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TestRun {
     /// The program's answer.

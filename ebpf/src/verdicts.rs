@@ -6,7 +6,7 @@ use crate::abi::Role;
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fate {
+pub enum Disposition {
     /// Handed to the kernel untouched.
     Kernel,
     /// Handed to the worker of its queue.
@@ -19,7 +19,7 @@ pub enum Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 #[expect(missing_docs, reason = "text() is the documentation, and tables print it")]
-pub enum Verdict {
+pub enum XdpVerdict {
     PassNoRole,
     PassNonIp,
     PassMalformed,
@@ -42,7 +42,7 @@ pub enum Verdict {
     DropNoXsk,
 }
 
-impl Verdict {
+impl XdpVerdict {
     /// Every verdict, in the order of its counters.
     pub const ALL: [Self; 20] = [
         Self::PassNoRole,
@@ -127,14 +127,14 @@ impl Verdict {
     }
 
     /// What becomes of the frame.
-    pub const fn fate(self) -> Fate {
+    pub const fn disposition(self) -> Disposition {
         let place = self as u32;
         if place >= Self::DropKeepalive as u32 {
-            Fate::Dropped
+            Disposition::Dropped
         } else if place >= Self::XskEsp as u32 {
-            Fate::Worker
+            Disposition::Worker
         } else {
-            Fate::Kernel
+            Disposition::Kernel
         }
     }
 
@@ -148,7 +148,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for XdpVerdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -160,7 +160,7 @@ pub struct VerdictCount {
     /// The port's role; `None` for an interface without one.
     pub role: Option<Role>,
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: XdpVerdict,
     /// Frames since the map was made; it survives a restart of the data plane.
     pub frames: u64,
 }
@@ -171,19 +171,19 @@ mod tests {
 
     #[test]
     fn the_list_is_complete_and_in_the_order_of_its_counters() {
-        assert_eq!(Verdict::COUNT as usize, Verdict::ALL.len());
-        for (place, verdict) in Verdict::ALL.into_iter().enumerate() {
+        assert_eq!(XdpVerdict::COUNT as usize, XdpVerdict::ALL.len());
+        for (place, verdict) in XdpVerdict::ALL.into_iter().enumerate() {
             assert_eq!(verdict as usize, place);
         }
     }
 
     #[test]
     fn names_begin_with_the_fate() {
-        for verdict in Verdict::ALL {
-            let prefix = match verdict.fate() {
-                Fate::Kernel => "pass_",
-                Fate::Worker => "xsk_",
-                Fate::Dropped => "drop_",
+        for verdict in XdpVerdict::ALL {
+            let prefix = match verdict.disposition() {
+                Disposition::Kernel => "pass_",
+                Disposition::Worker => "xsk_",
+                Disposition::Dropped => "drop_",
             };
             assert!(verdict.name().starts_with(prefix), "{verdict}");
         }
@@ -193,9 +193,9 @@ mod tests {
     fn no_two_roles_share_a_counter() {
         let mut seen = std::collections::HashSet::new();
         for role in [None, Some(Role::Wan), Some(Role::Lan), Some(Role::Host)] {
-            for verdict in Verdict::ALL {
+            for verdict in XdpVerdict::ALL {
                 let counter = verdict.counter(role);
-                assert!(counter < Role::COUNT * Verdict::COUNT);
+                assert!(counter < Role::COUNT * XdpVerdict::COUNT);
                 assert!(seen.insert(counter));
             }
         }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use pollux_abi::IfIndex;
-use pollux_ebpf::{Capacity, Mode, ModeChoice, Port, Role, SteerError, Steering, Verdict};
+use pollux_ebpf::{Capacity, Mode, ModeChoice, Port, Role, SteerError, Steering, XdpVerdict};
 
 use crate::run_dir::RunDir;
 
@@ -47,8 +47,8 @@ fn a_veth_gets_driver_mode_and_the_program_outlives_its_loader() {
             socket.send(b"in clear").expect("the link is up");
         }
         let steering = Steering::open(&run.pins, Capacity::default()).expect("the same maps");
-        assert!(settles(|| frames(&steering, Verdict::DropNoXsk) == 10), "dropped after the loader's end");
-        assert_eq!(frames(&steering, Verdict::PassOther), 0);
+        assert!(settles(|| frames(&steering, XdpVerdict::DropNoXsk) == 10), "dropped after the loader's end");
+        assert_eq!(frames(&steering, XdpVerdict::PassOther), 0);
     });
 }
 
@@ -81,11 +81,11 @@ fn a_restart_replaces_the_program_without_letting_a_frame_by() {
         });
         assert!(sent > 500, "only {sent} datagrams");
         assert!(
-            settles(|| frames(&steering, Verdict::DropNoXsk) == sent),
+            settles(|| frames(&steering, XdpVerdict::DropNoXsk) == sent),
             "{} of {sent} were judged",
-            frames(&steering, Verdict::DropNoXsk)
+            frames(&steering, XdpVerdict::DropNoXsk)
         );
-        assert_eq!(frames(&steering, Verdict::PassOther), 0);
+        assert_eq!(frames(&steering, XdpVerdict::PassOther), 0);
     });
 }
 
@@ -286,7 +286,7 @@ fn sender() -> UdpSocket {
     socket
 }
 
-fn frames(steering: &Steering, verdict: Verdict) -> u64 {
+fn frames(steering: &Steering, verdict: XdpVerdict) -> u64 {
     let counts = steering.verdicts().expect("counters");
     counts.iter().filter(|count| count.verdict == verdict).map(|count| count.frames).sum()
 }

@@ -22,7 +22,7 @@ use pollux_port::FramePool;
 use pollux_worker::forward::fib::{Fib, NextHop, Route};
 use pollux_worker::forward::neighbour::NeighbourKey;
 use pollux_worker::handover::Handover;
-use pollux_worker::housekeeping::{BoxedPort, HouseEnd, PortFacts, ToWorker, Waker, channel, waker};
+use pollux_worker::housekeeping::{BoxedPort, HousekeeperLink, PortFacts, ToWorker, Waker, channel, waker};
 use pollux_worker::stats::WorkerCounters;
 use pollux_worker::{PortEntry, Worker, WorkerParts};
 
@@ -45,7 +45,7 @@ pub enum Side {
 pub struct Gateway {
     /// The worker.
     pub worker: Worker,
-    house: HouseEnd,
+    house: HousekeeperLink,
     _waker: Waker,
 }
 
@@ -69,7 +69,7 @@ impl Gateway {
             pool,
             ports: vec![entry(wan, Role::Wan), entry(lan, Role::Lan)],
             handover: Handover::alone(),
-            house: end,
+            housekeeper: end,
             sleeper,
             counters: Arc::new(WorkerCounters::default()),
             stale_ns: u64::MAX,

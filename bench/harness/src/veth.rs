@@ -58,7 +58,7 @@ pub struct Ends {
 }
 
 /// A thread's own network namespace with the program's pins. Everything in it goes when it is dropped.
-pub struct Bed {
+pub struct Testbed {
     steering: Option<Steering>,
     dir: PathBuf,
     pins: PathBuf,
@@ -81,7 +81,7 @@ pub struct Path {
     sink: String,
 }
 
-impl Bed {
+impl Testbed {
     /// Moves the calling thread into a new network namespace, for good, and onto the first CPU.
     pub fn new() -> Result<Self> {
         let dir = std::env::temp_dir().join(format!("pollux-bench-{}", std::process::id()));
@@ -89,15 +89,15 @@ impl Bed {
         let pins = bpffs::mount_own(&dir).context("AF_XDP over veth needs root and BPF")?;
         // Counted before pinning, which leaves the thread one.
         let generator_cpu = std::thread::available_parallelism()?.get() - 1;
-        let mut bed = Self { steering: None, dir, pins, paths: 0, generator_cpu };
+        let mut testbed = Self { steering: None, dir, pins, paths: 0, generator_cpu };
         ensure!(generator_cpu > 0, "the generator needs a CPU beside the forwarder's");
         unshare(CloneFlags::CLONE_NEWNET).context("a network namespace")?;
         pin(0)?;
-        let mut steering = Steering::open(&bed.pins, Capacity::default())?;
+        let mut steering = Steering::open(&testbed.pins, Capacity::default())?;
         steering.set_protected(&[("10.1.0.0/16".parse()?, "10.2.0.0/16".parse()?)])?;
         steering.set_local_addrs(&[outside(TUNNEL)])?;
-        bed.steering = Some(steering);
-        Ok(bed)
+        testbed.steering = Some(steering);
+        Ok(testbed)
     }
 
     /// A new path with its generator idle, and the forwarder's ends of it.
@@ -129,7 +129,7 @@ impl Bed {
 
     /// A port on a device, with the program attached and leading to it.
     fn port(&mut self, umem: &Umem, device: &str, role: Role) -> Result<XskPort> {
-        let steering = self.steering.as_mut().context("the program is loaded when the bed is made")?;
+        let steering = self.steering.as_mut().context("the program is loaded when the testbed is made")?;
         let ifindex = IfIndex(if_nametoindex(device)?);
         let attached = steering.attach(ifindex, device, role, XdpChoice::Driver)?;
         ensure!(attached.reason.is_none(), "{device}: no driver mode: {:?}", attached.reason);
@@ -141,7 +141,7 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Testbed {
     fn drop(&mut self) {
         self.steering = None;
         for outcome in [Steering::remove_all(&self.pins), bpffs::unmount(&self.dir)] {

@@ -34,13 +34,13 @@ fn twice<T, K: Eq + Hash>(items: &[T], key: impl Fn(&T) -> Option<K>, mut found:
 }
 
 fn names(report: &Report, config: &Config) {
-    let mend = "give each a name of its own; reloads tell them apart by it";
+    let fix = "give each a name of its own; reloads tell them apart by it";
     twice(
         &config.sas,
         |sa| Some(sa.name.clone()),
         |earlier, sa| {
             let reason = format!("`{}` is also the name of the SA on line {}", sa.name, earlier.line);
-            report.add(sa.line, format!("sa.{}.name", sa.name), reason, mend);
+            report.add(sa.line, format!("sa.{}.name", sa.name), reason, fix);
         },
     );
     twice(
@@ -48,7 +48,7 @@ fn names(report: &Report, config: &Config) {
         |policy| Some(policy.name.clone()),
         |earlier, policy| {
             let reason = format!("`{}` is also the name of the policy on line {}", policy.name, earlier.line);
-            report.add(policy.line, format!("policy.{}.name", policy.name), reason, mend);
+            report.add(policy.line, format!("policy.{}.name", policy.name), reason, fix);
         },
     );
     twice(
@@ -57,14 +57,14 @@ fn names(report: &Report, config: &Config) {
         |earlier, connection| {
             let reason =
                 format!("`{}` is also the name of the connection on line {}", connection.name, earlier.line);
-            report.add(connection.line, format!("connection.{}.name", connection.name), reason, mend);
+            report.add(connection.line, format!("connection.{}.name", connection.name), reason, fix);
         },
     );
 }
 
 fn spis_and_keys(report: &Report, config: &Config) {
-    let sa_wrong = |sa: &ManualSa, key: &str, reason: String, mend: &str| {
-        report.add_at(&format!("sa.{}", sa.name), key, reason, mend);
+    let sa_wrong = |sa: &ManualSa, key: &str, reason: String, fix: &str| {
+        report.add_at(&format!("sa.{}", sa.name), key, reason, fix);
     };
     let inbound = |sa: &ManualSa| (sa.direction == Direction::Inbound).then_some(sa.spi);
     twice(&config.sas, inbound, |earlier, sa| {
@@ -96,9 +96,9 @@ fn places(report: &Report, config: &Config) {
     let workers = config.dataplane.queues;
     for sa in &config.sas {
         if let Some(worker) = sa.worker.filter(|&worker| worker >= workers) {
-            let mend = format!("write 0 to {}, or leave the key out", workers - 1);
+            let fix = format!("write 0 to {}, or leave the key out", workers - 1);
             let reason = format!("there is no worker {worker}");
-            report.add_at(&format!("sa.{}", sa.name), "worker", reason, mend);
+            report.add_at(&format!("sa.{}", sa.name), "worker", reason, fix);
         }
     }
     for direction in [Direction::Inbound, Direction::Outbound] {
@@ -106,8 +106,8 @@ fn places(report: &Report, config: &Config) {
         let capacity = config.dataplane.sa_capacity as usize;
         if count > capacity {
             let reason = format!("{count} manual SAs of one direction, and the tables hold {capacity}");
-            let mend = format!("write at least {}", count.next_power_of_two());
-            report.add_at("dataplane", "sa_capacity", reason, mend);
+            let fix = format!("write at least {}", count.next_power_of_two());
+            report.add_at("dataplane", "sa_capacity", reason, fix);
         }
     }
 }
@@ -126,8 +126,8 @@ fn reqids(report: &Report, config: &Config) {
             if !kept && !child_reqids.contains(&reqid) {
                 let which = if direction == Direction::Outbound { "out" } else { "in" };
                 let reason = format!("no [[sa]] has direction = \"{which}\" and reqid = {reqid}");
-                let mend = "add the SA, or the reqid of one that exists; until then this traffic is dropped";
-                report.add_at(&format!("policy.{}", policy.name), "reqid", reason, mend);
+                let fix = "add the SA, or the reqid of one that exists; until then this traffic is dropped";
+                report.add_at(&format!("policy.{}", policy.name), "reqid", reason, fix);
             }
         }
     }

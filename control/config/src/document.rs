@@ -38,29 +38,23 @@ impl Report {
         line: u32,
         key: impl Into<String>,
         reason: impl Into<String>,
-        mend: impl Into<String>,
+        fix: impl Into<String>,
     ) {
         self.problems.borrow_mut().push(Problem {
             file: self.file.clone(),
             line,
             key: key.into(),
             reason: reason.into(),
-            mend: mend.into(),
+            fix: fix.into(),
         });
     }
 
     /// Adds a mistake about a key that was read, or about its section where the key isn't there.
-    pub(crate) fn add_at(
-        &self,
-        section: &str,
-        key: &str,
-        reason: impl Into<String>,
-        mend: impl Into<String>,
-    ) {
+    pub(crate) fn add_at(&self, section: &str, key: &str, reason: impl Into<String>, fix: impl Into<String>) {
         let path = format!("{section}.{key}");
         let places = self.places.borrow();
         let line = places.get(&path).or_else(|| places.get(section)).copied().unwrap_or_default();
-        self.add(line, path, reason, mend);
+        self.add(line, path, reason, fix);
     }
 
     /// Whether a mistake about this key is on the list.
@@ -73,12 +67,12 @@ impl Report {
         for error in errors {
             let line = error.span().map_or(0, |span| self.line(&span));
             let reason = error.message().lines().next().unwrap_or("not TOML").to_owned();
-            let mend = if reason.contains("duplicate key") {
+            let fix = if reason.contains("duplicate key") {
                 "keep one of the two"
             } else {
                 "write it as TOML: KEY = VALUE, text in double quotes, tables as [dataplane] or [[sa]]"
             };
-            self.add(line, "", reason, mend);
+            self.add(line, "", reason, fix);
         }
     }
 
@@ -128,11 +122,11 @@ impl<'r, 'd> Section<'r, 'd> {
     }
 
     /// Adds a mistake about one of this section's keys.
-    pub(crate) fn wrong(&self, key: &str, reason: impl Into<String>, mend: impl Into<String>) {
+    pub(crate) fn wrong(&self, key: &str, reason: impl Into<String>, fix: impl Into<String>) {
         if self.path.is_empty() {
-            self.report.add(self.line, key, reason, mend);
+            self.report.add(self.line, key, reason, fix);
         } else {
-            self.report.add_at(&self.path, key, reason, mend);
+            self.report.add_at(&self.path, key, reason, fix);
         }
     }
 
@@ -159,7 +153,7 @@ impl<'r, 'd> Section<'r, 'd> {
         match parse(value.get_ref()) {
             Ok(parsed) => Some(parsed),
             Err(wrong) => {
-                self.wrong(key, wrong.reason, wrong.mend);
+                self.wrong(key, wrong.reason, wrong.fix);
                 None
             }
         }
@@ -175,15 +169,15 @@ impl<'r, 'd> Section<'r, 'd> {
         self.optional(key, parse).unwrap_or(default)
     }
 
-    /// A key that must be there; `mend` shows how to write it.
+    /// A key that must be there; `fix` shows how to write it.
     pub(crate) fn required<T>(
         &self,
         key: &'static str,
-        mend: &str,
+        fix: &str,
         parse: impl Fn(&DeValue<'d>) -> Result<T, Wrong>,
     ) -> Option<T> {
         if !self.has(key) {
-            self.report.add(self.line, self.path_of(key), "is missing", mend);
+            self.report.add(self.line, self.path_of(key), "is missing", fix);
             return None;
         }
         self.optional(key, parse)
@@ -264,11 +258,11 @@ impl<'r, 'd> Section<'r, 'd> {
             if known.contains(&name) {
                 continue;
             }
-            let mend = match closest(name, &known) {
+            let fix = match closest(name, &known) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("known here: {}", sorted(&known)),
             };
-            self.report.add(self.report.line(&key.span()), self.path_of(name), "is not a known key", mend);
+            self.report.add(self.report.line(&key.span()), self.path_of(name), "is not a known key", fix);
         }
     }
 }

@@ -6,7 +6,7 @@
 //!   api: the types of both daemons' sockets
 //! ```
 //!
-//! Every mistake is reported, not only the first, each as one line `FILE:LINE: key: reason; mend`. A
+//! Every mistake is reported, not only the first, each as one line `FILE:LINE: key: reason; fix`. A
 //! configuration with a mistake yields no [`Config`] at all, so nothing can be half applied.
 //!
 //! The crate has no sockets and no threads. It reads the two files that it is told and nothing else.

@@ -1,4 +1,4 @@
-//! A mistake in the configuration: one line that says where, what and how to mend it.
+//! A mistake in the configuration: one line that says where, what and how to fix it.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ pub struct Problem {
     /// What is wrong.
     pub reason: String,
     /// What to do about it.
-    pub mend: String,
+    pub fix: String,
 }
 
 impl fmt::Display for Problem {
@@ -27,7 +27,7 @@ impl fmt::Display for Problem {
         if !self.key.is_empty() {
             write!(f, " {}:", self.key)?;
         }
-        write!(f, " {}; {}", self.reason, self.mend)
+        write!(f, " {}; {}", self.reason, self.fix)
     }
 }
 
@@ -37,13 +37,13 @@ pub struct Problems(pub Vec<Problem>);
 
 impl Problems {
     /// A single mistake about a whole file.
-    pub fn of_file(file: &Path, reason: impl Into<String>, mend: impl Into<String>) -> Self {
+    pub fn of_file(file: &Path, reason: impl Into<String>, fix: impl Into<String>) -> Self {
         Self(vec![Problem {
             file: file.to_owned(),
             line: 0,
             key: String::new(),
             reason: reason.into(),
-            mend: mend.into(),
+            fix: fix.into(),
         }])
     }
 }

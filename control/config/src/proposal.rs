@@ -76,8 +76,8 @@ const WEAK: &[&str] = &[
 
 /// An IKE proposal: cipher, integrity or PRF, group.
 pub(crate) fn ike(value: &DeValue<'_>) -> Result<String, Wrong> {
-    const MEND: &str = "write for example \"aes256gcm16-prfsha384-ecp384\" or \"aes128-sha256-curve25519\"";
-    proposal(value, false, MEND, |parts| {
+    const FIX: &str = "write for example \"aes256gcm16-prfsha384-ecp384\" or \"aes128-sha256-curve25519\"";
+    proposal(value, false, FIX, |parts| {
         let has = |part| parts.contains(&part);
         wrong_cipher(parts, "names integrity beside a cipher that has its own; the PRF is written prfsha256")
             .or_else(|| (!has(Part::Prf) && !has(Part::Integrity)).then_some("names no PRF"))
@@ -87,9 +87,9 @@ pub(crate) fn ike(value: &DeValue<'_>) -> Result<String, Wrong> {
 
 /// An ESP proposal: cipher, integrity where the cipher has none, group for PFS, ESN.
 pub(crate) fn esp(value: &DeValue<'_>) -> Result<String, Wrong> {
-    const MEND: &str =
+    const FIX: &str =
         "write for example \"aes256gcm16-ecp384\", \"aes128gcm16\" or \"aes128-sha256-curve25519\"";
-    proposal(value, true, MEND, |parts| {
+    proposal(value, true, FIX, |parts| {
         let names_prf = || {
             let has = parts.contains(&Part::Prf);
             has.then_some("names a PRF, which belongs to the connection's proposals")
@@ -101,7 +101,7 @@ pub(crate) fn esp(value: &DeValue<'_>) -> Result<String, Wrong> {
 fn proposal(
     value: &DeValue<'_>,
     esp: bool,
-    mend: &'static str,
+    fix: &'static str,
     wrong: impl Fn(&[Part]) -> Option<&'static str>,
 ) -> Result<String, Wrong> {
     let written = text(value)?;
@@ -110,7 +110,7 @@ fn proposal(
     }
     match wrong(&parts(&written, esp)?) {
         None => Ok(written),
-        Some(reason) => Err(Wrong::new(format!("`{written}` {reason}"), mend)),
+        Some(reason) => Err(Wrong::new(format!("`{written}` {reason}"), fix)),
     }
 }
 
@@ -152,11 +152,11 @@ fn parts(written: &str, esp: bool) -> Result<Vec<Part>, Wrong> {
                     "write for example aes256gcm16, sha256, curve25519",
                 ));
             }
-            let mend = match closest(word, &names) {
+            let fix = match closest(word, &names) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("known: {}", names.join(", ")),
             };
-            Err(Wrong::new(format!("`{word}` in `{written}` is no algorithm"), mend))
+            Err(Wrong::new(format!("`{word}` in `{written}` is no algorithm"), fix))
         })
         .collect()
 }

@@ -81,7 +81,7 @@ pub(crate) fn load(config: &Config) -> Result<Secrets, Problems> {
                 line: 0,
                 key: "paths.secrets".to_owned(),
                 reason: "is missing, and keys are named".to_owned(),
-                mend: "write secrets = \"secrets.toml\" under [paths], and make the file with mode 600"
+                fix: "write secrets = \"secrets.toml\" under [paths], and make the file with mode 600"
                     .to_owned(),
             });
             problems
@@ -93,12 +93,9 @@ pub(crate) fn load(config: &Config) -> Result<Secrets, Problems> {
 
 /// The text of a file that is ours alone. Owner and mode are those of the file that was opened.
 fn read_private(path: &Path) -> Result<Zeroizing<String>, Problems> {
-    let fail = |reason: String, mend: &str| Problems::of_file(path, reason, mend);
+    let fail = |reason: String, fix: &str| Problems::of_file(path, reason, fix);
     let mut file = std::fs::File::open(path).map_err(|error| {
-        fail(
-            format!("can't be read: {error}"),
-            "make the file with mode 600, or mend `secrets` under [paths]",
-        )
+        fail(format!("can't be read: {error}"), "make the file with mode 600, or fix `secrets` under [paths]")
     })?;
     let about =
         file.metadata().map_err(|error| fail(format!("can't be read: {error}"), "use a regular file"))?;
@@ -107,13 +104,13 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>, Problems> {
     }
     let mode = about.mode() & 0o777;
     if mode & 0o077 != 0 {
-        let mend = format!("chmod 600 {}", path.display());
-        return Err(fail(format!("others can read or write it (mode {mode:o})"), &mend));
+        let fix = format!("chmod 600 {}", path.display());
+        return Err(fail(format!("others can read or write it (mode {mode:o})"), &fix));
     }
     let us = nix::unistd::geteuid().as_raw();
     if about.uid() != us && about.uid() != 0 {
-        let mend = format!("chown {us} {}", path.display());
-        return Err(fail(format!("belongs to user {}, not to us (user {us})", about.uid()), &mend));
+        let fix = format!("chown {us} {}", path.display());
+        return Err(fail(format!("belongs to user {}, not to us (user {us})", about.uid()), &fix));
     }
     let mut text = Zeroizing::new(String::with_capacity(usize::try_from(about.len()).unwrap_or(0) + 1));
     file.read_to_string(&mut text)
@@ -155,22 +152,22 @@ fn keys(root: &Section<'_, '_>, secrets: &mut Secrets) {
                 }
                 secrets.keys.insert(name.to_owned(), octets);
             }
-            Err(wrong) => section.wrong(name, wrong.reason, wrong.mend),
+            Err(wrong) => section.wrong(name, wrong.reason, wrong.fix),
         }
     }
 }
 
 /// A key in hexadecimal. No message shows any of it.
 fn material(value: &DeValue<'_>) -> Result<Zeroizing<Vec<u8>>, Wrong> {
-    const MEND: &str = "write \"0x\" and an even number of hexadecimal digits: the key, then the salt (40 digits for aes128gcm16)";
-    let written = value.as_str().ok_or_else(|| Wrong::new("is not text", MEND))?;
+    const FIX: &str = "write \"0x\" and an even number of hexadecimal digits: the key, then the salt (40 digits for aes128gcm16)";
+    let written = value.as_str().ok_or_else(|| Wrong::new("is not text", FIX))?;
     let compact = Zeroizing::new(written.replace([' ', ':', '_'], ""));
-    let octets = Zeroizing::new(hex(&compact).ok_or_else(|| Wrong::new("is not hexadecimal", MEND))?);
+    let octets = Zeroizing::new(hex(&compact).ok_or_else(|| Wrong::new("is not hexadecimal", FIX))?);
     if octets.iter().all(|&octet| octet == octets[0]) {
         return Err(Wrong::new("is no key but one octet over and over", "draw one: openssl rand -hex 20"));
     }
     if octets.len() > pollux_abi::key::MATERIAL_MAX {
-        return Err(Wrong::new(format!("has {} octets, more than any suite takes", octets.len()), MEND));
+        return Err(Wrong::new(format!("has {} octets, more than any suite takes", octets.len()), FIX));
     }
     Ok(octets)
 }
@@ -185,7 +182,7 @@ fn psks(root: &Section<'_, '_>, secrets: &mut Secrets) {
             Ok(secret) => {
                 secrets.psks.insert(name.to_owned(), Psk { ids: Vec::new(), secret });
             }
-            Err(wrong) => section.wrong(name, wrong.reason, wrong.mend),
+            Err(wrong) => section.wrong(name, wrong.reason, wrong.fix),
         }
     }
     for (name, entry) in section.named_tables() {
@@ -254,8 +251,8 @@ fn base64(encoded: &str) -> Option<Vec<u8>> {
 /// Names that the configuration uses and the secrets file lacks, and keys of the wrong length.
 fn match_names(config: &Config, secrets: &Secrets, report: &Report) -> Vec<crate::Problem> {
     let mut problems = Vec::new();
-    let mut add = |line, key: String, reason, mend| {
-        problems.push(crate::Problem { file: config.file.clone(), line, key, reason, mend });
+    let mut add = |line, key: String, reason, fix| {
+        problems.push(crate::Problem { file: config.file.clone(), line, key, reason, fix });
     };
     let names: Vec<&str> = secrets.keys.keys().map(String::as_str).collect();
     for sa in &config.sas {
@@ -263,7 +260,7 @@ fn match_names(config: &Config, secrets: &Secrets, report: &Report) -> Vec<crate
             if report.has_problem_about(&format!("keys.{}", sa.key)) {
                 continue;
             }
-            let mend = match closest(&sa.key, &names) {
+            let fix = match closest(&sa.key, &names) {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("add {} = \"0x…\" under [keys]", sa.key),
             };
@@ -271,7 +268,7 @@ fn match_names(config: &Config, secrets: &Secrets, report: &Report) -> Vec<crate
                 sa.line,
                 format!("sa.{}.key", sa.name),
                 format!("no key `{}` in the secrets file", sa.key),
-                mend,
+                fix,
             );
             continue;
         };
@@ -303,12 +300,12 @@ fn match_names(config: &Config, secrets: &Secrets, report: &Report) -> Vec<crate
         if report.has_problem_about(&format!("psk.{name}")) {
             continue;
         }
-        let mend = match closest(name, &names) {
+        let fix = match closest(name, &names) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("add {name} = \"0x…\" under [psk]"),
         };
         let key = format!("connection.{}.psk", connection.name);
-        add(connection.line, key, format!("no pre-shared key `{name}` in the secrets file"), mend);
+        add(connection.line, key, format!("no pre-shared key `{name}` in the secrets file"), fix);
     }
     problems
 }

@@ -1,4 +1,4 @@
-//! Single values: parsed into their types, or refused with a reason and a mend.
+//! Single values: parsed into their types, or refused with a reason and a fix.
 
 use std::fmt::Display;
 use std::net::IpAddr;
@@ -14,16 +14,16 @@ use toml::de::DeValue;
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Wrong {
     pub(crate) reason: String,
-    pub(crate) mend: String,
+    pub(crate) fix: String,
 }
 
 impl Wrong {
-    pub(crate) fn new(reason: impl Into<String>, mend: impl Into<String>) -> Self {
-        Self { reason: reason.into(), mend: mend.into() }
+    pub(crate) fn new(reason: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { reason: reason.into(), fix: fix.into() }
     }
 
-    fn kind(value: &DeValue<'_>, wanted: &str, mend: impl Into<String>) -> Self {
-        Self::new(format!("is {}, not {wanted}", kind_name(value)), mend)
+    fn kind(value: &DeValue<'_>, wanted: &str, fix: impl Into<String>) -> Self {
+        Self::new(format!("is {}, not {wanted}", kind_name(value)), fix)
     }
 }
 
@@ -109,14 +109,14 @@ where
     T: TryFrom<u64> + PartialOrd + Display,
 {
     move |value| {
-        let mend = || format!("write a number from {} to {}", range.start(), range.end());
+        let fix = || format!("write a number from {} to {}", range.start(), range.end());
         if !value.is_integer() {
-            return Err(Wrong::kind(value, "a whole number", mend()));
+            return Err(Wrong::kind(value, "a whole number", fix()));
         }
         whole(value)
             .and_then(|number| T::try_from(number).ok())
             .filter(|number| range.contains(number))
-            .ok_or_else(|| Wrong::new(format!("{} is out of range", shown(value)), mend()))
+            .ok_or_else(|| Wrong::new(format!("{} is out of range", shown(value)), fix()))
     }
 }
 
@@ -146,15 +146,15 @@ pub(crate) fn word<T: Copy>(
 ) -> impl Fn(&DeValue<'_>) -> Result<T, Wrong> {
     move |value| {
         let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
-        let mend = || format!("write one of: {}", names.join(", "));
-        let Some(written) = value.as_str() else { return Err(Wrong::kind(value, "text", mend())) };
+        let fix = || format!("write one of: {}", names.join(", "));
+        let Some(written) = value.as_str() else { return Err(Wrong::kind(value, "text", fix())) };
         match words.iter().find(|(name, _)| *name == written) {
             Some((_, found)) => Ok(*found),
             None => Err(Wrong::new(
                 format!("`{written}` is unknown"),
                 match closest(written, &names) {
                     Some(near) => format!("did you mean `{near}`? Known: {}", names.join(", ")),
-                    None => mend(),
+                    None => fix(),
                 },
             )),
         }
@@ -170,11 +170,11 @@ fn with_unit(text: &str) -> Option<(u64, &str)> {
 
 /// Seconds as a number, or text with a unit: `200ms`, `30s`, `10m`, `4h`, `1d`.
 pub(crate) fn duration(value: &DeValue<'_>) -> Result<Duration, Wrong> {
-    const MEND: &str = "write seconds, or text such as \"200ms\", \"30s\", \"10m\", \"4h\", \"1d\"";
+    const FIX: &str = "write seconds, or text such as \"200ms\", \"30s\", \"10m\", \"4h\", \"1d\"";
     if let Some(seconds) = whole(value) {
         return Ok(Duration::from_secs(seconds));
     }
-    let wrong = || Wrong::new(format!("{} is no duration", shown(value)), MEND);
+    let wrong = || Wrong::new(format!("{} is no duration", shown(value)), FIX);
     let (count, unit) = value.as_str().and_then(with_unit).ok_or_else(wrong)?;
     let millis = match unit {
         "ms" => 1,
@@ -263,13 +263,13 @@ pub(crate) fn address(value: &DeValue<'_>) -> Result<IpAddr, Wrong> {
     if let Ok(address) = written.parse::<IpAddr>() {
         return Ok(address);
     }
-    let mend = match written.split_once('/') {
+    let fix = match written.split_once('/') {
         Some((address, _)) if address.parse::<IpAddr>().is_ok() => {
             format!("write {address} without the prefix")
         }
         _ => "write an IPv4 or IPv6 address such as \"203.0.113.1\" or \"2001:db8::1\"".to_owned(),
     };
-    Err(Wrong::new(format!("`{written}` is no IP address"), mend))
+    Err(Wrong::new(format!("`{written}` is no IP address"), fix))
 }
 
 /// An address or a prefix.
@@ -306,9 +306,9 @@ pub(crate) fn selector(value: &DeValue<'_>) -> Result<TrafficSelector, Wrong> {
 
 /// See [`selector`].
 pub(crate) fn parse_selector(written: &str) -> Result<TrafficSelector, Wrong> {
-    const MEND: &str =
+    const FIX: &str =
         "write a prefix such as \"10.1.0.0/16\", with protocol and ports as \"10.1.0.0/16[udp/16384-32767]\"";
-    let wrong = |what: String| Wrong::new(what, MEND);
+    let wrong = |what: String| Wrong::new(what, FIX);
     let (addresses, rest) = match written.split_once('[') {
         Some((addresses, rest)) => {
             let inner = rest.strip_suffix(']').ok_or_else(|| wrong(format!("`{written}` lacks its ]")))?;
@@ -400,7 +400,7 @@ fn port_range(written: &str) -> Result<PortRange, Wrong> {
 
 /// An SPI: a number, or text such as `0xc0ffee01`.
 pub(crate) fn spi(value: &DeValue<'_>) -> Result<Spi, Wrong> {
-    const MEND: &str = "write a number from 0x100 to 0xffffffff";
+    const FIX: &str = "write a number from 0x100 to 0xffffffff";
     let number = match value.as_str() {
         Some(text) => text
             .strip_prefix("0x")
@@ -409,8 +409,8 @@ pub(crate) fn spi(value: &DeValue<'_>) -> Result<Spi, Wrong> {
     };
     let number = number
         .and_then(|number| u32::try_from(number).ok())
-        .ok_or_else(|| Wrong::new(format!("{} is no SPI", shown(value)), MEND))?;
-    Spi::new(number).ok_or_else(|| Wrong::new(format!("SPI {number} is reserved (RFC 4303 §2.1)"), MEND))
+        .ok_or_else(|| Wrong::new(format!("{} is no SPI", shown(value)), FIX))?;
+    Spi::new(number).ok_or_else(|| Wrong::new(format!("SPI {number} is reserved (RFC 4303 §2.1)"), FIX))
 }
 
 /// An ESP suite by the name of `esp_proposals`.
@@ -419,11 +419,11 @@ pub(crate) fn suite(value: &DeValue<'_>) -> Result<EspSuite, Wrong> {
     let names: Vec<&str> = EspSuite::ALL.iter().map(|suite| suite.name()).collect();
     EspSuite::from_name(&written).ok_or_else(|| {
         let near = xfrm_suite(&written).or_else(|| closest(&written, &names));
-        let mend = match near {
+        let fix = match near {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("write one of: {}", names.join(", ")),
         };
-        Wrong::new(format!("`{written}` is no ESP suite"), mend)
+        Wrong::new(format!("`{written}` is no ESP suite"), fix)
     })
 }
 
@@ -470,7 +470,7 @@ const DSCP_NAMES: &[(&str, u8)] = &[
 
 /// `"copy"`, a class name or a number from 0 to 63.
 pub(crate) fn dscp(value: &DeValue<'_>) -> Result<DscpMark, Wrong> {
-    const MEND: &str = "write \"copy\", a class such as \"ef\", or a number from 0 to 63";
+    const FIX: &str = "write \"copy\", a class such as \"ef\", or a number from 0 to 63";
     let code = match value.as_str() {
         Some("copy") => return Ok(DscpMark::Copy),
         Some(written) => {
@@ -480,7 +480,7 @@ pub(crate) fn dscp(value: &DeValue<'_>) -> Result<DscpMark, Wrong> {
     };
     code.and_then(Dscp::new)
         .map(DscpMark::Fixed)
-        .ok_or_else(|| Wrong::new(format!("{} is no DSCP", shown(value)), MEND))
+        .ok_or_else(|| Wrong::new(format!("{} is no DSCP", shown(value)), FIX))
 }
 
 /// An absolute path.

@@ -81,7 +81,7 @@ fn fuzz_configuration_text() {
                 let last = u32::try_from(text.lines().count()).expect("short") + 1;
                 for problem in &problems.0 {
                     assert!(problem.line <= last, "{problem}: there are only {last} lines");
-                    assert!(!problem.reason.is_empty() && !problem.mend.is_empty(), "{problem}");
+                    assert!(!problem.reason.is_empty() && !problem.fix.is_empty(), "{problem}");
                     assert!(!problem.to_string().contains('\n'), "more than a line: {problem}");
                 }
             }

@@ -47,7 +47,7 @@ fn every_line_about_a_broken_file_has_a_reason_and_a_mend() {
         let text = std::fs::read_to_string(&path).expect("readable");
         let problems = pollux_config::parse(&path, &text).expect_err("it is broken");
         for problem in problems.0 {
-            assert!(problem.line > 0 && !problem.reason.is_empty() && !problem.mend.is_empty(), "{problem}");
+            assert!(problem.line > 0 && !problem.reason.is_empty() && !problem.fix.is_empty(), "{problem}");
             assert!(!problem.to_string().contains('\n'), "{problem}");
         }
     }

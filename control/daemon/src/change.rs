@@ -19,7 +19,7 @@ use crate::journal::{Level, fields};
 use crate::manual::{self, Wanted, direction_of};
 use crate::policies;
 use crate::shell::{BULK_PATIENCE, Shell, Timer};
-use crate::table::{Known, State};
+use crate::table::{SaEntry, State};
 
 /// Who waits for a change, and what is told.
 pub(crate) type Reply = oneshot::Sender<Result<ReloadReport, String>>;
@@ -61,10 +61,10 @@ impl Shell {
     /// Applies the configuration that is in force to the data plane that is attached.
     pub(crate) fn begin(&mut self, now: Instant, is_fresh: bool, reply: Option<(Reply, ReloadReport)>) {
         let Some(rings) = &self.rings else { return };
-        let welcome = rings.welcome.clone();
+        let attach_reply = rings.attach_reply.clone();
         let (reply, mut report) =
             reply.map_or((None, ReloadReport::default()), |(reply, report)| (Some(reply), report));
-        let wanted = manual::wanted(&self.config, &self.secrets, &welcome, &mut self.rng);
+        let wanted = manual::wanted(&self.config, &self.secrets, &attach_reply, &mut self.rng);
         let plan = manual::plan(wanted, &self.table);
         self.refused.clear();
         for (name, id) in plan.kept {
@@ -86,7 +86,7 @@ impl Shell {
         for (wanted, id) in plan.replaced {
             change.report.sas_replaced.push(wanted.name.clone());
             change.waiting.insert(id);
-            self.replace(wanted, &welcome.fingerprint_key);
+            self.replace(wanted, &attach_reply.fingerprint_key);
         }
         for (wanted, id) in plan.recreated {
             change.waiting.insert(id);
@@ -102,10 +102,10 @@ impl Shell {
 
     /// An SA that stays, perhaps under another name or with other limits by time.
     fn adopt(&mut self, now: Instant, id: SaId, name: String) {
-        let Some(known) = self.table.get_mut(&id) else { return };
-        known.row.name = Some(name);
-        known.state = State::Installed;
-        let since = known.since;
+        let Some(entry) = self.table.get_mut(&id) else { return };
+        entry.row.name = Some(name);
+        entry.state = State::Installed;
+        let since = entry.since;
         self.timers.retain(|_, timer| *timer != Timer::SoftTime(id) && *timer != Timer::HardTime(id));
         self.time_limits(now, since, id);
     }
@@ -127,7 +127,7 @@ impl Shell {
     }
 
     fn add(&mut self, now: Instant, wanted: Wanted, change: &mut Change) {
-        let Some(key) = self.rings.as_ref().map(|rings| rings.welcome.fingerprint_key) else { return };
+        let Some(key) = self.rings.as_ref().map(|rings| rings.attach_reply.fingerprint_key) else { return };
         let Wanted { name, mut spec, key: material, .. } = wanted;
         let Some(index) = self.allocator.place(spec.direction, spec.spi, now) else {
             let line = match spec.direction {
@@ -147,7 +147,7 @@ impl Shell {
         spec.id = self.allocator.id();
         spec.index = index;
         let print = fingerprint(&key, spec.suite, &material);
-        self.table.insert(spec.id, Known::new(&spec, print, Some(name.clone()), now));
+        self.table.insert(spec.id, SaEntry::new(&spec, print, Some(name.clone()), now));
         change.waiting.insert(spec.id);
         change.report.sas_added.push(name);
         self.installer.add(spec, material, BULK_PATIENCE);
@@ -155,11 +155,11 @@ impl Shell {
 
     fn replace(&mut self, wanted: Wanted, fingerprint_key: &[u8; 32]) {
         let Wanted { name, mut spec, key, .. } = wanted;
-        let Some(known) = self.table.get_mut(&spec.id) else { return };
-        spec.checkpoint = known.row.checkpoint;
+        let Some(entry) = self.table.get_mut(&spec.id) else { return };
+        spec.checkpoint = entry.row.checkpoint;
         let print = fingerprint(fingerprint_key, spec.suite, &key);
-        let since = known.since;
-        *known = Known::new(&spec, print, Some(name), since);
+        let since = entry.since;
+        *entry = SaEntry::new(&spec, print, Some(name), since);
         self.installer.replace(spec, key, BULK_PATIENCE);
     }
 
@@ -236,15 +236,15 @@ impl Shell {
 
     fn finish(&mut self, now: Instant, mut change: Change) {
         for id in std::mem::take(&mut change.then_remove) {
-            let Some(known) = self.table.get_mut(&id).filter(|known| known.state == State::Installed) else {
+            let Some(entry) = self.table.get_mut(&id).filter(|entry| entry.state == State::Installed) else {
                 continue;
             };
             change
                 .report
                 .sas_removed
-                .push(known.row.name.take().unwrap_or_else(|| format!("{:#010x}", known.row.spi)));
-            if known.is_inbound() && !self.config.control.overlap.is_zero() {
-                known.state = State::Lingering;
+                .push(entry.row.name.take().unwrap_or_else(|| format!("{:#010x}", entry.row.spi)));
+            if entry.is_inbound() && !self.config.control.overlap.is_zero() {
+                entry.state = State::Lingering;
                 let when = now + self.config.control.overlap;
                 self.at(when, Timer::Remove(id));
             } else {
@@ -272,12 +272,12 @@ impl Shell {
     /// Something that was put off is due.
     pub(crate) fn timer(&mut self, timer: &Timer) {
         let name = |shell: &Self, id| {
-            shell.table.get(&id).and_then(|known| known.row.name.clone()).unwrap_or_else(|| format!("{id}"))
+            shell.table.get(&id).and_then(|entry| entry.row.name.clone()).unwrap_or_else(|| format!("{id}"))
         };
         match *timer {
             Timer::Remove(id) => {
                 // A later reload may have wanted it back.
-                if self.table.get(&id).is_some_and(|known| known.state == State::Lingering) {
+                if self.table.get(&id).is_some_and(|entry| entry.state == State::Lingering) {
                     self.remove(id, BULK_PATIENCE);
                 }
             }
@@ -295,7 +295,7 @@ impl Shell {
 
     /// The worker for the SAs of a reqid.
     pub(crate) fn owner(&self, reqid: pollux_abi::Reqid) -> WorkerId {
-        let workers = self.rings.as_ref().map_or(1, |rings| rings.welcome.workers.max(1));
+        let workers = self.rings.as_ref().map_or(1, |rings| rings.attach_reply.workers.max(1));
         WorkerId(u16::try_from(reqid.0 % u32::from(workers)).unwrap_or_default())
     }
 }

@@ -26,34 +26,37 @@ const DATAGRAMS_MAX: usize = 64;
 const LAST_ANSWER: Duration = Duration::from_millis(50);
 /// Pause after a connection that could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Pulls of the bell that are taken at once.
+/// Pulls of the doorbell that are taken at once.
 const PULLS_MAX: usize = 64;
 /// An idle loop looks around so often, should a wake-up ever be missed.
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// The attachment's descriptors, as the runtime wants them.
 struct Link {
-    bell: UnixDatagram,
+    doorbell: UnixDatagram,
     /// A packet socket in a stream's clothes: nothing is ever read from it.
     connection: UnixStream,
 }
 
 impl Link {
     fn new(descriptors: Descriptors) -> std::io::Result<Self> {
-        let bell = std::os::unix::net::UnixDatagram::from(descriptors.bell.into_fd());
+        let doorbell = std::os::unix::net::UnixDatagram::from(descriptors.doorbell.into_fd());
         let connection = std::os::unix::net::UnixStream::from(descriptors.connection);
-        bell.set_nonblocking(true)?;
+        doorbell.set_nonblocking(true)?;
         connection.set_nonblocking(true)?;
-        Ok(Self { bell: UnixDatagram::from_std(bell)?, connection: UnixStream::from_std(connection)? })
+        Ok(Self {
+            doorbell: UnixDatagram::from_std(doorbell)?,
+            connection: UnixStream::from_std(connection)?,
+        })
     }
 
-    /// Waits until the bell rings, and forgets all pulls so far.
+    /// Waits until the doorbell rings, and forgets all pulls so far.
     async fn rung(&self) {
-        if self.bell.readable().await.is_ok() {
+        if self.doorbell.readable().await.is_ok() {
             let mut pull = [0; 8];
             // Bounded, should the other side never stop pulling.
             for _ in 0..PULLS_MAX {
-                if self.bell.try_recv(&mut pull).is_err() {
+                if self.doorbell.try_recv(&mut pull).is_err() {
                     return;
                 }
             }

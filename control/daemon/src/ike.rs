@@ -61,13 +61,13 @@ fn connection(
     problems: &mut Vec<Problem>,
 ) -> pollux_ike::config::Connection {
     let name: Arc<str> = connection.name.as_str().into();
-    let mut wrong = |key: &str, reason: String, mend: &str| {
+    let mut wrong = |key: &str, reason: String, fix: &str| {
         problems.push(Problem {
             file: config.file.clone(),
             line: connection.line,
             key: format!("connection.{}.{key}", connection.name),
             reason,
-            mend: mend.to_owned(),
+            fix: fix.to_owned(),
         });
     };
     let (local_id, remote_id) = identities(connection, &mut wrong);

@@ -8,9 +8,9 @@ use pollux_abi::{KeyMaterial, SaId, SaIndex, Selectors, WorkerId};
 use pollux_config::api::{SaRow, fingerprint};
 use pollux_config::{Config, ManualSa, Secrets};
 use pollux_ike::crypto::{Rng, draw};
-use pollux_shm::Welcome;
+use pollux_shm::AttachReply;
 
-use crate::table::{Known, State, Table};
+use crate::table::{SaEntry, State, Table};
 
 /// One manual SA as it shall be.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ pub(crate) struct Plan {
 pub(crate) fn wanted(
     config: &Config,
     secrets: &Secrets,
-    welcome: &Welcome,
+    attach_reply: &AttachReply,
     rng: &mut dyn Rng,
 ) -> Vec<Wanted> {
     let mut places = 0_u16;
@@ -54,12 +54,13 @@ pub(crate) fn wanted(
         .filter_map(|sa| {
             let key = secrets.key(&sa.key)?;
             // Spread over the workers, the two SAs of a reqid on the same one.
-            let spread = u16::try_from(sa.reqid.0 % u32::from(welcome.workers.max(1))).unwrap_or_default();
-            let owner = WorkerId(sa.worker.unwrap_or(spread).min(welcome.workers.saturating_sub(1)));
+            let spread =
+                u16::try_from(sa.reqid.0 % u32::from(attach_reply.workers.max(1))).unwrap_or_default();
+            let owner = WorkerId(sa.worker.unwrap_or(spread).min(attach_reply.workers.saturating_sub(1)));
             places = places.wrapping_add(1);
             let spec = spec(sa, owner, rng)?;
-            let print = fingerprint(&welcome.fingerprint_key, sa.suite, &key);
-            let row = Known::new(&spec, print, Some(sa.name.clone()), std::time::Instant::now()).row;
+            let print = fingerprint(&attach_reply.fingerprint_key, sa.suite, &key);
+            let row = SaEntry::new(&spec, print, Some(sa.name.clone()), std::time::Instant::now()).row;
             Some(Wanted { name: sa.name.clone(), spec, key, row })
         })
         .collect()
@@ -104,8 +105,8 @@ fn identity(row: &SaRow) -> Identity {
 pub(crate) fn plan(wanted: Vec<Wanted>, table: &Table) -> Plan {
     let mut present: HashMap<Identity, (SaId, &SaRow)> = table
         .iter()
-        .filter(|(_, known)| known.is_manual() && known.state != State::Removing)
-        .map(|(&id, known)| (identity(&known.row), (id, &known.row)))
+        .filter(|(_, entry)| entry.is_manual() && entry.state != State::Removing)
+        .map(|(&id, entry)| (identity(&entry.row), (id, &entry.row)))
         .collect();
     let mut plan = Plan::default();
     for mut wanted in wanted {
@@ -124,7 +125,7 @@ pub(crate) fn plan(wanted: Vec<Wanted>, table: &Table) -> Plan {
             plan.replaced.push((wanted, id));
         }
     }
-    let lingers = |id: &SaId| table.get(id).is_some_and(|known| known.state == State::Lingering);
+    let lingers = |id: &SaId| table.get(id).is_some_and(|entry| entry.state == State::Lingering);
     plan.removed = present.into_values().map(|(id, _)| id).filter(|id| !lingers(id)).collect();
     plan.removed.sort_unstable();
     plan

@@ -17,7 +17,7 @@ use crate::journal::{Fields, Level, fields};
 use crate::keylog;
 use crate::peers::Dynamic;
 use crate::shell::Shell;
-use crate::table::Known;
+use crate::table::SaEntry;
 
 /// A child's default replay window, where its configuration has gone in the meantime.
 const WINDOW_DEFAULT: u32 = 1_024;
@@ -67,7 +67,7 @@ impl Shell {
             shell.command(now, Command::SaRefused { sa: id, error: refusal.command_error() });
         };
         let Some(rings) = &self.rings else { return refuse(self, Refusal::Detached) };
-        let key = rings.welcome.fingerprint_key;
+        let key = rings.attach_reply.fingerprint_key;
         let index = match install.direction {
             // Its place was taken when the SPI was drawn.
             Direction::Inbound => self.allocator.index_of(install.spi),
@@ -81,7 +81,7 @@ impl Shell {
             return refuse(self, Refusal::Command(pollux_abi::CommandError::Field));
         };
         let print = fingerprint(&key, install.suite, &install.keys);
-        self.table.insert(id, Known::new(&spec, print, Some(name), now));
+        self.table.insert(id, SaEntry::new(&spec, print, Some(name), now));
         self.negotiated.insert(id, (Box::new(spec.clone()), copy(&install.keys)));
         self.installer.add(spec, install.keys, self.config.control.ack_deadline);
     }
@@ -123,18 +123,18 @@ impl Shell {
         let Some((spec, keys)) = self.negotiated.get_mut(&id) else { return };
         (spec.local, spec.remote, spec.encap) = (local, remote, encap);
         self.installer.replace((**spec).clone(), copy(keys), self.config.control.ack_deadline);
-        if let Some(known) = self.table.get_mut(&id) {
-            (known.row.local, known.row.remote) = (Some(local), Some(remote));
-            known.row.encap = encap.map(|ports| (ports.local, ports.remote));
+        if let Some(entry) = self.table.get_mut(&id) {
+            (entry.row.local, entry.row.remote) = (Some(local), Some(remote));
+            entry.row.encap = encap.map(|ports| (ports.local, ports.remote));
         }
     }
 
     /// An event of the data plane that is no answer.
     pub(crate) fn event(&mut self, now: Instant, event: Event) {
         let name = |shell: &Self, sa: SaId| {
-            shell.table.get(&sa).and_then(|known| known.row.name.clone()).unwrap_or_else(|| format!("{sa}"))
+            shell.table.get(&sa).and_then(|entry| entry.row.name.clone()).unwrap_or_else(|| format!("{sa}"))
         };
-        let is_manual = |shell: &Self, sa: SaId| shell.table.get(&sa).is_some_and(Known::is_manual);
+        let is_manual = |shell: &Self, sa: SaId| shell.table.get(&sa).is_some_and(SaEntry::is_manual);
         match event {
             Event::Lifetime { sa, hard, limit } => {
                 if !is_manual(self, sa) {

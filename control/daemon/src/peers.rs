@@ -34,7 +34,7 @@ impl Peers {
         if self.up.get(&reqid) == Some(&dynamic) {
             return;
         }
-        self.inherited.retain(|_, known| known.remote_ts != dynamic.remote_ts);
+        self.inherited.retain(|_, entry| entry.remote_ts != dynamic.remote_ts);
         self.up.insert(reqid, dynamic);
         self.changed = true;
     }

@@ -24,8 +24,8 @@ impl Shell {
         let in_state = |state: &str| ike.iter().filter(|sa| sa.state == state).count();
         let children =
             ike.iter().flat_map(|sa| &sa.children).filter(|child| child.state == "INSTALLED").count();
-        let installed = |known: &&crate::table::Known| {
-            known.state == State::Installed && known.is_manual() && known.row.name.is_some()
+        let installed = |entry: &&crate::table::SaEntry| {
+            entry.state == State::Installed && entry.is_manual() && entry.row.name.is_some()
         };
         ControlStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -50,7 +50,7 @@ impl Shell {
 
     /// Names of SAs by the number that the data plane knows them by.
     pub(crate) fn sa_names(&self) -> HashMap<u64, String> {
-        self.table.iter().filter_map(|(id, known)| Some((id.0, known.row.name.clone()?))).collect()
+        self.table.iter().filter_map(|(id, entry)| Some((id.0, entry.row.name.clone()?))).collect()
     }
 
     /// Names of policies by number.

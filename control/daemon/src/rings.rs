@@ -7,7 +7,7 @@ use std::path::Path;
 
 use pollux_abi::layout::RING_SLOTS;
 use pollux_abi::{Command, CommandSlot, Event, Ticket, WorkerId};
-use pollux_shm::{AttachError, Bell, ControlRing, RingBroken, RingError, Session, Welcome};
+use pollux_shm::{AttachError, AttachReply, ControlRing, Doorbell, RingBroken, RingError, Session};
 
 /// Which ring: a worker's or the housekeeper's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,7 +20,7 @@ pub(crate) enum Ring {
 
 /// One attachment's rings, without its descriptors.
 pub(crate) struct Rings {
-    pub(crate) welcome: Welcome,
+    pub(crate) attach_reply: AttachReply,
     each: Vec<ControlRing>,
     /// Commands that wait for room, per ring. A slot is wiped when it is dropped.
     waiting: Vec<VecDeque<CommandSlot>>,
@@ -37,24 +37,24 @@ impl fmt::Debug for Rings {
     }
 }
 
-/// What to wait on: the bell, and the connection whose hang-up is the data plane's death.
+/// What to wait on: the doorbell, and the connection whose hang-up is the data plane's death.
 #[derive(Debug)]
 pub(crate) struct Descriptors {
-    pub(crate) bell: Bell,
+    pub(crate) doorbell: Doorbell,
     pub(crate) connection: OwnedFd,
 }
 
 impl Rings {
     /// Attaches; blocks for at most five seconds.
     pub(crate) fn attach(socket: &Path) -> Result<(Self, Descriptors), AttachError> {
-        let Session { welcome, rings, bell, connection } = Session::attach(socket)?;
+        let Session { attach_reply, rings, doorbell, connection } = Session::attach(socket)?;
         let waiting = rings.iter().map(|_| VecDeque::new()).collect();
-        Ok((Self { welcome, each: rings, waiting, tickets: 0 }, Descriptors { bell, connection }))
+        Ok((Self { attach_reply, each: rings, waiting, tickets: 0 }, Descriptors { doorbell, connection }))
     }
 
     /// The workers.
     pub(crate) fn workers(&self) -> impl Iterator<Item = WorkerId> + use<> {
-        (0..self.welcome.workers).map(WorkerId)
+        (0..self.attach_reply.workers).map(WorkerId)
     }
 
     /// Writes a command, or queues it until there is room.
@@ -63,7 +63,7 @@ impl Rings {
         let ticket = Ticket(self.tickets);
         let at = match ring {
             Ring::Worker(worker) => usize::from(worker.0),
-            Ring::Housekeeper => usize::from(self.welcome.workers),
+            Ring::Housekeeper => usize::from(self.attach_reply.workers),
         };
         let (Some(ring), Some(waiting)) = (self.each.get_mut(at), self.waiting.get_mut(at)) else {
             return Err(RingBroken);
@@ -111,7 +111,7 @@ impl Rings {
         Ok(unreadable)
     }
 
-    /// Says that we are about to wait on the bell; false if an event waits already.
+    /// Says that we are about to wait on the doorbell; false if an event waits already.
     pub(crate) fn prepare_sleep(&mut self) -> bool {
         let mut sleep = true;
         for ring in &mut self.each {

@@ -24,7 +24,7 @@ use crate::journal::{Journal, Level, fields};
 use crate::peers::Peers;
 use crate::policies::{self, ChildName, Entry};
 use crate::rings::Rings;
-use crate::table::{Allocator, Known, State, Table};
+use crate::table::{Allocator, SaEntry, State, Table};
 use crate::udp::{Datagram, Sockets};
 use crate::waiter::Waiters;
 
@@ -153,32 +153,32 @@ impl Shell {
     /// The rings are attached, and what the data plane has is known.
     pub(crate) fn attached(&mut self, now: Instant, attached: Attached) {
         let Attached { rings, sas, policies } = attached;
-        let welcome = rings.welcome.clone();
-        self.allocator.reset(welcome.sa_capacity, welcome.spi_index_width);
+        let attach_reply = rings.attach_reply.clone();
+        self.allocator.reset(attach_reply.sa_capacity, attach_reply.spi_index_width);
         self.counters.attachments += 1;
         self.detached_reason = None;
         self.rings = Some(rings);
         self.table.clear();
         for row in sas {
-            let known = Known { row, state: State::Installed, since: now };
-            let index = pollux_abi::SaIndex(known.row.index);
-            self.allocator.claim(known.direction(), index);
-            self.table.insert(SaId(known.row.id), known);
+            let entry = SaEntry { row, state: State::Installed, since: now };
+            let index = pollux_abi::SaIndex(entry.row.index);
+            self.allocator.claim(entry.direction(), index);
+            self.table.insert(SaId(entry.row.id), entry);
         }
         self.journal.note(
             Level::Info,
             "attached",
             format!(
                 "attached to the data plane: {} workers, room for {} SAs of each direction, {} SAs and {} policies there",
-                welcome.workers,
-                welcome.sa_capacity,
+                attach_reply.workers,
+                attach_reply.sa_capacity,
                 self.table.len(),
                 policies.len()
             ),
-            fields().with("workers", welcome.workers).with("sas", self.table.len()).with("policies", policies.len()),
+            fields().with("workers", attach_reply.workers).with("sas", self.table.len()).with("policies", policies.len()),
         );
         let is_fresh = self.table.is_empty() && policies.is_empty();
-        self.peers.inherit(self.table.values().map(|known| &known.row));
+        self.peers.inherit(self.table.values().map(|entry| &entry.row));
         self.entries = policies::list(&self.config, &self.reqids, &self.peers);
         let same = policies.len() == self.entries.len()
             && policies.iter().zip(&self.entries).all(|(row, entry)| *row == PolicyRow::from(&entry.spec));
@@ -194,12 +194,12 @@ impl Shell {
         let mut live: Vec<LiveSa> = self
             .table
             .iter()
-            .filter(|(_, known)| !known.is_manual())
-            .filter_map(|(&id, known)| {
-                let row = &known.row;
+            .filter(|(_, entry)| !entry.is_manual())
+            .filter_map(|(&id, entry)| {
+                let row = &entry.row;
                 Some(LiveSa {
                     id,
-                    direction: known.direction(),
+                    direction: entry.direction(),
                     spi: Spi::new(row.spi)?,
                     reqid: Reqid(row.reqid),
                     local: row.local?,
@@ -318,14 +318,14 @@ impl Shell {
 
     /// Takes the end of one SA's or list's way.
     /// An SA has left the data plane.
-    fn left(&mut self, known: &Known) {
-        if let Some(spi) = Spi::new(known.row.spi).filter(|_| known.is_inbound()) {
+    fn left(&mut self, entry: &SaEntry) {
+        if let Some(spi) = Spi::new(entry.row.spi).filter(|_| entry.is_inbound()) {
             if self.gone.len() == GONE_MAX {
                 self.gone.pop_front();
             }
             self.gone.push_back(spi);
         }
-        let reqid = Reqid(known.row.reqid);
+        let reqid = Reqid(entry.row.reqid);
         let others = || self.table.values().any(|other| !other.is_inbound() && other.row.reqid == reqid.0);
         if self.peers.has_inherited(reqid) && !others() {
             self.peers.forget(reqid);
@@ -350,22 +350,22 @@ impl Shell {
                 }
             }
             Outcome::Sa { id, kind, result } => {
-                let Some(known) = self.table.get_mut(&id) else { return };
-                let is_manual = known.is_manual();
-                let name = known.row.name.clone();
+                let Some(entry) = self.table.get_mut(&id) else { return };
+                let is_manual = entry.is_manual();
+                let name = entry.row.name.clone();
                 let failed_add = kind == Kind::Add && result.is_err();
                 if kind == Kind::Remove || failed_add {
-                    let (direction, index) = (known.direction(), pollux_abi::SaIndex(known.row.index));
-                    let known = self.table.remove(&id);
+                    let (direction, index) = (entry.direction(), pollux_abi::SaIndex(entry.row.index));
+                    let entry = self.table.remove(&id);
                     self.negotiated.remove(&id);
                     self.allocator.free(direction, index);
-                    if let Some(known) = known {
-                        self.left(&known);
+                    if let Some(entry) = entry {
+                        self.left(&entry);
                     }
                 } else {
-                    known.state = State::Installed;
+                    entry.state = State::Installed;
                     if kind == Kind::Add {
-                        known.since = now;
+                        entry.since = now;
                     }
                 }
                 if is_manual {
@@ -401,11 +401,11 @@ impl Shell {
 
     /// Asks for an SA to be removed.
     pub(crate) fn remove(&mut self, id: SaId, patience: Duration) {
-        if let Some(known) = self.table.get_mut(&id)
-            && known.state != State::Removing
+        if let Some(entry) = self.table.get_mut(&id)
+            && entry.state != State::Removing
         {
-            known.state = State::Removing;
-            let owner = pollux_abi::WorkerId(known.row.worker);
+            entry.state = State::Removing;
+            let owner = pollux_abi::WorkerId(entry.row.worker);
             self.installer.remove(id, owner, patience);
         }
     }

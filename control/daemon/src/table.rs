@@ -26,7 +26,7 @@ pub(crate) enum State {
 
 /// One SA.
 #[derive(Clone, Debug)]
-pub(crate) struct Known {
+pub(crate) struct SaEntry {
     /// All that can be read back of it.
     pub(crate) row: SaRow,
     /// How far it has come.
@@ -35,7 +35,7 @@ pub(crate) struct Known {
     pub(crate) since: Instant,
 }
 
-impl Known {
+impl SaEntry {
     pub(crate) fn new(spec: &SaSpec, fingerprint: Fingerprint, name: Option<String>, now: Instant) -> Self {
         let mut row = SaRow::new(spec, fingerprint, 0, 0, &SaCounters::default());
         row.name = name;
@@ -155,4 +155,4 @@ impl SaAllocator for Allocator {
 }
 
 /// Every SA that the data plane has, gets or loses.
-pub(crate) type Table = HashMap<SaId, Known>;
+pub(crate) type Table = HashMap<SaId, SaEntry>;

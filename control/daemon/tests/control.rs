@@ -19,17 +19,17 @@ fn ten_thousand_sas_are_installed_and_found_again_by_the_next_control() {
     control.start();
     control.installed(&fake, sas.len());
     {
-        let told = fake.told();
-        assert_eq!((told.sas.len(), told.policies.len(), told.commits), (10_000, 2, 1));
-        let count = |word: &str| told.at_workers.iter().filter(|at| *at == word).count();
+        let recorded = fake.recorded();
+        assert_eq!((recorded.sas.len(), recorded.policies.len(), recorded.commits), (10_000, 2, 1));
+        let count = |word: &str| recorded.at_workers.iter().filter(|at| *at == word).count();
         assert_eq!((count("add"), count("route")), (10_000, 10_000));
     }
     // A second life finds all of it, and does nothing.
     control.stop();
     control.start();
     control.installed(&fake, sas.len());
-    let told = fake.told();
-    assert_eq!((told.adds, told.commits), (10_000, 1));
+    let recorded = fake.recorded();
+    assert_eq!((recorded.adds, recorded.commits), (10_000, 1));
 }
 
 #[test]
@@ -50,10 +50,10 @@ fn reload_touches_what_changed_and_nothing_else() {
     assert_eq!(report["sas_replaced"], serde_json::json!(["to-b"]));
     assert_eq!(report["sas_removed"], serde_json::json!(["old"]));
     assert_eq!((&report["sas_untouched"], &report["policies_changed"]), (&1.into(), &false.into()));
-    wait("the old SA to go", || fake.told().sas.len() == 3);
-    let told = fake.told();
-    assert_eq!(told.adds, 4);
-    assert!(told.at_workers.iter().any(|word| word == "replace"));
+    wait("the old SA to go", || fake.recorded().sas.len() == 3);
+    let recorded = fake.recorded();
+    assert_eq!(recorded.adds, 4);
+    assert!(recorded.at_workers.iter().any(|word| word == "replace"));
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_broken_file_changes_nothing() {
     let answer = control.ask(r#"{"op":"reload"}"#).expect("an answer");
     let error = answer["error"].as_str().expect("an error");
     assert!(error.starts_with("nothing was changed:") && error.contains("polcy"), "{error}");
-    assert_eq!(fake.told().sas.len(), 2);
+    assert_eq!(fake.recorded().sas.len(), 2);
 }
 
 #[test]
@@ -83,8 +83,8 @@ fn a_data_plane_that_comes_back_empty_gets_everything_again() {
     });
     let fake = Fake::start(&control.folder);
     control.installed(&fake, 2);
-    let told = fake.told();
-    assert_eq!((told.sas.len(), told.policies.len()), (2, 2));
+    let recorded = fake.recorded();
+    assert_eq!((recorded.sas.len(), recorded.policies.len()), (2, 2));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_refused_sa_is_one_line_and_leaves_nothing_behind() {
     let mut control = Control::folder("refused");
     control.configure(&pair(), "");
     let fake = Fake::start(&control.folder);
-    fake.told().refuse.push(0x1001);
+    fake.recorded().refuse.push(0x1001);
     control.start();
     control.installed(&fake, 1);
     // The two answers come in either order.
@@ -100,7 +100,7 @@ fn a_refused_sa_is_one_line_and_leaves_nothing_behind() {
     wait("control to tell of the refusal", || {
         control.ask(r#"{"op":"status"}"#).is_some_and(|status| status["ok"]["refused"] == line)
     });
-    assert_eq!(fake.told().sas.len(), 1);
+    assert_eq!(fake.recorded().sas.len(), 1);
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_second_control_is_refused() {
         pollux_config::load_with_secrets(&control.folder.join("pollux.toml")).expect("a right configuration");
     let refused = pollux_control::run(config, secrets).expect_err("one is enough");
     assert!(refused.to_string().contains("another pollux-control answers here"), "{refused}");
-    assert_eq!(fake.told().sas.len(), 2);
+    assert_eq!(fake.recorded().sas.len(), 2);
 }
 
 #[test]
@@ -122,13 +122,13 @@ fn an_sa_that_is_not_acknowledged_in_time_is_taken_back() {
     let mut control = Control::folder("silent");
     control.configure(&pair(), "");
     let fake = Fake::start(&control.folder);
-    fake.told().silent.push(0x1001);
+    fake.recorded().silent.push(0x1001);
     control.start();
     wait("the SA to be given up", || {
         let status = control.ask(r#"{"op":"status"}"#).unwrap_or_default();
         status["ok"]["refused"]
             == serde_json::json!(["sa from-b: the data plane did not acknowledge within 10s"])
     });
-    wait("what was done to be taken back", || fake.told().sas.len() == 1);
-    assert!(fake.told().at_workers.iter().any(|word| word == "delete"));
+    wait("what was done to be taken back", || fake.recorded().sas.len() == 1);
+    assert!(fake.recorded().at_workers.iter().any(|word| word == "delete"));
 }

@@ -129,7 +129,7 @@ impl IdentityPattern {
 }
 
 impl Identity {
-    /// Whether both name the same: equal, or equal names but for case (RFC 4343).
+    /// Whether both name the same: equal, or equal names except for case (RFC 4343).
     pub fn is_same(&self, other: &Self) -> bool {
         self.id_type == other.id_type
             && match self.id_type {

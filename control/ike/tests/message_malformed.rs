@@ -37,14 +37,14 @@ fn every_truncation_is_refused() {
     for whole in [init(), sealed(&ToyCipher { block_len: 1 })] {
         assert!(Message::parse(&whole).is_ok());
         for len in 0..whole.len() {
-            // As the network cuts it, and as a liar who mends the header's length does.
+            // As the network cuts it, and as a liar who fixes the header's length does.
             assert!(Message::parse(&whole[..len]).is_err(), "{len} octets");
             if len < Header::LEN {
                 continue;
             }
-            let mut mended = whole[..len].to_vec();
-            mended[24..28].copy_from_slice(&u32::try_from(len).expect("short").to_be_bytes());
-            assert!(Message::parse(&mended).is_err(), "{len} octets, length mended");
+            let mut fixed = whole[..len].to_vec();
+            fixed[24..28].copy_from_slice(&u32::try_from(len).expect("short").to_be_bytes());
+            assert!(Message::parse(&fixed).is_err(), "{len} octets, length fixed");
         }
     }
     let (first, whole) = inner();

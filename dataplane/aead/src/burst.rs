@@ -7,14 +7,15 @@ use crate::dispatch::Engine;
 use crate::kernel;
 use crate::kernel::chacha::{AnyAad, ChaChaBurst, View};
 use crate::kernel::gcm::{
-    Absorb, Apart, Beside, Detached, Huge, Item, One, OpenBurst, Packet, SealBurst, TEXT_MAX, aes_rounds,
+    Absorb, Detached, Huge, NonceAad, One, OpenBurst, Packet, PacketText, SealBurst, SplitNonceAad, TEXT_MAX,
+    aes_rounds,
 };
 use crate::kernel::isa::Task;
 use crate::kernel::portable::Context;
 use crate::key::{Bursts, Key};
-use crate::packet::{Aad, Form, HEADER_LEN, Text, header, implicit_iv};
+use crate::packet::{Aad, HEADER_LEN, PacketClass, Text, header, implicit_iv};
 use crate::suite::Path;
-use crate::verdict::Verdict;
+use crate::verdict::OpenVerdict;
 
 /// One packet to be sealed.
 #[derive(Debug)]
@@ -87,7 +88,7 @@ impl Engine {
     ///
     /// # Panics
     /// Where there are fewer verdicts than jobs.
-    pub fn open_burst(self, jobs: &mut [OpenJob<'_>], verdicts: &mut [Verdict]) {
+    pub fn open_burst(self, jobs: &mut [OpenJob<'_>], verdicts: &mut [OpenVerdict]) {
         assert!(verdicts.len() >= jobs.len(), "a verdict for every job");
         for (jobs, verdicts) in jobs.chunks_mut(BURST).zip(verdicts.chunks_mut(BURST)) {
             let all_done = kernel::run(self, OpenBurst { jobs, verdicts }) == Some(true);
@@ -99,7 +100,7 @@ impl Engine {
 
     /// Opens what the AES-GCM kernels have left.
     #[inline(never)]
-    fn open_others(self, jobs: &mut [OpenJob<'_>], verdicts: &mut [Verdict]) {
+    fn open_others(self, jobs: &mut [OpenJob<'_>], verdicts: &mut [OpenVerdict]) {
         let mut views: ArrayVec<View<'_>, BURST> = ArrayVec::new();
         let mut places: ArrayVec<usize, BURST> = ArrayVec::new();
         for (place, job) in jobs.iter_mut().enumerate() {
@@ -167,7 +168,7 @@ impl SealJob<'_> {
                 return;
             }
             let seq_high = self.seq_high;
-            let form = Form::of(key, self.packet);
+            let form = PacketClass::of(key, self.packet);
             let mut item = self.item(form);
             if key.layout.path == Path::Gmac {
                 item = key.gmac_item(item, seq_high);
@@ -186,7 +187,7 @@ impl OpenJob<'_> {
     }
 
     /// Opens a packet that no burst kernel takes.
-    fn open_alone(&mut self) -> Verdict {
+    fn open_alone(&mut self) -> OpenVerdict {
         let text = match Text::locate(self.key.layout, self.packet.len()) {
             Ok(text) => text,
             Err(malformed) => return malformed,
@@ -201,7 +202,7 @@ impl OpenJob<'_> {
                 return views[0].verdict;
             }
             let seq_high = self.seq_high;
-            let form = Form::of(key, self.packet);
+            let form = PacketClass::of(key, self.packet);
             let mut item = self.item(form);
             if key.layout.path == Path::Gmac {
                 item = key.gmac_item(item, seq_high);
@@ -209,10 +210,10 @@ impl OpenJob<'_> {
             let tag = key.open_item(item);
             let (body, icv) = self.packet.split_at_mut(text.end);
             if icv_matches(&tag, icv) {
-                Verdict::Authentic
+                OpenVerdict::Authentic
             } else {
                 body[text.start..].fill(0);
-                Verdict::BadIcv
+                OpenVerdict::BadIcv
             }
         }
     }
@@ -235,7 +236,7 @@ impl<'a> View<'a> {
             aad: AnyAad::Esp(Aad::new(header, key.esn, seq_high)),
             text,
             icv,
-            verdict: Verdict::Malformed,
+            verdict: OpenVerdict::Malformed,
         }
     }
 }
@@ -263,7 +264,7 @@ impl Key {
         aad: &[u8],
         text: &mut [u8],
         tag: &[u8],
-    ) -> Option<Verdict> {
+    ) -> Option<OpenVerdict> {
         if self.portable.is_none() && self.layout.path == Path::ChaCha && (1..=16).contains(&tag.len()) {
             let mut received = [0; 16];
             received[..tag.len()].copy_from_slice(tag);
@@ -276,10 +277,10 @@ impl Key {
             None => self.open_item(self.item(nonce, aad, text)),
         };
         if !tag.is_empty() && tag.len() <= computed.len() && icv_matches(&computed, tag) {
-            return Some(Verdict::Authentic);
+            return Some(OpenVerdict::Authentic);
         }
         text.fill(0);
-        Some(Verdict::BadIcv)
+        Some(OpenVerdict::BadIcv)
     }
 
     /// Whether a burst kernel of ours takes this key.
@@ -303,13 +304,13 @@ impl Key {
         let [s0, s1, s2, s3, iv @ ..] = *nonce;
         let (key, nonce) =
             (self.chacha_key(), (u32::from_le_bytes([s0, s1, s2, s3]), u64::from_le_bytes(iv)));
-        View { key, nonce, aad: AnyAad::Other(aad), text, icv, verdict: Verdict::Malformed }
+        View { key, nonce, aad: AnyAad::Other(aad), text, icv, verdict: OpenVerdict::Malformed }
     }
 
-    fn item<'a>(&'a self, nonce: &[u8; 12], aad: &[u8], text: &'a mut [u8]) -> Item<'a> {
+    fn item<'a>(&'a self, nonce: &[u8; 12], aad: &[u8], text: &'a mut [u8]) -> PacketText<'a> {
         let [s0, s1, s2, s3, iv @ ..] = *nonce;
-        Item {
-            beside: Beside::Apart(Apart {
+        PacketText {
+            beside: NonceAad::SplitNonceAad(SplitNonceAad {
                 iv: u64::from_le_bytes(iv),
                 salt: u32::from_le_bytes([s0, s1, s2, s3]) ^ u32::from_le_bytes(self.salt),
                 aad: halves(self.on_own_kernel(Absorb { tables: &self.tables, aad: [aad, &[]] })),
@@ -325,7 +326,7 @@ impl Key {
     /// Makes the whole of a packet AAD, which is how GMAC authenticates what it does not encrypt: SPI, sequence
     /// number, IV and payload are one string.
     //= RFC 4543 §3.3
-    fn gmac_item<'a>(&self, item: Item<'a>, seq_high: u32) -> Item<'a> {
+    fn gmac_item<'a>(&self, item: PacketText<'a>, seq_high: u32) -> PacketText<'a> {
         let end = item.text.end;
         let mut first = [0; 16];
         // With ESN, the first block takes four octets of IV behind the longer sequence number.
@@ -339,25 +340,25 @@ impl Key {
         let aad = [&first[..first_len], &item.packet[rest..end]];
         let aad_bits = 8 * (first_len + end - rest) as u64;
         let aad = halves(self.on_own_kernel(Absorb { tables: item.tables, aad }));
-        let beside = Beside::Apart(Apart { aad, aad_bits, ..item.apart() });
-        Item { beside, lengths: None, text: Text { start: end, end }, ..item }
+        let beside = NonceAad::SplitNonceAad(SplitNonceAad { aad, aad_bits, ..item.apart() });
+        PacketText { beside, lengths: None, text: Text { start: end, end }, ..item }
     }
 
-    fn seal_item(&self, item: Item<'_>) -> [u8; 16] {
+    fn seal_item(&self, item: PacketText<'_>) -> [u8; 16] {
         let rounds = aes_rounds(self.suite.key_len());
         if item.text.end - item.text.start > TEXT_MAX {
             return self.on_own_kernel(Huge { item, rounds, seal: true });
         }
-        let form = Form::new(self, item.packet.len(), item.text);
+        let form = PacketClass::new(self, item.packet.len(), item.text);
         self.on_own_kernel(Detached { one: &mut One::<true> { item, form }, rounds })
     }
 
-    fn open_item(&self, item: Item<'_>) -> [u8; 16] {
+    fn open_item(&self, item: PacketText<'_>) -> [u8; 16] {
         let rounds = aes_rounds(self.suite.key_len());
         if item.text.end - item.text.start > TEXT_MAX {
             return self.on_own_kernel(Huge { item, rounds, seal: false });
         }
-        let form = Form::new(self, item.packet.len(), item.text);
+        let form = PacketClass::new(self, item.packet.len(), item.text);
         self.on_own_kernel(Detached { one: &mut One::<false> { item, form }, rounds })
     }
 

@@ -31,4 +31,4 @@ pub use burst::{OpenJob, SealJob};
 pub use dispatch::{Engine, EngineChoice, EngineError, EngineKind};
 pub use key::{Key, KeyError};
 pub use suite::{Suite, UnknownSuite};
-pub use verdict::Verdict;
+pub use verdict::OpenVerdict;

@@ -2,7 +2,7 @@
 
 use crate::key::{Key, Kind};
 use crate::suite::Layout;
-use crate::verdict::Verdict;
+use crate::verdict::OpenVerdict;
 
 /// Octets of SPI and sequence number at the front of every ESP packet (RFC 4303 §2).
 pub(crate) const HEADER_LEN: usize = 8;
@@ -20,14 +20,14 @@ impl Text {
     /// Where the text of a packet of `len` octets lies.
     ///
     /// # Errors
-    /// [`Verdict::Malformed`] where not even one aligned block fits, or where the text is not aligned.
+    /// [`OpenVerdict::Malformed`] where not even one aligned block fits, or where the text is not aligned.
     #[inline]
-    pub(crate) fn locate(layout: Layout, len: usize) -> Result<Self, Verdict> {
+    pub(crate) fn locate(layout: Layout, len: usize) -> Result<Self, OpenVerdict> {
         let (start, icv_len) = (usize::from(layout.text_start), usize::from(layout.icv_len));
         let block_mask = usize::from(layout.block_mask);
         let fixed = start + icv_len;
         if len <= fixed + block_mask || (len - fixed) & block_mask != 0 {
-            return Err(Verdict::Malformed);
+            return Err(OpenVerdict::Malformed);
         }
         Ok(Self { start, end: len - icv_len })
     }
@@ -35,7 +35,7 @@ impl Text {
 
 /// What packets have in common that are handled alike: with it, the masks, counters and lengths of one are those of all.
 #[derive(Clone, Copy)]
-pub(crate) struct Form {
+pub(crate) struct PacketClass {
     /// Octets of the packet.
     pub(crate) packet_len: usize,
     /// Where its text lies.
@@ -44,7 +44,7 @@ pub(crate) struct Form {
     pub(crate) esn: bool,
 }
 
-impl Form {
+impl PacketClass {
     /// Of a text of any place in a packet of so many octets.
     pub(crate) fn new(key: &Key, packet_len: usize, text: Text) -> Self {
         Self { packet_len, text, kind: key.kind, esn: key.esn }
@@ -143,12 +143,12 @@ mod tests {
     fn text_needs_one_aligned_block() {
         let gcm = |len| Text::locate(Suite::Aes128Gcm16.layout(), len);
         assert_eq!(gcm(36), Ok(Text { start: 16, end: 20 }));
-        assert_eq!(gcm(35), Err(Verdict::Malformed));
-        assert_eq!(gcm(38), Err(Verdict::Malformed));
-        assert_eq!(gcm(0), Err(Verdict::Malformed));
+        assert_eq!(gcm(35), Err(OpenVerdict::Malformed));
+        assert_eq!(gcm(38), Err(OpenVerdict::Malformed));
+        assert_eq!(gcm(0), Err(OpenVerdict::Malformed));
         let cbc = |len| Text::locate(Suite::Aes128CbcSha256.layout(), len);
         assert_eq!(cbc(56), Ok(Text { start: 24, end: 40 }));
-        assert_eq!(cbc(60), Err(Verdict::Malformed));
+        assert_eq!(cbc(60), Err(OpenVerdict::Malformed));
     }
 
     #[test]

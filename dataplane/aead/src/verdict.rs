@@ -3,7 +3,7 @@
 /// What became of one packet of an [`crate::Engine::open_burst`].
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Verdict {
+pub enum OpenVerdict {
     /// The ICV is right and the payload is plaintext now.
     Authentic,
     /// The ICV is wrong; the payload is zeroed.

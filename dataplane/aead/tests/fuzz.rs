@@ -7,7 +7,7 @@ mod oracle;
 
 use harness::{Random, fuzz, mutate};
 use oracle::Material;
-use pollux_aead::{Engine, Key, OpenJob, SealJob, Suite, Verdict};
+use pollux_aead::{Engine, Key, OpenJob, OpenVerdict, SealJob, Suite};
 
 /// Rounds of an ordinary test run: about a second.
 const ROUNDS: u64 = 1_500;
@@ -30,10 +30,10 @@ fn packet(material: &Material, key: &Key, random: &mut Random) -> Vec<u8> {
     packet
 }
 
-fn open(engine: Engine, keys: &[Key], packets: &mut [(usize, Vec<u8>)]) -> Vec<Verdict> {
+fn open(engine: Engine, keys: &[Key], packets: &mut [(usize, Vec<u8>)]) -> Vec<OpenVerdict> {
     let mut jobs: Vec<_> =
         packets.iter_mut().map(|(sa, packet)| OpenJob { key: &keys[*sa], packet, seq_high: 0 }).collect();
-    let mut verdicts = vec![Verdict::Malformed; jobs.len()];
+    let mut verdicts = vec![OpenVerdict::Malformed; jobs.len()];
     engine.open_burst(&mut jobs, &mut verdicts);
     verdicts
 }
@@ -56,7 +56,7 @@ fn fuzz_every_kernel_opens_as_the_portable_path_does() {
             .collect();
         let mut expected = burst.clone();
         let verdicts = open(Engine::portable(), &portable, &mut expected);
-        authentic += verdicts.iter().filter(|&&verdict| verdict == Verdict::Authentic).count();
+        authentic += verdicts.iter().filter(|&&verdict| verdict == OpenVerdict::Authentic).count();
         for &engine in &engines {
             let keys: Vec<_> = materials.iter().map(|material| material.key(engine)).collect();
             let mut opened = burst.clone();

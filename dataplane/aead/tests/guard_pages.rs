@@ -6,7 +6,7 @@ mod oracle;
 use std::ptr::null_mut;
 
 use oracle::{Material, Octets};
-use pollux_aead::{Engine, OpenJob, SealJob, Suite, Verdict};
+use pollux_aead::{Engine, OpenJob, OpenVerdict, SealJob, Suite};
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect};
 
 const PAGE: usize = 4096;
@@ -47,10 +47,10 @@ fn packets_at_the_edge_of_a_page_stay_inside_of_it() {
                     let packet = &mut room[at..at + len];
                     engine.seal_burst(&mut [SealJob { key: &key, packet, seq_high: 3, iv: 4 }]);
                     assert!(room[at..at + len] == expected, "{} {suite} {text_len}", engine.name());
-                    let mut verdicts = [Verdict::Malformed];
+                    let mut verdicts = [OpenVerdict::Malformed];
                     let packet = &mut room[at..at + len];
                     engine.open_burst(&mut [OpenJob { key: &key, packet, seq_high: 3 }], &mut verdicts);
-                    assert_eq!(verdicts, [Verdict::Authentic], "{} {suite} {text_len}", engine.name());
+                    assert_eq!(verdicts, [OpenVerdict::Authentic], "{} {suite} {text_len}", engine.name());
                 }
             }
         }
@@ -76,9 +76,9 @@ fn bursts_at_the_edge_of_a_page_stay_inside_of_it() {
                     let packets = rooms.iter_mut().map(|room| &mut room[at..at + len]);
                     let mut jobs: Vec<_> =
                         packets.map(|packet| OpenJob { key: &key, packet, seq_high: 0 }).collect();
-                    let mut verdicts = [Verdict::Malformed; 8];
+                    let mut verdicts = [OpenVerdict::Malformed; 8];
                     engine.open_burst(&mut jobs, &mut verdicts);
-                    assert_eq!(verdicts, [Verdict::Authentic; 8], "{} {suite} {text_len}", engine.name());
+                    assert_eq!(verdicts, [OpenVerdict::Authentic; 8], "{} {suite} {text_len}", engine.name());
                 }
             }
         }
@@ -97,7 +97,7 @@ fn texts_of_any_length_at_the_edge_of_a_page_stay_inside_of_it() {
                     let tag = key.seal_detached(&[1; 12], &[2; 20], &mut room[at..at + len]);
                     let tag = tag.expect("a combined mode");
                     let verdict = key.open_detached(&[1; 12], &[2; 20], &mut room[at..at + len], &tag);
-                    assert_eq!(verdict, Some(Verdict::Authentic), "{} {suite} {len}", engine.name());
+                    assert_eq!(verdict, Some(OpenVerdict::Authentic), "{} {suite} {len}", engine.name());
                 }
             }
         }

@@ -3,7 +3,7 @@
 mod oracle;
 
 use oracle::{Material, Octets};
-use pollux_aead::{Engine, Key, OpenJob, SealJob, Suite, Verdict};
+use pollux_aead::{Engine, Key, OpenJob, OpenVerdict, SealJob, Suite};
 use proptest::prelude::*;
 
 const GCM: [Suite; 3] = [Suite::Aes128Gcm16, Suite::Aes192Gcm16, Suite::Aes256Gcm16];
@@ -22,7 +22,11 @@ fn detached(engine: Engine, suite: Suite, len: usize, aad_len: usize) {
     let case = format!("{} {suite}, {len} octets, AAD of {aad_len}", engine.name());
     assert!(text == expected, "ciphertext: {case}");
     assert_eq!(tag, Some(expected_tag), "tag: {case}");
-    assert_eq!(key.open_detached(&nonce, &aad, &mut text, &expected_tag), Some(Verdict::Authentic), "{case}");
+    assert_eq!(
+        key.open_detached(&nonce, &aad, &mut text, &expected_tag),
+        Some(OpenVerdict::Authentic),
+        "{case}"
+    );
     assert!(text == plain, "plaintext: {case}");
 }
 
@@ -162,7 +166,7 @@ fn seal(engine: Engine, keys: &[Key], burst: &Burst, area: &mut Area) {
     engine.seal_burst(&mut jobs);
 }
 
-fn open(engine: Engine, keys: &[Key], burst: &Burst, area: &mut Area) -> Vec<Verdict> {
+fn open(engine: Engine, keys: &[Key], burst: &Burst, area: &mut Area) -> Vec<OpenVerdict> {
     let seq_high = area.seq_high.clone();
     let packets = area.packets();
     let mut jobs: Vec<_> = packets
@@ -170,7 +174,7 @@ fn open(engine: Engine, keys: &[Key], burst: &Burst, area: &mut Area) -> Vec<Ver
         .enumerate()
         .map(|(i, packet)| OpenJob { key: &keys[burst.packets[i].0], packet, seq_high: seq_high[i] })
         .collect();
-    let mut verdicts = vec![Verdict::Malformed; jobs.len()];
+    let mut verdicts = vec![OpenVerdict::Malformed; jobs.len()];
     engine.open_burst(&mut jobs, &mut verdicts);
     verdicts
 }
@@ -205,10 +209,10 @@ proptest! {
                 let (start, end) = (at + 8 + suite.iv_len(), at + len - suite.icv_len());
                 let text = &area.octets[start..end];
                 if tampered[i] {
-                    prop_assert_eq!(verdicts[i], Verdict::BadIcv, "{} {}", engine.name(), suite);
+                    prop_assert_eq!(verdicts[i], OpenVerdict::BadIcv, "{} {}", engine.name(), suite);
                     prop_assert!(text.iter().all(|&octet| octet == 0), "{} {} leaves text", engine.name(), suite);
                 } else {
-                    prop_assert_eq!(verdicts[i], Verdict::Authentic, "{} {}", engine.name(), suite);
+                    prop_assert_eq!(verdicts[i], OpenVerdict::Authentic, "{} {}", engine.name(), suite);
                     prop_assert!(text == &plain.octets[start..end], "{} {} opens otherwise", engine.name(), suite);
                 }
             }
@@ -236,14 +240,14 @@ fn a_key_of_one_engine_works_on_every_other() {
                 material.seal(&mut expected, 9, 11);
                 engine.seal_burst(&mut [SealJob { key: &key, packet: &mut packet, seq_high: 9, iv: 11 }]);
                 assert!(packet == expected, "{suite} of {} on {}", maker.name(), engine.name());
-                let mut verdicts = [Verdict::Malformed];
+                let mut verdicts = [OpenVerdict::Malformed];
                 engine.open_burst(
                     &mut [OpenJob { key: &key, packet: &mut packet, seq_high: 9 }],
                     &mut verdicts,
                 );
                 assert_eq!(
                     verdicts,
-                    [Verdict::Authentic],
+                    [OpenVerdict::Authentic],
                     "{suite} of {} on {}",
                     maker.name(),
                     engine.name()
@@ -266,10 +270,10 @@ fn packets_longer_than_any_frame_agree_with_the_oracle() {
                 engine.seal_burst(&mut [SealJob { key: &key, packet: &mut packet, seq_high: 9, iv: 11 }]);
                 let case = format!("{} {suite}, {text_len} octets, ESN {esn}", engine.name());
                 assert!(packet == expected, "{case}");
-                let mut verdicts = [Verdict::Malformed];
+                let mut verdicts = [OpenVerdict::Malformed];
                 let mut jobs = [OpenJob { key: &key, packet: &mut packet, seq_high: 9 }];
                 engine.open_burst(&mut jobs, &mut verdicts);
-                assert_eq!(verdicts, [Verdict::Authentic], "{case}");
+                assert_eq!(verdicts, [OpenVerdict::Authentic], "{case}");
             }
         }
     }
@@ -286,12 +290,12 @@ fn packets_that_cannot_be_esp_are_malformed_and_untouched() {
                 let well_formed = text_len > 0 && text_len.is_multiple_of(suite.block_len());
                 let mut packet = Octets(5).take(len);
                 let before = packet.clone();
-                let mut verdicts = [Verdict::Authentic];
+                let mut verdicts = [OpenVerdict::Authentic];
                 engine.open_burst(
                     &mut [OpenJob { key: &key, packet: &mut packet, seq_high: 0 }],
                     &mut verdicts,
                 );
-                let expected = if well_formed { Verdict::BadIcv } else { Verdict::Malformed };
+                let expected = if well_formed { OpenVerdict::BadIcv } else { OpenVerdict::Malformed };
                 assert_eq!(verdicts, [expected], "{} {suite} of {len} octets", engine.name());
                 assert!(
                     well_formed || packet == before,

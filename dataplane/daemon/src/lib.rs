@@ -1,7 +1,7 @@
 //! The data-plane process: privileges, netlink, the XDP program, and one housekeeping thread beside the
 //! workers.
 //!
-//! What it has not: packets. They are `pollux-worker`'s; nothing here is on their path.
+//! Not in this crate: packets. They are `pollux-worker`'s; nothing here is on their path.
 //!
 //! ```text
 //!   main ─► setup ─► threads: worker 0 … n (pollux-worker)
@@ -24,7 +24,7 @@ pub mod affinity;
 pub mod device;
 pub mod down;
 pub mod host_port;
-pub mod house;
+pub mod housekeeping;
 pub mod locks;
 pub mod namespace;
 pub mod netlink;

@@ -98,22 +98,22 @@ fn serve(config: pollux_config::Config) -> Result<()> {
     let signals = SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)
         .context("opening the signal descriptor")?;
     let sandboxed = config.dataplane.sandbox;
-    let house = setup::bring_up(config)?;
+    let housekeeper = setup::bring_up(config)?;
     if sandboxed {
         privileges::close_memory().context("closing this process's memory to others")?;
         let kept = privileges::keep_only(HOUSEKEEPER).context("giving up privileges")?;
-        let asked = privileges::names(HOUSEKEEPER);
-        println!("capabilities: asked {asked}, got {}", privileges::names(kept));
+        let requested = privileges::names(HOUSEKEEPER);
+        println!("capabilities: requested {requested}, effective {}", privileges::names(kept));
     }
-    for got in house.got() {
+    for effective in housekeeper.effective() {
         println!(
-            "{}: asked {}, got {}",
-            got.what,
-            if got.asked.is_empty() { "nothing" } else { &got.asked },
-            got.got
+            "{}: requested {}, effective {}",
+            effective.what,
+            if effective.requested.is_empty() { "nothing" } else { &effective.requested },
+            effective.effective
         );
     }
     println!("ready");
-    house.run(&signals);
+    housekeeper.run(&signals);
     Ok(())
 }

@@ -53,6 +53,6 @@ mod tests {
         drop(successor);
         let nowhere = std::path::Path::new("/nonexistent/socket");
         let broken = once_free(Instant::now() + DYING, is_taken, || QuerySocket::bind(nowhere));
-        assert!(matches!(broken, Err(QueryError::Call { .. })), "what patience cannot mend fails at once");
+        assert!(matches!(broken, Err(QueryError::Call { .. })), "what patience cannot fix fails at once");
     }
 }

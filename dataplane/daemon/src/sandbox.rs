@@ -18,8 +18,8 @@ pub const WORKER: Rules = Rules { calls: ALLOWED, without_exec: ALLOWED_WITHOUT_
 /// With any arguments.
 const ALLOWED: &[Allowed] = &[
     (libc::SYS_sendto, "makes the kernel send what lies in a transmit ring; wakes another thread"),
-    (libc::SYS_recvfrom, "makes the kernel fill a receive ring; empties its own bell"),
-    (libc::SYS_ppoll, "sleeps on its sockets and its bell where it may (idle = adaptive)"),
+    (libc::SYS_recvfrom, "makes the kernel fill a receive ring; empties its own doorbell"),
+    (libc::SYS_ppoll, "sleeps on its sockets and its doorbell where it may (idle = adaptive)"),
     #[cfg(target_arch = "x86_64")]
     (libc::SYS_poll, "the same, as older C libraries spell it"),
     (libc::SYS_read, "empties an eventfd"),

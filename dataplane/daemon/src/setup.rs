@@ -8,14 +8,14 @@ use std::time::Instant;
 use pollux_abi::layout::SPI_INDEX_WIDTH_MAX;
 use pollux_abi::{CoreId, WorkerId};
 use pollux_aead::{EngineChoice, EngineError};
-use pollux_config::api::Got;
+use pollux_config::api::Effective;
 use pollux_config::{Config, IdleMode};
 use pollux_ebpf::{Capacity, Role, SteerError, Steering, bpffs};
 use pollux_esp::{Engine, EngineConfig, EngineCounters, SaCounterTable};
 use pollux_packet::PortSlot;
 use pollux_port::{Umem, UmemConfig, UmemError, XskError};
 use pollux_sandbox::privileges;
-use pollux_shm::{CheckpointError, CheckpointFile, HandshakeError, Listener, Pages, Welcome};
+use pollux_shm::{AttachReply, CheckpointError, CheckpointFile, HandshakeError, Listener, Pages};
 use pollux_worker::handover::{Handover, mesh};
 use pollux_worker::housekeeping::{BoxedPort, Sleeper, Waker, channel, waker};
 use pollux_worker::stats::{PORTS_MAX, WorkerCounters};
@@ -27,7 +27,7 @@ use thiserror::Error;
 use crate::affinity;
 use crate::device::{Device, mtu_max};
 use crate::host_port::{self, HostPort, HostPortError};
-use crate::house::{House, Parts, WorkerLink};
+use crate::housekeeping::{Housekeeper, Parts, WorkerLink};
 use crate::locks::TABLES;
 use crate::namespace::{self, NamespaceError};
 use crate::netlink::mirror::Mirror;
@@ -36,7 +36,7 @@ use crate::patience::{self, once_free};
 use crate::query::{QueryError, QuerySocket};
 use crate::sandbox;
 
-/// Why the data plane did not come up. Each says what, where and what mends it.
+/// Why the data plane did not come up. Each says what, where and what fixes it.
 #[derive(Debug, Error)]
 pub enum SetupError {
     /// A folder or file.
@@ -49,7 +49,7 @@ pub enum SetupError {
         source: io::Error,
     },
     /// No such interface.
-    #[error("interface {name} ({side}): there is none of this name{place}; create it, or mend [dataplane]")]
+    #[error("interface {name} ({side}): there is none of this name{place}; create it, or fix [dataplane]")]
     NoInterface {
         /// Its name.
         name: String,
@@ -73,7 +73,7 @@ pub enum SetupError {
     /// More interfaces than a worker has ports.
     #[error("{count} interfaces are more than the {max} that a worker can have")]
     Interfaces {
-        /// Asked for.
+        /// What was requested.
         count: usize,
         /// Most.
         max: usize,
@@ -90,9 +90,9 @@ pub enum SetupError {
         #[source]
         source: io::Error,
     },
-    /// A bell.
+    /// A doorbell.
     #[error("a wake-up socket: {0}")]
-    Bell(#[from] Errno),
+    Doorbell(#[from] Errno),
     /// The network namespace.
     #[error(transparent)]
     Namespace(#[from] NamespaceError),
@@ -132,8 +132,8 @@ pub enum SetupError {
 ///
 /// The order matters. The bpffs is mounted before the network namespace is entered; sockets are in the map
 /// before the program is attached; workers run before control can attach.
-pub fn bring_up(config: Config) -> Result<House, SetupError> {
-    let mut got = Vec::new();
+pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
+    let mut effective = Vec::new();
     for folder in [&config.paths.run_dir, &config.paths.state_dir] {
         std::fs::create_dir_all(folder).map_err(|source| file_error(folder, source))?;
     }
@@ -144,7 +144,7 @@ pub fn bring_up(config: Config) -> Result<House, SetupError> {
     }
     let mut rtnl = Rtnl::open()?;
     let mut devices = devices(&config)?;
-    let host = host_port(&config, &mut rtnl, &mut got)?;
+    let host = host_port(&config, &mut rtnl, &mut effective)?;
     let mirror = Mirror::open(TABLES)?;
     let mut steering = Steering::open(&pin_dir, Capacity::default())?;
     steering.set_local_addrs(&mirror.addresses())?;
@@ -159,23 +159,24 @@ pub fn bring_up(config: Config) -> Result<House, SetupError> {
         frame_len: config.dataplane.frame_len.unwrap_or_else(|| frame_len(&devices, &mirror)),
         huge_pages: config.dataplane.huge_pages,
     })?;
-    report_umem(&umem, &mut got);
+    report_umem(&umem, &mut effective);
     let mut columns: Vec<Vec<BoxedPort>> = Vec::new();
     for device in &mut devices {
         columns.push(bind(device, &mirror, &umem, &mut steering, &config)?);
-        report_device(device, &config, &mut got);
+        report_device(device, &config, &mut effective);
     }
     if let (Some(host), Some(device)) = (&host, devices.iter_mut().find(|device| device.role == Role::Host)) {
         device.peer = Some(host.kernel.mac);
     }
-    let started = start_workers(&config, &umem, &devices, columns, checkpoints.checkpoints(), &mut got)?;
-    let welcome = Welcome {
+    let started =
+        start_workers(&config, &umem, &devices, columns, checkpoints.checkpoints(), &mut effective)?;
+    let attach_reply = AttachReply {
         workers,
         spi_index_width: index_width(&config),
         sa_capacity: config.dataplane.sa_capacity,
         fingerprint_key: random()?,
     };
-    Ok(House::new(Parts {
+    Ok(Housekeeper::new(Parts {
         instance: u64::from_le_bytes(random()?),
         started,
         config,
@@ -188,8 +189,8 @@ pub fn bring_up(config: Config) -> Result<House, SetupError> {
         checkpoints,
         listener,
         queries,
-        welcome,
-        got,
+        attach_reply,
+        effective,
     }))
 }
 
@@ -259,7 +260,11 @@ fn frame_len(devices: &[Device], mirror: &Mirror) -> u32 {
 }
 
 /// Makes `pollux0`, as wide as the widest port, so that whatever a tunnel brings fits.
-fn host_port(config: &Config, rtnl: &mut Rtnl, got: &mut Vec<Got>) -> Result<Option<HostPort>, SetupError> {
+fn host_port(
+    config: &Config,
+    rtnl: &mut Rtnl,
+    effective: &mut Vec<Effective>,
+) -> Result<Option<HostPort>, SetupError> {
     if !config.dataplane.host_port {
         return Ok(None);
     }
@@ -271,10 +276,10 @@ fn host_port(config: &Config, rtnl: &mut Rtnl, got: &mut Vec<Got>) -> Result<Opt
         .max()
         .unwrap_or(1500);
     let host = HostPort::ensure(rtnl, u32::from(config.dataplane.queues), mtu)?;
-    got.push(Got {
+    effective.push(Effective {
         what: "host port".to_owned(),
-        asked: format!("{}, MTU {mtu}", host_port::NAME),
-        got: if host.remarks.is_empty() {
+        requested: format!("{}, MTU {mtu}", host_port::NAME),
+        effective: if host.remarks.is_empty() {
             format!("{} (ifindex {})", host_port::NAME, host.kernel.index)
         } else {
             format!("{} (ifindex {}), but {}", host_port::NAME, host.kernel.index, host.remarks.join(", "))
@@ -328,13 +333,21 @@ fn start_workers(
     devices: &[Device],
     columns: Vec<Vec<BoxedPort>>,
     checkpoints: &'static [pollux_abi::Checkpoint],
-    got: &mut Vec<Got>,
+    effective: &mut Vec<Effective>,
 ) -> Result<Started, SetupError> {
     let dataplane = &config.dataplane;
     let choice: EngineChoice = dataplane.aead.parse()?;
     let aead = pollux_aead::Engine::select(choice)?;
-    got.push(Got { what: "aead".to_owned(), asked: dataplane.aead.clone(), got: aead.name().to_owned() });
-    got.push(Got { what: "cpu features".to_owned(), asked: String::new(), got: cpu_features() });
+    effective.push(Effective {
+        what: "aead".to_owned(),
+        requested: dataplane.aead.clone(),
+        effective: aead.name().to_owned(),
+    });
+    effective.push(Effective {
+        what: "cpu features".to_owned(),
+        requested: String::new(),
+        effective: cpu_features(),
+    });
     let allowed = affinity::allowed_cores().unwrap_or_default();
     let cores = affinity::choose(dataplane.queues, &dataplane.cores, &allowed);
     let sa_counters = Arc::new(SaCounterTable::new(dataplane.sa_capacity));
@@ -353,7 +366,7 @@ fn start_workers(
         let making = Making { ports: ports.collect(), handover, sleeper, core };
         let engine_counters = Arc::new(EngineCounters::default());
         let counters = Arc::new(WorkerCounters::default());
-        let (house, end) = channel(house_waker.try_clone()?);
+        let (housekeeper, end) = channel(house_waker.try_clone()?);
         let engine = Engine::new(EngineConfig {
             worker: WorkerId(id),
             workers: dataplane.queues,
@@ -370,15 +383,15 @@ fn start_workers(
             pool: umem.pool(dataplane.frames_per_worker)?,
             ports: making.ports,
             handover: making.handover,
-            house: end,
+            housekeeper: end,
             sleeper: making.sleeper,
             counters: Arc::clone(&counters),
             stale_ns: u64::try_from(dataplane.stale.as_nanos()).unwrap_or(u64::MAX),
             sa_capacity: dataplane.sa_capacity,
         });
-        report_core(id, making.core, &dataplane.cores, got);
+        report_core(id, making.core, &dataplane.cores, effective);
         let thread = spawn(worker, id, making.core, config)?;
-        links.push(WorkerLink::new(house, waker, counters, engine_counters, making.core, thread));
+        links.push(WorkerLink::new(housekeeper, waker, counters, engine_counters, making.core, thread));
     }
     Ok(Started { workers: links, sleeper: house_sleeper, sa_counters, aead: aead.name() })
 }
@@ -432,34 +445,34 @@ pub fn packet_role(role: Role) -> pollux_packet::Role {
     }
 }
 
-fn report_umem(umem: &Umem, got: &mut Vec<Got>) {
+fn report_umem(umem: &Umem, effective: &mut Vec<Effective>) {
     let info = umem.info();
-    let asked = if info.pages.asked == Pages::Huge2M { "2 MiB" } else { "4 KiB" }.to_owned();
-    got.push(Got { what: "huge pages".to_owned(), asked, got: info.to_string() });
+    let requested = if info.pages.requested == Pages::Huge2M { "2 MiB" } else { "4 KiB" }.to_owned();
+    effective.push(Effective { what: "huge pages".to_owned(), requested, effective: info.to_string() });
 }
 
-fn report_device(device: &Device, config: &Config, got: &mut Vec<Got>) {
+fn report_device(device: &Device, config: &Config, effective: &mut Vec<Effective>) {
     if let Some(attached) = &device.attached {
         let reason = attached.reason.as_ref().map_or(String::new(), |reason| format!(" because {reason}"));
         let again = if attached.reused_link { ", replaced without a gap" } else { "" };
-        got.push(Got {
+        effective.push(Effective {
             what: format!("xdp {}", device.name),
-            asked: format!("{:?}", config.dataplane.xdp).to_lowercase(),
-            got: format!("{}{reason}{again}", attached.mode),
+            requested: format!("{:?}", config.dataplane.xdp).to_lowercase(),
+            effective: format!("{}{reason}{again}", attached.mode),
         });
     }
     for socket in &device.sockets {
-        let asked = socket.copy_mode.as_ref().map_or(String::new(), |mode| mode.asked.to_string());
-        got.push(Got {
+        let requested = socket.copy_mode.as_ref().map_or(String::new(), |mode| mode.requested.to_string());
+        effective.push(Effective {
             what: format!("socket {} queue {}", device.name, socket.queue),
-            asked,
-            got: socket.to_string(),
+            requested,
+            effective: socket.to_string(),
         });
     }
 }
 
-fn report_core(id: u16, core: Option<CoreId>, configured: &[u32], got: &mut Vec<Got>) {
-    let asked = configured.get(usize::from(id)).map_or_else(|| "any".to_owned(), u32::to_string);
+fn report_core(id: u16, core: Option<CoreId>, configured: &[u32], effective: &mut Vec<Effective>) {
+    let requested = configured.get(usize::from(id)).map_or_else(|| "any".to_owned(), u32::to_string);
     let is = core.map_or_else(
         || "not pinned".to_owned(),
         |core| {
@@ -468,7 +481,7 @@ fn report_core(id: u16, core: Option<CoreId>, configured: &[u32], got: &mut Vec<
             format!("core {core}, NUMA node {node}")
         },
     );
-    got.push(Got { what: format!("core of worker {id}"), asked, got: is });
+    effective.push(Effective { what: format!("core of worker {id}"), requested, effective: is });
 }
 
 /// What of the CPU concerns us, as `/proc/cpuinfo` spells it.

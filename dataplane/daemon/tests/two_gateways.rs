@@ -151,8 +151,8 @@ fn control_may_die_and_packets_go_on() {
     wait_for("the hang-up to be noticed", || pair.a().ask("\"status\"")["control_pid"].is_null());
     pair.assert_pings("ha", "10.2.0.2");
     let mut again = pair.a().attach();
-    let house = again.house();
-    assert_eq!(again.order(house, &Command::Barrier), Ok(0));
+    let housekeeper = again.housekeeper();
+    assert_eq!(again.order(housekeeper, &Command::Barrier), Ok(0));
     assert_eq!(again.order(0, &Command::Barrier), Ok(0));
     let after = pair.a().ask("\"sas\"");
     assert_eq!(before[0]["fingerprint"], after[0]["fingerprint"]);

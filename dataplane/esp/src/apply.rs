@@ -9,7 +9,7 @@ use pollux_packet::{Flow, IpVersion, esp, flow};
 use crate::engine::Engine;
 use crate::mtu;
 use crate::replay::{Window, WindowArena};
-use crate::sa::{Front, InboundSa, Limits, OutboundSa, SaRecord, Slot, flag, place};
+use crate::sa::{InboundSa, Limits, OutboundSa, OuterTemplate, SaRecord, Slot, flag, place};
 
 /// Bounds of a replay window (see the abi's `SaSpec::window_packets`).
 const WINDOW_PACKETS: std::ops::RangeInclusive<u32> = 64..=65_536;
@@ -292,7 +292,7 @@ fn outbound(spec: &SaSpec, mtu: u16) -> OutboundSa {
         ecn: spec.ecn,
         checkpoint: spec.checkpoint.unwrap_or(u32::MAX),
         limits: Limits::new(&spec.lifetimes),
-        front: Front::new(&outer, flow_label, spec.spi.get()),
+        template: OuterTemplate::new(&outer, flow_label, spec.spi.get()),
         outer,
         ..OutboundSa::default()
     };

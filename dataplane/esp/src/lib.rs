@@ -1,6 +1,6 @@
 //! ESP (RFC 4303) over bursts of packets: Security Associations, replay windows, policies, encapsulation.
 //!
-//! What it has not: ports, sockets, threads, a clock, randomness. Time comes in with every call; keys,
+//! Not in this crate: ports, sockets, threads, a clock, randomness. Time comes in with every call; keys,
 //! first IVs and first sequence numbers come in with commands; packets come in and leave as [`Burst`]s.
 //!
 //! ```text
@@ -41,11 +41,11 @@ pub mod fragment;
 mod icmp_error;
 mod inbound;
 mod limit;
-mod live;
 mod mark;
 mod mtu;
 mod natt;
 mod outbound;
+mod packet_mask;
 pub mod policy;
 mod replay;
 mod sa;

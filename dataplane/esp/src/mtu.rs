@@ -10,8 +10,8 @@ pub(crate) const IPV6_LEAST: u16 = 1280;
 
 /// The longest inner packet that fits `mtu`, with `front` octets of outer headers, SPI, sequence number and
 /// IV before it, and padding, trailer and `icv` octets of ICV behind it. `block` is a power of two.
-pub(crate) fn inner(mtu: u16, front: usize, icv: usize, block: usize) -> u16 {
-    let text = usize::from(mtu).saturating_sub(front + icv) & !(block - 1);
+pub(crate) fn inner(mtu: u16, template: usize, icv: usize, block: usize) -> u16 {
+    let text = usize::from(mtu).saturating_sub(template + icv) & !(block - 1);
     u16::try_from(text.saturating_sub(TRAILER_LEN)).unwrap_or(0)
 }
 
@@ -33,10 +33,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_octet_more_would_not_fit(mtu in 200u16..9_000, front in 28usize..72, icv in 8usize..=32, wide in any::<bool>()) {
+        fn one_octet_more_would_not_fit(mtu in 200u16..9_000, template in 28usize..72, icv in 8usize..=32, wide in any::<bool>()) {
             let block = if wide { 16 } else { 4 };
-            let outer = |inner: usize| front + inner + Trailer::padding(inner, block) + TRAILER_LEN + icv;
-            let longest = usize::from(inner(mtu, front, icv, block));
+            let outer = |inner: usize| template + inner + Trailer::padding(inner, block) + TRAILER_LEN + icv;
+            let longest = usize::from(inner(mtu, template, icv, block));
             prop_assert!(outer(longest) <= usize::from(mtu));
             prop_assert!(outer(longest + 1) > usize::from(mtu));
         }

@@ -163,16 +163,16 @@ pub fn fill_in(
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }
 
-/// Writes another traffic class into a header known to be whole, and mends its checksum.
+/// Writes another traffic class into a header known to be whole, and fixes its checksum.
 #[inline]
 pub fn set_traffic_class(packet: &mut [u8], traffic_class: u8) {
     let Some(header) = packet.first_chunk_mut::<HEADER_LEN>() else { return };
     let old = u16::from_be_bytes([header[0], header[1]]);
     header[1] = traffic_class;
-    mend(header, old, u16::from_be_bytes([header[0], traffic_class]));
+    fix(header, old, u16::from_be_bytes([header[0], traffic_class]));
 }
 
-/// Takes one hop off the TTL and mends the checksum; false, and no change, where no hop is left.
+/// Takes one hop off the TTL and fixes the checksum; false, and no change, where no hop is left.
 #[inline]
 #[must_use = "a packet without hops left must not go on"]
 pub fn take_hop(packet: &mut [u8]) -> bool {
@@ -182,7 +182,7 @@ pub fn take_hop(packet: &mut [u8]) -> bool {
     }
     let old = u16::from_be_bytes([header[8], header[9]]);
     header[8] -= 1;
-    mend(header, old, u16::from_be_bytes([header[8], header[9]]));
+    fix(header, old, u16::from_be_bytes([header[8], header[9]]));
     true
 }
 
@@ -200,7 +200,7 @@ pub fn set_fragment(packet: &mut [u8], total_len: u16, offset: usize, more: bool
 }
 
 #[inline]
-fn mend(header: &mut [u8; HEADER_LEN], old: u16, new: u16) {
+fn fix(header: &mut [u8; HEADER_LEN], old: u16, new: u16) {
     let checksum = checksum::update(u16::from_be_bytes([header[10], header[11]]), old, new);
     header[10..12].copy_from_slice(&checksum.to_be_bytes());
 }

@@ -3,7 +3,7 @@
 //! What it has: windows over UMEM frames ([`Packet`]), up to 64 of them with what is known of each
 //! ([`Burst`], [`Meta`], [`Verdict`]), one file per protocol with its view and builder, checksums, and
 //! [`parse::classify`], which turns received frames into packets with a flow key in one pass.
-//! What it has not: sockets, a kernel, a clock, ESP's cryptography, allocation.
+//! Not in this crate: sockets, a kernel, a clock, ESP's cryptography, allocation.
 //!
 //! ```text
 //!   port ──rx_burst──► Burst ──parse::classify──► Meta { class, flow, … } ──► esp, forwarding

@@ -1,6 +1,6 @@
 //! Ports that bursts come from and go to: AF_XDP sockets, memory, pcap files.
 //!
-//! What this crate has not: ESP, routing, threads, netlink, BPF. It never allocates after set-up and makes
+//! Not in this crate: ESP, routing, threads, netlink, BPF. It never allocates after set-up and makes
 //! no system call but in [`Port::kick`] and, when asked, [`Port::stats`].
 //!
 //! ```text
@@ -31,7 +31,7 @@ mod port;
 pub use fault::{Fault, FaultRates};
 pub use memory::MemoryPort;
 pub use pcap::PcapPort;
-pub use port::{Asked, CopyMode, Port, PortInfo, PortState, PortStats};
+pub use port::{CopyMode, Port, PortInfo, PortState, PortStats, Requested};
 pub use tee::Tee;
 pub use xsk::frames::{FramePool, Ledger};
 pub use xsk::options::{BusyPoll, ModeChoice, RingSizes, XskConfig};

@@ -77,11 +77,11 @@ impl fmt::Display for CopyMode {
 
 /// A thing that was asked for beside the thing that was got.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked<W, G> {
-    /// Asked for.
-    pub asked: W,
-    /// Got.
-    pub got: G,
+pub struct Requested<W, G> {
+    /// What was requested.
+    pub requested: W,
+    /// What is in effect.
+    pub effective: G,
     /// Why it is not the same; empty where it is.
     pub reason: String,
 }
@@ -96,13 +96,13 @@ pub struct PortInfo {
     /// Device queue.
     pub queue: u32,
     /// Zero-copy or copy (AF_XDP only).
-    pub copy_mode: Option<Asked<ModeChoice, CopyMode>>,
+    pub copy_mode: Option<Requested<ModeChoice, CopyMode>>,
     /// NAPI id of the queue; 0 where the device has none or no packet has come yet (AF_XDP only).
     pub napi_id: Option<u32>,
     /// Socket busy-polling, in microseconds; `got` is 0 where it has no effect (AF_XDP only).
-    pub busy_poll_us: Option<Asked<u32, u32>>,
+    pub busy_poll_us: Option<Requested<u32, u32>>,
     /// Descriptors that one copy-mode system call sends; the kernel's 32 where it cannot be set.
-    pub tx_budget: Option<Asked<u32, u32>>,
+    pub tx_budget: Option<Requested<u32, u32>>,
     /// Whether the kernel says when it wants to be woken.
     pub need_wakeup: bool,
     /// Whether this socket uses the UMEM that an earlier one registered.
@@ -133,7 +133,7 @@ impl fmt::Display for PortInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} queue {}: {}", self.name, self.queue, self.kind)?;
         if let Some(mode) = &self.copy_mode {
-            write!(f, ", {} (asked: {})", mode.got, mode.asked)?;
+            write!(f, ", {} (requested: {})", mode.effective, mode.requested)?;
             if !mode.reason.is_empty() {
                 write!(f, " because {}", mode.reason)?;
             }
@@ -142,15 +142,15 @@ impl fmt::Display for PortInfo {
             write!(f, ", NAPI id {napi}")?;
         }
         if let Some(busy) = &self.busy_poll_us
-            && busy.asked != 0
+            && busy.requested != 0
         {
-            write!(f, ", busy-poll {} µs (asked: {} µs)", busy.got, busy.asked)?;
+            write!(f, ", busy-poll {} µs (requested: {} µs)", busy.effective, busy.requested)?;
             if !busy.reason.is_empty() {
                 write!(f, " because {}", busy.reason)?;
             }
         }
         if let Some(budget) = &self.tx_budget {
-            write!(f, ", {} descriptors per send (asked: {})", budget.got, budget.asked)?;
+            write!(f, ", {} descriptors per send (requested: {})", budget.effective, budget.requested)?;
         }
         if let Some(rings) = &self.rings {
             write!(

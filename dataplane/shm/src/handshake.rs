@@ -4,7 +4,7 @@
 //!   control                                     data plane (housekeeper)
 //!     connect ─────────────────────────────────► accept; SO_PEERCRED: uid 0 or the configured one
 //!     hello: magic, ABI version ───────────────► version the same? nobody else attached?
-//!     ◄──────────── welcome + memfd + bells (SCM_RIGHTS), or a refusal with its reason
+//!     ◄──────────── welcome + memfd + doorbells (SCM_RIGHTS), or a refusal with its reason
 //! ```
 //!
 //! The connection then stays open for as long as both live: its hang-up is how either learns of the
@@ -26,14 +26,14 @@ use rustix::net::{
 };
 use thiserror::Error;
 
-use crate::bell::Bell;
+use crate::doorbell::Doorbell;
 use crate::spsc::{ControlRing, DataplaneRing, SetupError, SharedRings};
 
 mod wire;
 
 /// What the data plane tells a control process that attaches.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Welcome {
+pub struct AttachReply {
     /// Workers; there is one ring more, the housekeeper's.
     pub workers: u16,
     /// Bits of table index in the SPIs that control gives out.
@@ -107,7 +107,7 @@ pub enum HandshakeError {
         /// Who it was.
         pid: u32,
     },
-    /// Memory or bells could not be made.
+    /// Memory or doorbells could not be made.
     #[error(transparent)]
     Setup(#[from] SetupError),
 }
@@ -154,7 +154,7 @@ impl Listener {
     /// `current` is whoever is attached now; dead ones do not count.
     pub fn accept(
         &self,
-        welcome: &Welcome,
+        attach_reply: &AttachReply,
         current: Option<&Attachment>,
     ) -> Result<Option<(Attachment, Vec<DataplaneRing>)>, HandshakeError> {
         let call = |what, source| HandshakeError::Call { what, path: self.path.clone(), source };
@@ -180,8 +180,8 @@ impl Listener {
         if let Some(attached) = current.filter(|attached| attached.is_alive()) {
             return refuse(Refusal::Attached { pid: attached.pid });
         }
-        let shared = SharedRings::create(welcome.workers)?;
-        send_welcome(&connection, welcome, &shared).map_err(|e| call("welcoming at", e))?;
+        let shared = SharedRings::create(attach_reply.workers)?;
+        send_welcome(&connection, attach_reply, &shared).map_err(|e| call("welcoming at", e))?;
         Ok(Some((Attachment { connection, pid, uid }, shared.rings)))
     }
 }
@@ -273,11 +273,11 @@ pub enum AttachError {
 #[derive(Debug)]
 pub struct Session {
     /// What the data plane said of itself.
-    pub welcome: Welcome,
+    pub attach_reply: AttachReply,
     /// One per worker, then the housekeeper's.
     pub rings: Vec<ControlRing>,
     /// Rings when an event waits in any ring whose reader sleeps.
-    pub bell: Bell,
+    pub doorbell: Doorbell,
     /// Hangs up when the data plane dies. Nothing is ever read from it.
     pub connection: OwnedFd,
 }
@@ -301,16 +301,16 @@ impl Session {
             Errno::AGAIN => malformed("no answer within five seconds"),
             source => call("receiving the answer", source),
         })?;
-        let welcome = wire::answer(&answer).ok_or_else(|| malformed("the answer cannot be read"))??;
+        let attach_reply = wire::answer(&answer).ok_or_else(|| malformed("the answer cannot be read"))??;
         if fds.len() < 2 {
             return Err(malformed("the answer lacks its descriptors"));
         }
         let ropes = fds.split_off(2);
-        let (Some(bell), Some(memory)) = (fds.pop(), fds.pop()) else {
+        let (Some(doorbell), Some(memory)) = (fds.pop(), fds.pop()) else {
             return Err(malformed("the answer lacks its descriptors"));
         };
-        let rings = SharedRings::open(welcome.workers, memory, ropes)?;
-        Ok(Self { welcome, rings, bell: Bell::from_peer(bell), connection })
+        let rings = SharedRings::open(attach_reply.workers, memory, ropes)?;
+        Ok(Self { attach_reply, rings, doorbell: Doorbell::from_peer(doorbell), connection })
     }
 }
 
@@ -336,7 +336,7 @@ fn receive_hello(connection: &OwnedFd) -> Option<u32> {
     wire::hello_version(octets)
 }
 
-fn send_welcome(connection: &OwnedFd, welcome: &Welcome, shared: &SharedRings) -> Result<(), Errno> {
+fn send_welcome(connection: &OwnedFd, attach_reply: &AttachReply, shared: &SharedRings) -> Result<(), Errno> {
     let mut fds = vec![shared.memfd.as_fd()];
     fds.extend(shared.fds.iter().map(AsFd::as_fd));
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
@@ -344,7 +344,7 @@ fn send_welcome(connection: &OwnedFd, welcome: &Welcome, shared: &SharedRings) -
     if !ancillary.push(SendAncillaryMessage::ScmRights(&fds)) {
         return Err(Errno::MSGSIZE);
     }
-    let octets = wire::welcome(welcome);
+    let octets = wire::attach_reply(attach_reply);
     let iov = [std::io::IoSlice::new(&octets)];
     rustix::net::sendmsg(connection, &iov, &mut ancillary, SEND_FLAGS).map(|_| ())
 }
@@ -373,7 +373,7 @@ const BACKLOG: i32 = 8;
 const HELLO_TIMEOUT: Duration = Duration::from_millis(200);
 /// The housekeeper may be compiling policies when control connects.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Memory, control's bell, and a rope for each ring.
+/// Memory, control's doorbell, and a ringer for each ring.
 const FDS_MAX: usize = 2 + pollux_abi::layout::WORKERS_MAX as usize + 1;
 const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 

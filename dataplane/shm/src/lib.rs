@@ -1,10 +1,10 @@
 //! Shared memory of the two Pollux processes: sealed memfds, mappings, ring indices, the handshake.
 //!
-//! What this crate has not: commands and events themselves (`pollux-abi`), threads, a clock, a
+//! Not in this crate: commands and events themselves (`pollux-abi`), threads, a clock, a
 //! runtime. Nothing here blocks but [`Session::attach`]; nothing allocates after set-up.
 //!
 //! ```text
-//!   handshake  Unix socket, SO_PEERCRED, version ──SCM_RIGHTS──► memfd + one bell per ring
+//!   handshake  Unix socket, SO_PEERCRED, version ──SCM_RIGHTS──► memfd + one doorbell per ring
 //!      │
 //!   layout of the rings in the memfd          checkpoint file (state directory, data plane alone)
 //!      │                                        │
@@ -20,22 +20,22 @@
 //! Promises. The peer of a ring is outside input: whatever it writes into the shared memory, whenever
 //! it does, the reader copies slots out word by word, checks the indices before each use and reports a
 //! ring as [`RingBroken`] rather than follow an impossible index. A hostile control process can make
-//! its own rings useless and nothing else: bells are datagram sockets, because the two ends of a socket
+//! its own rings useless and nothing else: doorbells are datagram sockets, because the two ends of a socket
 //! pair share no file status flags, while both holders of an eventfd do.
 #![deny(unsafe_code)]
 
-pub mod bell;
 pub mod checkpoint;
 pub mod cursor;
+pub mod doorbell;
 pub mod handshake;
 pub mod map;
 pub mod memfd;
 pub mod spsc;
 
-pub use bell::{Bell, BellRope};
 pub use checkpoint::{CheckpointError, CheckpointFile};
 pub use cursor::{ConsumerCursor, CursorError, ProducerCursor};
-pub use handshake::{AttachError, Attachment, HandshakeError, Listener, Session, Welcome};
+pub use doorbell::{Doorbell, DoorbellRinger};
+pub use handshake::{AttachError, AttachReply, Attachment, HandshakeError, Listener, Session};
 pub use map::Mapping;
 pub use memfd::{Memfd, Pages};
 pub use spsc::{

@@ -22,8 +22,8 @@ use rustix::io::Errno;
 use thiserror::Error;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::bell::{Bell, BellRope};
 use crate::cursor::{ConsumerCursor, ProducerCursor};
+use crate::doorbell::{Doorbell, DoorbellRinger};
 use crate::map::Mapping;
 use crate::memfd::{Memfd, MemfdError, Pages};
 
@@ -57,7 +57,7 @@ pub enum SetupError {
     /// The memory file.
     #[error(transparent)]
     Memfd(#[from] MemfdError),
-    /// Mapping it or making a bell.
+    /// Mapping it or making a doorbell.
     #[error("{what} failed: {source}")]
     Call {
         /// What.
@@ -79,10 +79,10 @@ pub struct DataplaneRing {
     /// Events for control.
     pub events: SlotWriter<EventSlot>,
     /// Rings when control has written to a ring whose reader sleeps.
-    pub bell: Bell,
-    // Kept so that the bell never hangs up when the control process dies: a closed rope would make every
+    pub doorbell: Doorbell,
+    // Kept so that the doorbell never hangs up when the control process dies: a closed ringer would make every
     // `poll` return at once.
-    _rope: BellRope,
+    _rope: DoorbellRinger,
 }
 
 /// Control's end of the two rings of a worker, or of the housekeeper.
@@ -101,12 +101,12 @@ pub struct SharedRings {
     pub rings: Vec<DataplaneRing>,
     /// The sealed memory.
     pub(crate) memfd: Memfd,
-    /// Control's bell, then one rope per ring: descriptors for control.
+    /// Control's doorbell, then one ringer per ring: descriptors for control.
     pub(crate) fds: Vec<OwnedFd>,
 }
 
 impl SharedRings {
-    /// Makes memory and bells for `workers` workers and the housekeeper.
+    /// Makes memory and doorbells for `workers` workers and the housekeeper.
     pub fn create(workers: u16) -> Result<Self, SetupError> {
         let rings = ring_count(workers)?;
         let memfd = Memfd::create("pollux-rings", memory_len(rings), Pages::Normal)?;
@@ -117,18 +117,19 @@ impl SharedRings {
         let mut fds = vec![control_bell.into_fd()];
         let mut ends = Vec::with_capacity(usize::from(rings));
         for k in 0..rings {
-            let (bell, rope) = pair()?;
-            let clone =
-                rope.try_clone().map_err(|source| SetupError::Call { what: "copying a bell", source })?;
+            let (doorbell, ringer) = pair()?;
+            let clone = ringer
+                .try_clone()
+                .map_err(|source| SetupError::Call { what: "copying a doorbell", source })?;
             fds.push(clone.into_fd());
             let events_rope = control_rope
                 .try_clone()
-                .map_err(|source| SetupError::Call { what: "copying a bell", source })?;
+                .map_err(|source| SetupError::Call { what: "copying a doorbell", source })?;
             ends.push(DataplaneRing {
                 commands: SlotReader::new(&map, command_ring_at(k))?,
                 events: SlotWriter::new(&map, event_ring_at(k), events_rope)?,
-                bell,
-                _rope: rope,
+                doorbell,
+                _rope: ringer,
             });
         }
         Ok(Self { rings: ends, memfd, fds })
@@ -149,9 +150,9 @@ impl SharedRings {
         check_header(&map, rings)?;
         (0..rings)
             .zip(ropes)
-            .map(|(k, rope)| {
+            .map(|(k, ringer)| {
                 Ok(ControlRing {
-                    commands: SlotWriter::new(&map, command_ring_at(k), BellRope::from_peer(rope))?,
+                    commands: SlotWriter::new(&map, command_ring_at(k), DoorbellRinger::from_peer(ringer))?,
                     events: SlotReader::new(&map, event_ring_at(k))?,
                 })
             })
@@ -163,14 +164,14 @@ impl SharedRings {
 pub struct SlotWriter<S> {
     ring: Ring<S>,
     cursor: ProducerCursor,
-    rope: BellRope,
+    ringer: DoorbellRinger,
     broken: bool,
 }
 
 impl<S: IntoBytes + FromBytes + Immutable> SlotWriter<S> {
-    fn new(map: &Arc<Mapping>, at: usize, rope: BellRope) -> Result<Self, SetupError> {
+    fn new(map: &Arc<Mapping>, at: usize, ringer: DoorbellRinger) -> Result<Self, SetupError> {
         let cursor = ProducerCursor::new(RING_SLOTS, 0).ok_or(SetupError::Header)?;
-        Ok(Self { ring: Ring::new(map, at)?, cursor, rope, broken: false })
+        Ok(Self { ring: Ring::new(map, at)?, cursor, ringer, broken: false })
     }
 
     /// Writes and publishes one slot. The reader is not woken: see [`Self::wake`].
@@ -201,7 +202,7 @@ impl<S: IntoBytes + FromBytes + Immutable> SlotWriter<S> {
     pub fn wake(&self) {
         fence(Ordering::SeqCst);
         if self.ring.word(SLEEPING_AT).load(Ordering::Relaxed) != 0 {
-            self.rope.pull();
+            self.ringer.pull();
         }
     }
 }
@@ -345,8 +346,8 @@ fn map(memfd: &Memfd, len: usize) -> Result<Mapping, SetupError> {
         .map_err(|source| SetupError::Call { what: "mapping the shared memory", source })
 }
 
-fn pair() -> Result<(Bell, BellRope), SetupError> {
-    Bell::pair().map_err(|source| SetupError::Call { what: "making a bell", source })
+fn pair() -> Result<(Doorbell, DoorbellRinger), SetupError> {
+    Doorbell::pair().map_err(|source| SetupError::Call { what: "making a doorbell", source })
 }
 
 fn header_words(rings: u16) -> [u32; 4] {

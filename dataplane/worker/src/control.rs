@@ -128,7 +128,7 @@ impl Worker {
             if self.retired.remaining_capacity() < 3 {
                 break;
             }
-            let Ok(message) = self.house.to_worker.pop() else { break };
+            let Ok(message) = self.housekeeper.to_worker.pop() else { break };
             self.take_in(message);
         }
     }
@@ -150,14 +150,14 @@ impl Worker {
                 if !self.forwarder.learn(key, mac) {
                     self.counters.neighbours_refused.add(1);
                 }
-                let mut outlet = Self::outlet(&mut self.pool, &self.counters);
-                self.forwarder.release(&key, &mut self.ports, &mut outlet);
+                let mut sink = Self::sink(&mut self.pool, &self.counters);
+                self.forwarder.release(&key, &mut self.ports, &mut sink);
             }
             ToWorker::NeighbourGone { key, failed } => {
                 self.forwarder.forget(&key);
                 if failed {
-                    let mut outlet = Self::outlet(&mut self.pool, &self.counters);
-                    self.forwarder.release(&key, &mut self.ports, &mut outlet);
+                    let mut sink = Self::sink(&mut self.pool, &self.counters);
+                    self.forwarder.release(&key, &mut self.ports, &mut sink);
                 }
             }
             ToWorker::Facts(slot, facts) => {
@@ -197,7 +197,7 @@ impl Worker {
     /// Sends something back. There is room: messages are taken in only while there is.
     fn retire(&mut self, message: FromWorker) {
         self.told = true;
-        if let Err(rtrb::PushError::Full(message)) = self.house.from_worker.push(message) {
+        if let Err(rtrb::PushError::Full(message)) = self.housekeeper.from_worker.push(message) {
             let kept = self.retired.try_push(message);
             debug_assert!(kept.is_ok(), "read_housekeeper leaves room for what it sends back");
         }
@@ -206,20 +206,20 @@ impl Worker {
     /// Offers again what found no room, and tells of neighbours in use.
     pub(crate) fn tell_housekeeper(&mut self) {
         while let Some(message) = self.retired.pop_at(0) {
-            if let Err(rtrb::PushError::Full(message)) = self.house.from_worker.push(message) {
+            if let Err(rtrb::PushError::Full(message)) = self.housekeeper.from_worker.push(message) {
                 self.retired.insert(0, message);
                 return;
             }
         }
         while let Some(key) = self.forwarder.take_in_use() {
             self.told = true;
-            if self.house.from_worker.push(FromWorker::Use(key)).is_err() {
+            if self.housekeeper.from_worker.push(FromWorker::Use(key)).is_err() {
                 // The housekeeper is behind; the next look-up tells it again.
                 break;
             }
         }
         if core::mem::take(&mut self.told) {
-            self.house.house.wake();
+            self.housekeeper.housekeeper.wake();
         }
     }
 

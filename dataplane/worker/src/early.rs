@@ -6,7 +6,7 @@
 //!
 //! Outsiders can make such SPIs up. What they get for it is a place among as many packets as a burst has,
 //! for [`HOLD_NS`]; whatever finds no place dies at once as an unknown SPI does, and so does what has waited
-//! in vain. A packet never waits twice.
+//! without an answer. A packet never waits twice.
 
 use pollux_abi::DropReason;
 use pollux_abi::command::{Command, Direction};
@@ -35,7 +35,7 @@ impl Worker {
             return;
         }
         let (engine, burst) = (&self.engine, &mut self.burst);
-        let mut outlet = Self::outlet(&mut self.pool, &self.counters);
+        let mut sink = Self::sink(&mut self.pool, &self.counters);
         let (now_ns, stale_ns) = (self.now_ns, self.stale_ns);
         self.early.take_where(
             |meta| meta.spi.is_some_and(|spi| engine.knows_spi(spi)),
@@ -48,7 +48,7 @@ impl Worker {
                     burst.push(packet, meta)
                 };
                 if let Err(packet) = kept {
-                    outlet.drop(packet, DropReason::Stale);
+                    sink.drop(packet, DropReason::Stale);
                 }
             },
         );
@@ -59,7 +59,7 @@ impl Worker {
         self.settle();
     }
 
-    /// Gives up what has waited in vain. Packets lie in the order in which they came, so that a look at the
+    /// Gives up what has waited without an answer. Packets lie in the order in which they came, so that a look at the
     /// first is enough as a rule.
     pub(crate) fn expire_early(&mut self) {
         let now_ns = self.now_ns;
@@ -68,10 +68,10 @@ impl Worker {
             return;
         }
         let engine = &mut self.engine;
-        let mut outlet = Self::outlet(&mut self.pool, &self.counters);
+        let mut sink = Self::sink(&mut self.pool, &self.counters);
         self.early.take_where(
             |meta| is_over(meta.rx_ns),
-            |packet, meta| outlet.drop(packet, engine.give_up(now_ns, &meta)),
+            |packet, meta| sink.drop(packet, engine.give_up(now_ns, &meta)),
         );
     }
 }

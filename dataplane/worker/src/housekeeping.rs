@@ -13,7 +13,7 @@ use pollux_esp::{CompiledPolicies, Explanation};
 use pollux_packet::ethernet::Mac;
 use pollux_packet::{Flow, PortSlot};
 use pollux_port::Port;
-use pollux_shm::{Bell, BellRope, DataplaneRing};
+use pollux_shm::{DataplaneRing, Doorbell, DoorbellRinger};
 use rtrb::{Consumer, Producer, RingBuffer};
 use rustix::io::Errno;
 
@@ -48,7 +48,7 @@ pub enum ToWorker {
     RingGone,
     /// A neighbour is known, or has changed.
     Neighbour(NeighbourKey, Mac),
-    /// A neighbour is no longer known; `failed`: the kernel asked for it in vain.
+    /// A neighbour is no longer known; `failed`: the kernel asked for it without an answer.
     NeighbourGone {
         /// Which.
         key: NeighbourKey,
@@ -90,7 +90,7 @@ pub enum FromWorker {
 /// Wakes a worker that blocks. It costs a system call only then.
 #[derive(Debug)]
 pub struct Waker {
-    rope: BellRope,
+    ringer: DoorbellRinger,
     sleeping: Arc<AtomicBool>,
 }
 
@@ -100,20 +100,20 @@ impl Waker {
         // The queue's store must not pass the load of the flag; the sleeper has the mirror image.
         fence(Ordering::SeqCst);
         if self.sleeping.load(Ordering::Relaxed) {
-            self.rope.pull();
+            self.ringer.pull();
         }
     }
 
     /// Another waker of the same worker.
     pub fn try_clone(&self) -> Result<Self, Errno> {
-        Ok(Self { rope: self.rope.try_clone()?, sleeping: Arc::clone(&self.sleeping) })
+        Ok(Self { ringer: self.ringer.try_clone()?, sleeping: Arc::clone(&self.sleeping) })
     }
 }
 
 /// The side that sleeps.
 #[derive(Debug)]
 pub struct Sleeper {
-    bell: Bell,
+    doorbell: Doorbell,
     sleeping: Arc<AtomicBool>,
 }
 
@@ -125,24 +125,24 @@ impl Sleeper {
         fence(Ordering::SeqCst);
     }
 
-    /// Says that this side is awake and needs no bell.
+    /// Says that this side is awake and needs no doorbell.
     pub fn awake(&self) {
         self.sleeping.store(false, Ordering::Relaxed);
-        self.bell.quiet();
+        self.doorbell.quiet();
     }
 }
 
 impl AsFd for Sleeper {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        self.doorbell.as_fd()
     }
 }
 
 /// A waker and its sleeper.
 pub fn waker() -> Result<(Sleeper, Waker), Errno> {
-    let (bell, rope) = Bell::pair()?;
+    let (doorbell, ringer) = Doorbell::pair()?;
     let sleeping = Arc::new(AtomicBool::new(false));
-    Ok((Sleeper { bell, sleeping: Arc::clone(&sleeping) }, Waker { rope, sleeping }))
+    Ok((Sleeper { doorbell, sleeping: Arc::clone(&sleeping) }, Waker { ringer, sleeping }))
 }
 
 /// Messages that wait in each direction at most; the housekeeper keeps what does not fit and offers it
@@ -150,7 +150,7 @@ pub fn waker() -> Result<(Sleeper, Waker), Errno> {
 const QUEUE_LEN: usize = 1024;
 
 /// The housekeeper's end.
-pub struct HouseEnd {
+pub struct HousekeeperLink {
     /// To the worker.
     pub to_worker: Producer<ToWorker>,
     /// From the worker.
@@ -161,15 +161,15 @@ pub struct HouseEnd {
 pub struct WorkerEnd {
     pub(crate) to_worker: Consumer<ToWorker>,
     pub(crate) from_worker: Producer<FromWorker>,
-    pub(crate) house: Waker,
+    pub(crate) housekeeper: Waker,
 }
 
 /// The two queues between the housekeeper, whom `house` wakes, and one worker.
-pub fn channel(house: Waker) -> (HouseEnd, WorkerEnd) {
+pub fn channel(housekeeper: Waker) -> (HousekeeperLink, WorkerEnd) {
     let (to_producer, to_consumer) = RingBuffer::new(QUEUE_LEN);
     let (from_producer, from_consumer) = RingBuffer::new(QUEUE_LEN);
     (
-        HouseEnd { to_worker: to_producer, from_worker: from_consumer },
-        WorkerEnd { to_worker: to_consumer, from_worker: from_producer, house },
+        HousekeeperLink { to_worker: to_producer, from_worker: from_consumer },
+        WorkerEnd { to_worker: to_consumer, from_worker: from_producer, housekeeper },
     )
 }

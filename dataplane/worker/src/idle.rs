@@ -13,14 +13,14 @@ use crate::worker::Worker;
 pub enum Idle {
     /// Polls for ever: the core is its own.
     Spin,
-    /// Polls for so many nanoseconds, then blocks on sockets and bells.
+    /// Polls for so many nanoseconds, then blocks on sockets and doorbells.
     Adaptive {
         /// How long it polls empty rings.
         spin_ns: u64,
     },
 }
 
-/// Sockets of all ports, the worker's own bell, and control's.
+/// Sockets of all ports, the worker's own doorbell, and control's.
 const FDS_MAX: usize = PORTS_MAX + 2;
 
 impl Worker {
@@ -33,13 +33,13 @@ impl Worker {
         self.counters.activity.set(Activity::Blocked as u64);
         self.sleeper.prepare();
         let ring_sleeps = self.ring.as_mut().is_none_or(|ring| ring.commands.prepare_sleep());
-        if ring_sleeps && self.house.to_worker.is_empty() && !self.handover.is_waiting() {
+        if ring_sleeps && self.housekeeper.to_worker.is_empty() && !self.handover.is_waiting() {
             self.wait_for_any(timeout_ns);
         }
         self.sleeper.awake();
         if let Some(ring) = self.ring.as_mut() {
             ring.commands.awake();
-            ring.bell.quiet();
+            ring.doorbell.quiet();
         }
         self.counters.activity.set(Activity::Running as u64);
     }
@@ -48,7 +48,7 @@ impl Worker {
         let mut set: ArrayVec<PollFd<'_>, FDS_MAX> = ArrayVec::new();
         set.push(PollFd::from_borrowed_fd(self.sleeper.as_fd(), PollFlags::IN));
         if let Some(ring) = &self.ring {
-            set.push(PollFd::from_borrowed_fd(ring.bell.as_fd(), PollFlags::IN));
+            set.push(PollFd::from_borrowed_fd(ring.doorbell.as_fd(), PollFlags::IN));
         }
         for fd in self.ports.iter().filter_map(|entry| entry.port.as_ref()?.fd()).take(PORTS_MAX) {
             set.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));

@@ -1,6 +1,6 @@
 //! The packet path of one core, from burst in to burst out.
 //!
-//! What it has not: an opinion on where packets come from. Ports may be AF_XDP sockets, memory or files;
+//! Not in this crate: an opinion on where packets come from. Ports may be AF_XDP sockets, memory or files;
 //! routes, neighbours and policies come from the housekeeper, SAs from control's ring. So the whole path
 //! runs unprivileged, in tests and in benchmarks.
 //!
@@ -13,7 +13,7 @@
 //! ```
 //!
 //! Promises: a round allocates nothing, takes no lock, and makes no system call but the ports' kicks and a
-//! bell for a worker that sleeps. Every queue is bounded; whatever finds one full is dropped and counted,
+//! doorbell for a worker that sleeps. Every queue is bounded; whatever finds one full is dropped and counted,
 //! except frames on their way home, which always have room.
 #![forbid(unsafe_code)]
 

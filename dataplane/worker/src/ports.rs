@@ -27,12 +27,12 @@ impl PortEntry {
 }
 
 /// What is needed to send or to drop: lent by the worker.
-pub(crate) struct Outlet<'a> {
+pub(crate) struct PacketSink<'a> {
     pub(crate) pool: &'a mut FramePool,
     pub(crate) counters: &'a WorkerCounters,
 }
 
-impl Outlet<'_> {
+impl PacketSink<'_> {
     /// Counts a drop and takes the frame back.
     #[inline]
     pub(crate) fn drop(&mut self, packet: Packet, reason: DropReason) {
@@ -43,53 +43,53 @@ impl Outlet<'_> {
 
 impl PortEntry {
     /// Sends a whole burst. It is empty afterwards: what does not leave is dropped.
-    pub(crate) fn send(&mut self, burst: &mut Burst, outlet: &mut Outlet<'_>) {
+    pub(crate) fn send(&mut self, burst: &mut Burst, sink: &mut PacketSink<'_>) {
         if !self.queued.is_empty() {
             for (packet, meta) in burst.drain() {
-                self.queue(packet, meta, outlet);
+                self.queue(packet, meta, sink);
             }
             return;
         }
-        transmit(self.port.as_mut(), self.facts.up, burst, outlet);
+        transmit(self.port.as_mut(), self.facts.up, burst, sink);
     }
 
     /// Sends one packet, together with others of this round.
-    pub(crate) fn queue(&mut self, packet: Packet, meta: Meta, outlet: &mut Outlet<'_>) {
+    pub(crate) fn queue(&mut self, packet: Packet, meta: Meta, sink: &mut PacketSink<'_>) {
         if self.queued.room() == 0 {
-            self.flush(outlet);
+            self.flush(sink);
         }
         if let Err(packet) = self.queued.push(packet, meta) {
-            outlet.drop(packet, DropReason::TxRingFull);
+            sink.drop(packet, DropReason::TxRingFull);
         }
     }
 
     /// Sends what is queued.
-    pub(crate) fn flush(&mut self, outlet: &mut Outlet<'_>) {
-        transmit(self.port.as_mut(), self.facts.up, &mut self.queued, outlet);
+    pub(crate) fn flush(&mut self, sink: &mut PacketSink<'_>) {
+        transmit(self.port.as_mut(), self.facts.up, &mut self.queued, sink);
     }
 }
 
-fn transmit(port: Option<&mut BoxedPort>, up: bool, burst: &mut Burst, outlet: &mut Outlet<'_>) {
+fn transmit(port: Option<&mut BoxedPort>, up: bool, burst: &mut Burst, sink: &mut PacketSink<'_>) {
     if burst.is_empty() {
         return;
     }
     let reason = match port {
         // A port that was down becomes up by sending: only a dead one is not worth a try.
         Some(port) if up && port.state() != PortState::Dead => {
-            let mut sent = port.tx_burst(outlet.pool, burst);
+            let mut sent = port.tx_burst(sink.pool, burst);
             if !burst.is_empty() {
                 // The ring is full of what has been sent and not yet completed: one more try.
                 port.kick();
-                port.reclaim(outlet.pool);
-                sent += port.tx_burst(outlet.pool, burst);
+                port.reclaim(sink.pool);
+                sent += port.tx_burst(sink.pool, burst);
             }
-            outlet.counters.tx_packets.add(sent as u64);
+            sink.counters.tx_packets.add(sent as u64);
             DropReason::TxRingFull
         }
         _ => DropReason::PortDown,
     };
     for (packet, _) in burst.drain() {
-        outlet.drop(packet, reason);
+        sink.drop(packet, reason);
     }
 }
 

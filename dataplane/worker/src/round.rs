@@ -42,7 +42,7 @@ impl Worker {
             let Some((packet, mut meta)) = self.handover.take_from(other) else { break };
             count += 1;
             if self.now_ns.saturating_sub(meta.rx_ns) > self.stale_ns {
-                Self::outlet(&mut self.pool, &self.counters).drop(packet, DropReason::Stale);
+                Self::sink(&mut self.pool, &self.counters).drop(packet, DropReason::Stale);
                 continue;
             }
             meta.verdict = Verdict::Pending;
@@ -140,23 +140,23 @@ impl Worker {
                 }
             },
         );
-        let mut outlet = Self::outlet(&mut self.pool, &self.counters);
+        let mut sink = Self::sink(&mut self.pool, &self.counters);
         for piece in lost {
-            outlet.drop(piece, DropReason::TooBig);
+            sink.drop(piece, DropReason::TooBig);
         }
         match cut {
-            Ok(()) => outlet.pool.put(packet),
-            Err(reason) => outlet.drop(packet, reason),
+            Ok(()) => sink.pool.put(packet),
+            Err(reason) => sink.drop(packet, reason),
         }
     }
 
     fn carry_out_verdicts(&mut self) {
-        let mut outlet = Self::outlet(&mut self.pool, &self.counters);
+        let mut sink = Self::sink(&mut self.pool, &self.counters);
         if self.burst.metas().iter().all(|meta| matches!(meta.verdict, Verdict::Forward | Verdict::Bypass)) {
-            self.forwarder.forward(&mut self.burst, &mut self.ports, &mut outlet, &mut self.again);
+            self.forwarder.forward(&mut self.burst, &mut self.ports, &mut sink, &mut self.again);
             return;
         }
-        self.burst.take_dropped(|packet, reason| outlet.drop(packet, reason));
+        self.burst.take_dropped(|packet, reason| sink.drop(packet, reason));
         let handover = &mut self.handover;
         let (large, early, engine) = (&mut self.large, &mut self.early, &mut self.engine);
         let now_ns = self.now_ns;
@@ -172,7 +172,7 @@ impl Worker {
                     }
                     Verdict::Early => match early.push(packet, meta) {
                         Ok(()) => {
-                            outlet.counters.held_early.add(1);
+                            sink.counters.held_early.add(1);
                             Ok(())
                         }
                         Err(packet) => Err((packet, engine.give_up(now_ns, &meta))),
@@ -180,7 +180,7 @@ impl Worker {
                     _ => Err((packet, DropReason::NotOurs)),
                 };
                 if let Err((packet, reason)) = given {
-                    outlet.drop(packet, reason);
+                    sink.drop(packet, reason);
                 }
             },
         );
@@ -190,22 +190,22 @@ impl Worker {
         for meta in self.burst.metas() {
             // The packet itself is gone; what is left is the answer to its sender.
             if let Verdict::Reply(reason) = meta.verdict {
-                outlet.counters.drops.add(reason, 1);
+                sink.counters.drops.add(reason, 1);
             }
         }
-        self.forwarder.forward(&mut self.burst, &mut self.ports, &mut outlet, &mut self.again);
+        self.forwarder.forward(&mut self.burst, &mut self.ports, &mut sink, &mut self.again);
     }
 
     /// Sends what is left, wakes whom it concerns, takes frames back.
     fn finish(&mut self) {
         self.expire_early();
-        let mut outlet = Self::outlet(&mut self.pool, &self.counters);
-        self.forwarder.expire(&mut outlet);
+        let mut sink = Self::sink(&mut self.pool, &self.counters);
+        self.forwarder.expire(&mut sink);
         for entry in &mut self.ports {
-            entry.flush(&mut outlet);
+            entry.flush(&mut sink);
             if let Some(port) = entry.port.as_mut() {
                 port.kick();
-                port.reclaim(outlet.pool);
+                port.reclaim(sink.pool);
             }
         }
         self.handover.exchange_frames(&mut self.pool);

@@ -13,7 +13,7 @@ use pollux_shm::DataplaneRing;
 use crate::forward::Forwarder;
 use crate::handover::Handover;
 use crate::housekeeping::{FromWorker, Sleeper, WorkerEnd};
-use crate::ports::{Outlet, PortEntry};
+use crate::ports::{PacketSink, PortEntry};
 use crate::stats::{WorkerCounters, WorkerLedger};
 
 /// What a worker is made of.
@@ -27,7 +27,7 @@ pub struct WorkerParts {
     /// Queues to and from the other workers.
     pub handover: Handover,
     /// Queues to and from the housekeeper.
-    pub house: WorkerEnd,
+    pub housekeeper: WorkerEnd,
     /// What wakes it.
     pub sleeper: Sleeper,
     /// Where it counts.
@@ -69,7 +69,7 @@ pub struct Worker {
     /// A command of this round has brought an inbound SA, or word of its owner.
     pub(crate) sa_came: bool,
     // cold
-    pub(crate) house: WorkerEnd,
+    pub(crate) housekeeper: WorkerEnd,
     pub(crate) sleeper: Sleeper,
     pub(crate) ring: Option<Box<DataplaneRing>>,
     pub(crate) retired: ArrayVec<FromWorker, RETIRED_MAX>,
@@ -100,7 +100,7 @@ impl Worker {
             stopping: false,
             told: false,
             sa_came: false,
-            house: parts.house,
+            housekeeper: parts.housekeeper,
             sleeper: parts.sleeper,
             ring: None,
             retired: ArrayVec::new(),
@@ -131,7 +131,7 @@ impl Worker {
         }
     }
 
-    pub(crate) fn outlet<'a>(pool: &'a mut FramePool, counters: &'a WorkerCounters) -> Outlet<'a> {
-        Outlet { pool, counters }
+    pub(crate) fn sink<'a>(pool: &'a mut FramePool, counters: &'a WorkerCounters) -> PacketSink<'a> {
+        PacketSink { pool, counters }
     }
 }

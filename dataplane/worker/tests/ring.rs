@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use pollux_abi::command::Command;
 use pollux_abi::{CommandError, CommandSlot, Event, SaId, Ticket};
-use pollux_shm::{ControlRing, Listener, Session, Welcome};
+use pollux_shm::{AttachReply, ControlRing, Listener, Session};
 use pollux_worker::housekeeping::ToWorker;
 use proptest::prelude::*;
 use support::{LAN, Lab, WAN, pair, udp};
@@ -22,9 +22,10 @@ fn attach(lab: &mut Lab) -> ControlRing {
     let listener = Listener::bind(&path, Some(uid)).expect("a socket");
     let there = path.clone();
     let control = std::thread::spawn(move || Session::attach(&there).expect("attached"));
-    let welcome = Welcome { workers: 1, spi_index_width: 14, sa_capacity: 1 << 14, fingerprint_key: [0; 32] };
+    let attach_reply =
+        AttachReply { workers: 1, spi_index_width: 14, sa_capacity: 1 << 14, fingerprint_key: [0; 32] };
     let (_attachment, rings) = loop {
-        if let Some(accepted) = listener.accept(&welcome, None).expect("a good peer") {
+        if let Some(accepted) = listener.accept(&attach_reply, None).expect("a good peer") {
             break accepted;
         }
         std::thread::yield_now();

@@ -3,7 +3,7 @@
 use pollux_abi::{SaIndex, Spi};
 use pollux_ebpf::{
     ABI_VERSION, IPV6_HEADERS_MAX, LOCAL_INSIDE, PORT_SLOTS, QUEUES_PER_PORT, Role, SPI_TOP_BITS,
-    SPI_TOP_SHIFT, VLAN_TAGS_MAX, Verdict,
+    SPI_TOP_SHIFT, VLAN_TAGS_MAX, XdpVerdict,
 };
 
 const ABI_H: &str = include_str!("../../bpf/abi.h");
@@ -43,7 +43,7 @@ fn the_verdicts_of_the_header_are_those_of_rust_in_the_same_order() {
         .filter_map(|line| line.trim().split_once(',').map(|(name, _)| name.to_lowercase()))
         .filter(|name| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
         .collect();
-    let rust: Vec<String> = Verdict::ALL.iter().map(|verdict| verdict.name().to_owned()).collect();
+    let rust: Vec<String> = XdpVerdict::ALL.iter().map(|verdict| verdict.name().to_owned()).collect();
     assert_eq!(c.last().map(String::as_str), Some("verdict_count"));
     assert_eq!(c[..c.len() - 1], rust);
 }
@@ -52,7 +52,7 @@ fn the_verdicts_of_the_header_are_those_of_rust_in_the_same_order() {
 fn the_documentation_lists_every_verdict_with_its_text() {
     let table: Vec<&str> = STEERING_MD.lines().filter(|line| line.starts_with("| `")).collect();
     let rust: Vec<String> =
-        Verdict::ALL.iter().map(|verdict| format!("| `{verdict}` | {} |", verdict.text())).collect();
+        XdpVerdict::ALL.iter().map(|verdict| format!("| `{verdict}` | {} |", verdict.text())).collect();
     assert_eq!(table, rust);
 }
 

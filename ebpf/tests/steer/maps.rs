@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 
 use pollux_abi::{IfIndex, QueueId, Spi};
 use pollux_ebpf::Role::{Lan, Wan};
-use pollux_ebpf::{Capacity, PORT_SLOTS, QUEUES_PER_PORT, SteerError, Steering, Verdict, XdpAction};
+use pollux_ebpf::{Capacity, PORT_SLOTS, QUEUES_PER_PORT, SteerError, Steering, XdpAction, XdpVerdict};
 
 use crate::frame::*;
 use crate::rig::{LO, OUR_SPI, Rig, SITE_PAIRS, addresses, prefixes, xdp_socket};
@@ -14,13 +14,13 @@ use crate::run_dir::RunDir;
 fn a_second_loader_finds_what_the_first_one_wrote() {
     let Some(mut rig) = Rig::new(SITE_PAIRS) else { return };
     let esp_for_us = ip("198.51.100.2", "203.0.113.1", ESP, &esp(OUR_SPI));
-    rig.check(&[("ESP", Wan, esp_for_us.clone(), Verdict::XskEsp)]);
+    rig.check(&[("ESP", Wan, esp_for_us.clone(), XdpVerdict::XskEsp)]);
     let mut second = Steering::open(&rig.run.pins, Capacity::default()).expect("the same maps");
     let count = |steering: &Steering| {
         let counts = steering.verdicts().expect("counters");
         counts
             .iter()
-            .find(|count| count.verdict == Verdict::XskEsp && count.role == Some(Wan))
+            .find(|count| count.verdict == XdpVerdict::XskEsp && count.role == Some(Wan))
             .map(|c| c.frames)
     };
     assert_eq!(count(&second), Some(1));
@@ -45,7 +45,7 @@ fn a_restart_with_the_same_pairs_changes_no_map() {
 fn maps_of_another_size_are_made_anew() {
     let Some(mut rig) = Rig::new(SITE_PAIRS) else { return };
     let protected = ip("10.1.7.7", "10.2.8.8", UDP, &[0; 8]);
-    rig.check(&[("protected", Lan, protected.clone(), Verdict::XskProtected)]);
+    rig.check(&[("protected", Lan, protected.clone(), XdpVerdict::XskProtected)]);
     let wider = Capacity { prefixes: 100_000, spis: 7, ..Capacity::default() };
     let mut second = Steering::open(&rig.run.pins, wider).expect("loads");
     assert_eq!(second.spis().expect("SPIs"), []);
@@ -53,7 +53,7 @@ fn maps_of_another_size_are_made_anew() {
     second.set_protected(&prefixes(SITE_PAIRS)).expect("pairs");
     assert_eq!(second.test_run(&protected).expect("a frame").action, XdpAction::Redirect, "the ports fitted");
     // The first program keeps the maps that it was loaded with.
-    rig.check(&[("protected by the old maps", Lan, protected, Verdict::XskProtected)]);
+    rig.check(&[("protected by the old maps", Lan, protected, XdpVerdict::XskProtected)]);
     let info = aya::maps::MapInfo::from_pin(rig.run.pins.join("v1/local_prefixes4")).expect("the pin");
     assert_eq!(info.max_entries(), 100_000);
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pollux_ebpf::Role::{Host, Lan, Wan};
-use pollux_ebpf::{Capacity, Fate, IpNet, SteerError, Steering, Verdict, XdpAction};
+use pollux_ebpf::{Capacity, Disposition, IpNet, SteerError, Steering, XdpAction, XdpVerdict};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -29,45 +29,45 @@ fn protected_packets_go_to_the_worker_from_both_sides() {
     let long_header = ip_with(HERE, THERE, Header { ihl: 9, ..Header::of(UDP) }, &rtp);
     let options = ip6_extended(HERE6, THERE6, &[(HOP_BY_HOP, 8), (ROUTING, 24)], UDP, &rtp);
     rig.check(&[
-        ("out", Lan, out.clone(), Verdict::XskProtected),
-        ("out over IPv6", Lan, out6.clone(), Verdict::XskProtected),
-        ("out from the host", Host, out.clone(), Verdict::XskProtected),
-        ("out with IP options", Lan, long_header, Verdict::XskProtected),
-        ("out with extension headers", Lan, options, Verdict::XskProtected),
-        ("out, no upper layer", Lan, ip(HERE6, THERE6, NO_NEXT, &[]), Verdict::XskProtected),
-        ("ESP of a LAN host", Lan, ip(HERE, THERE, ESP, &esp(OUR_SPI)), Verdict::XskProtected),
-        ("IKE of a LAN host", Lan, ip(HERE, THERE, UDP, &udp(500, 500, &[1; 28])), Verdict::XskProtected),
-        ("clear from the wan", Wan, back.clone(), Verdict::XskClear),
-        ("clear from the wan over IPv6", Wan, back6.clone(), Verdict::XskClear),
-        ("clear to the inside address", Wan, ip(THERE, "10.1.0.1", TCP, &tcp(1, 22)), Verdict::XskClear),
+        ("out", Lan, out.clone(), XdpVerdict::XskProtected),
+        ("out over IPv6", Lan, out6.clone(), XdpVerdict::XskProtected),
+        ("out from the host", Host, out.clone(), XdpVerdict::XskProtected),
+        ("out with IP options", Lan, long_header, XdpVerdict::XskProtected),
+        ("out with extension headers", Lan, options, XdpVerdict::XskProtected),
+        ("out, no upper layer", Lan, ip(HERE6, THERE6, NO_NEXT, &[]), XdpVerdict::XskProtected),
+        ("ESP of a LAN host", Lan, ip(HERE, THERE, ESP, &esp(OUR_SPI)), XdpVerdict::XskProtected),
+        ("IKE of a LAN host", Lan, ip(HERE, THERE, UDP, &udp(500, 500, &[1; 28])), XdpVerdict::XskProtected),
+        ("clear from the wan", Wan, back.clone(), XdpVerdict::XskClear),
+        ("clear from the wan over IPv6", Wan, back6.clone(), XdpVerdict::XskClear),
+        ("clear to the inside address", Wan, ip(THERE, "10.1.0.1", TCP, &tcp(1, 22)), XdpVerdict::XskClear),
         (
             "clear to the inside IPv6 address",
             Wan,
             ip(THERE6, "fd00:1::1", TCP, &tcp(1, 22)),
-            Verdict::XskClear,
+            XdpVerdict::XskClear,
         ),
-        ("clear ESP in transit", Wan, ip(THERE, HERE, ESP, &esp(OUR_SPI)), Verdict::XskClear),
-        ("clear IKE in transit", Wan, ip(THERE, HERE, UDP, &udp(500, 500, &[1; 28])), Verdict::XskClear),
+        ("clear ESP in transit", Wan, ip(THERE, HERE, ESP, &esp(OUR_SPI)), XdpVerdict::XskClear),
+        ("clear IKE in transit", Wan, ip(THERE, HERE, UDP, &udp(500, 500, &[1; 28])), XdpVerdict::XskClear),
         (
             "clear UDP 4500 in transit",
             Wan,
             ip(THERE, HERE, UDP, &udp(4500, 4500, &[0; 28])),
-            Verdict::XskClear,
+            XdpVerdict::XskClear,
         ),
         (
             "to the inside address from outside",
             Wan,
             ip("192.0.2.1", "10.1.0.1", TCP, &tcp(1, 22)),
-            Verdict::PassLocal,
+            XdpVerdict::PassLocal,
         ),
-        ("LAN host to the gateway", Lan, ip(HERE, "10.1.0.1", TCP, &tcp(1, 22)), Verdict::PassLocal),
-        ("source outside the pair", Lan, ip("10.3.0.1", THERE, UDP, &rtp), Verdict::PassOther),
-        ("destination outside the pair", Lan, ip(HERE, "10.3.0.1", UDP, &rtp), Verdict::PassOther),
-        ("one below the prefix", Lan, ip("10.0.255.255", THERE, UDP, &rtp), Verdict::PassOther),
-        ("one above the prefix", Lan, ip(HERE, "10.3.0.0", UDP, &rtp), Verdict::PassOther),
-        ("IPv6 outside the pair", Lan, ip(HERE6, "fd00:3::8", UDP, &rtp), Verdict::PassOther),
-        ("the wrong way round, lan", Lan, back, Verdict::PassOther),
-        ("the wrong way round, wan", Wan, out, Verdict::PassOther),
+        ("LAN host to the gateway", Lan, ip(HERE, "10.1.0.1", TCP, &tcp(1, 22)), XdpVerdict::PassLocal),
+        ("source outside the pair", Lan, ip("10.3.0.1", THERE, UDP, &rtp), XdpVerdict::PassOther),
+        ("destination outside the pair", Lan, ip(HERE, "10.3.0.1", UDP, &rtp), XdpVerdict::PassOther),
+        ("one below the prefix", Lan, ip("10.0.255.255", THERE, UDP, &rtp), XdpVerdict::PassOther),
+        ("one above the prefix", Lan, ip(HERE, "10.3.0.0", UDP, &rtp), XdpVerdict::PassOther),
+        ("IPv6 outside the pair", Lan, ip(HERE6, "fd00:3::8", UDP, &rtp), XdpVerdict::PassOther),
+        ("the wrong way round, lan", Lan, back, XdpVerdict::PassOther),
+        ("the wrong way round, wan", Wan, out, XdpVerdict::PassOther),
     ]);
 }
 
@@ -77,21 +77,21 @@ fn fragments_of_a_protected_flow_never_pass_in_clear() {
     let fragment = |from, to, frag| ip_with(from, to, Header { frag, ..Header::of(UDP) }, &[0; 32]);
     let fragment6 = |from, to, chain: &[_]| ip6_extended(from, to, chain, UDP, &[0; 32]);
     rig.check(&[
-        ("first", Lan, fragment(HERE, THERE, 0x2000), Verdict::XskFragment),
-        ("middle", Lan, fragment(HERE, THERE, 0x2001), Verdict::XskFragment),
-        ("last", Lan, fragment(HERE, THERE, 0x1fff), Verdict::XskFragment),
-        ("IPv6", Lan, fragment6(HERE6, THERE6, &[(FRAGMENT, 8)]), Verdict::XskFragment),
+        ("first", Lan, fragment(HERE, THERE, 0x2000), XdpVerdict::XskFragment),
+        ("middle", Lan, fragment(HERE, THERE, 0x2001), XdpVerdict::XskFragment),
+        ("last", Lan, fragment(HERE, THERE, 0x1fff), XdpVerdict::XskFragment),
+        ("IPv6", Lan, fragment6(HERE6, THERE6, &[(FRAGMENT, 8)]), XdpVerdict::XskFragment),
         (
             "IPv6 behind options",
             Lan,
             fragment6(HERE6, THERE6, &[(HOP_BY_HOP, 8), (FRAGMENT, 8)]),
-            Verdict::XskFragment,
+            XdpVerdict::XskFragment,
         ),
-        ("from the host", Host, fragment(HERE, THERE, 0x2000), Verdict::XskFragment),
-        ("clear from the wan", Wan, fragment(THERE, HERE, 0x00b9), Verdict::XskClear),
-        ("clear from the wan, IPv6", Wan, fragment6(THERE6, HERE6, &[(FRAGMENT, 8)]), Verdict::XskClear),
-        ("clear to the inside address", Wan, fragment(THERE, "10.1.0.1", 0x2000), Verdict::XskClear),
-        ("of another flow", Lan, fragment("10.3.0.1", THERE, 0x2000), Verdict::PassOther),
+        ("from the host", Host, fragment(HERE, THERE, 0x2000), XdpVerdict::XskFragment),
+        ("clear from the wan", Wan, fragment(THERE, HERE, 0x00b9), XdpVerdict::XskClear),
+        ("clear from the wan, IPv6", Wan, fragment6(THERE6, HERE6, &[(FRAGMENT, 8)]), XdpVerdict::XskClear),
+        ("clear to the inside address", Wan, fragment(THERE, "10.1.0.1", 0x2000), XdpVerdict::XskClear),
+        ("of another flow", Lan, fragment("10.3.0.1", THERE, 0x2000), XdpVerdict::PassOther),
     ]);
 }
 
@@ -103,17 +103,17 @@ fn tagged_frames_of_a_protected_flow_are_dropped() {
     let other = ip(HERE, "192.0.2.1", UDP, &udp(6000, 6000, &[0; 20]));
     let arp = ether(ARP, &[0; 28]);
     rig.check(&[
-        ("802.1Q", Lan, tag(&out, &[VLAN]), Verdict::DropTagged),
-        ("802.1ad", Lan, tag(&out, &[QINQ]), Verdict::DropTagged),
-        ("QinQ", Lan, tag(&out, &[QINQ, VLAN]), Verdict::DropTagged),
-        ("three tags", Lan, tag(&out, &[QINQ, VLAN, VLAN]), Verdict::DropTagged),
-        ("four tags", Host, tag(&out, &[VLAN; 4]), Verdict::DropTagged),
-        ("five tags", Lan, tag(&out, &[VLAN; 5]), Verdict::DropTagDepth),
-        ("from the wan", Wan, tag(&back, &[QINQ, VLAN]), Verdict::DropTagged),
-        ("not protected", Lan, tag(&other, &[VLAN]), Verdict::PassOther),
-        ("QinQ, not protected", Wan, tag(&other, &[QINQ, VLAN]), Verdict::PassOther),
-        ("ARP in a VLAN", Lan, tag(&arp, &[VLAN]), Verdict::PassNonIp),
-        ("a tag cut short", Lan, tag(&out, &[VLAN])[..16].to_vec(), Verdict::PassMalformed),
+        ("802.1Q", Lan, tag(&out, &[VLAN]), XdpVerdict::DropTagged),
+        ("802.1ad", Lan, tag(&out, &[QINQ]), XdpVerdict::DropTagged),
+        ("QinQ", Lan, tag(&out, &[QINQ, VLAN]), XdpVerdict::DropTagged),
+        ("three tags", Lan, tag(&out, &[QINQ, VLAN, VLAN]), XdpVerdict::DropTagged),
+        ("four tags", Host, tag(&out, &[VLAN; 4]), XdpVerdict::DropTagged),
+        ("five tags", Lan, tag(&out, &[VLAN; 5]), XdpVerdict::DropTagDepth),
+        ("from the wan", Wan, tag(&back, &[QINQ, VLAN]), XdpVerdict::DropTagged),
+        ("not protected", Lan, tag(&other, &[VLAN]), XdpVerdict::PassOther),
+        ("QinQ, not protected", Wan, tag(&other, &[QINQ, VLAN]), XdpVerdict::PassOther),
+        ("ARP in a VLAN", Lan, tag(&arp, &[VLAN]), XdpVerdict::PassNonIp),
+        ("a tag cut short", Lan, tag(&out, &[VLAN])[..16].to_vec(), XdpVerdict::PassMalformed),
     ]);
 }
 
@@ -123,18 +123,18 @@ fn without_a_socket_protected_packets_die() {
     rig.kill_socket();
     let rtp = udp(6000, 6000, &[0x80, 8, 0, 1]);
     rig.check(&[
-        ("out", Lan, ip(HERE, THERE, UDP, &rtp), Verdict::DropNoXsk),
-        ("out from the host", Host, ip(HERE6, THERE6, UDP, &rtp), Verdict::DropNoXsk),
-        ("clear from the wan", Wan, ip(THERE, HERE, UDP, &rtp), Verdict::DropNoXsk),
-        ("ESP", Wan, ip("198.51.100.2", "203.0.113.1", ESP, &esp(OUR_SPI)), Verdict::DropNoXsk),
+        ("out", Lan, ip(HERE, THERE, UDP, &rtp), XdpVerdict::DropNoXsk),
+        ("out from the host", Host, ip(HERE6, THERE6, UDP, &rtp), XdpVerdict::DropNoXsk),
+        ("clear from the wan", Wan, ip(THERE, HERE, UDP, &rtp), XdpVerdict::DropNoXsk),
+        ("ESP", Wan, ip("198.51.100.2", "203.0.113.1", ESP, &esp(OUR_SPI)), XdpVerdict::DropNoXsk),
         (
             "ESP in UDP",
             Wan,
             ip("198.51.100.2", "203.0.113.1", UDP, &udp(4500, 4500, &esp(OUR_SPI))),
-            Verdict::DropNoXsk,
+            XdpVerdict::DropNoXsk,
         ),
-        ("SSH goes on", Wan, ip("198.51.100.2", "203.0.113.1", TCP, &tcp(1, 22)), Verdict::PassLocal),
-        ("other traffic goes on", Lan, ip(HERE, "192.0.2.1", UDP, &rtp), Verdict::PassOther),
+        ("SSH goes on", Wan, ip("198.51.100.2", "203.0.113.1", TCP, &tcp(1, 22)), XdpVerdict::PassLocal),
+        ("other traffic goes on", Lan, ip(HERE, "192.0.2.1", UDP, &rtp), XdpVerdict::PassOther),
     ]);
     rig.steering.clear_xsk(LO, pollux_abi::QueueId(0)).expect("clearing what is gone is fine");
 }
@@ -169,18 +169,18 @@ fn the_program_agrees_with_a_plain_list_of_pairs_through_every_change() {
     let rig = RefCell::new(rig);
     let mut runner = TestRunner::new(Config { cases: 100, failure_persistence: None, ..Config::default() });
     let strategy = (prop::collection::vec(pair(), 0..12), prop::collection::vec(addresses(), 40));
-    let outcome = runner.run(&strategy, |(pairs, packets)| {
+    let disposition = runner.run(&strategy, |(pairs, packets)| {
         let rig = &mut *rig.borrow_mut();
         rig.steering.set_protected(&pairs).expect("a small set fits");
         for (local, remote) in packets {
             let frame = ip(&local.to_string(), &remote.to_string(), UDP, &[0; 8]);
             let expected = pairs.iter().any(|(l, r)| l.contains(&local) && r.contains(&remote));
-            let fate = rig.judge(Lan, &frame).0.fate();
-            prop_assert_eq!(fate == Fate::Worker, expected, "{} → {}", local, remote);
+            let disposition = rig.judge(Lan, &frame).0.disposition();
+            prop_assert_eq!(disposition == Disposition::Worker, expected, "{} → {}", local, remote);
         }
         Ok(())
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    disposition.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// Prefixes from a small space, so that they nest and repeat.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
 use pollux_abi::{IfIndex, QueueId, Spi};
-use pollux_ebpf::{Capacity, Fate, IpNet, Role, Steering, TestRun, Verdict, XdpAction};
+use pollux_ebpf::{Capacity, Disposition, IpNet, Role, Steering, TestRun, XdpAction, XdpVerdict};
 
 use crate::run_dir::RunDir;
 
@@ -54,7 +54,7 @@ impl Rig {
     }
 
     /// Runs `frame` and returns the one verdict that counted it.
-    pub(crate) fn judge(&mut self, role: Role, frame: &[u8]) -> (Verdict, TestRun) {
+    pub(crate) fn judge(&mut self, role: Role, frame: &[u8]) -> (XdpVerdict, TestRun) {
         self.set_role(role);
         let before = self.steering.verdicts().expect("counters");
         let run = self.steering.test_run(frame).expect("a frame of 14 octets or more");
@@ -63,17 +63,17 @@ impl Rig {
         let [(before, after)] = counted[..] else { panic!("{} counters moved", counted.len()) };
         assert_eq!(after.frames, before.frames + 1);
         assert_eq!(after.role, Some(role));
-        let action = match after.verdict.fate() {
-            Fate::Kernel => XdpAction::Pass,
-            Fate::Worker => XdpAction::Redirect,
-            Fate::Dropped => XdpAction::Drop,
+        let action = match after.verdict.disposition() {
+            Disposition::Kernel => XdpAction::Pass,
+            Disposition::Worker => XdpAction::Redirect,
+            Disposition::Dropped => XdpAction::Drop,
         };
         assert_eq!(run.action, action, "{} went elsewhere than it was counted", after.verdict);
         (after.verdict, run)
     }
 
     /// Checks one row after another: what it is, where it comes in, the frame, what becomes of it.
-    pub(crate) fn check(&mut self, rows: &[(&str, Role, Vec<u8>, Verdict)]) {
+    pub(crate) fn check(&mut self, rows: &[(&str, Role, Vec<u8>, XdpVerdict)]) {
         for (description, role, frame, expected) in rows {
             let (verdict, run) = self.judge(*role, frame);
             assert_eq!(verdict, *expected, "{role}: {description}");

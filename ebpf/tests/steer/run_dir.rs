@@ -35,8 +35,8 @@ impl RunDir {
 
 impl Drop for RunDir {
     fn drop(&mut self) {
-        for outcome in [Steering::remove_all(&self.pins), bpffs::unmount(&self.path)] {
-            if let Err(error) = outcome {
+        for disposition in [Steering::remove_all(&self.pins), bpffs::unmount(&self.path)] {
+            if let Err(error) = disposition {
                 eprintln!("{error}");
             }
         }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use pollux_ebpf::Role::{self, Host, Lan, Wan};
-use pollux_ebpf::{Fate, SteerError, Verdict};
+use pollux_ebpf::{Disposition, SteerError, XdpVerdict};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -11,7 +11,7 @@ use crate::frame::*;
 use crate::rig::{OUR_SPI, Rig, SITE_PAIRS};
 
 /// What it is, where it comes in, the whole frame, and from which length on which verdict holds.
-type Cut = (&'static str, Role, Vec<u8>, &'static [(usize, Verdict)]);
+type Cut = (&'static str, Role, Vec<u8>, &'static [(usize, XdpVerdict)]);
 
 #[test]
 fn a_frame_truncated_at_any_octet_is_judged_by_what_is_left() {
@@ -22,17 +22,17 @@ fn a_frame_truncated_at_any_octet_is_judged_by_what_is_left() {
             "ESP behind options",
             Wan,
             ip_with("198.51.100.2", "203.0.113.1", Header { ihl: 8, ..Header::of(ESP) }, &esp(OUR_SPI)),
-            &[(14, Verdict::PassMalformed), (54, Verdict::XskEsp)],
+            &[(14, XdpVerdict::PassMalformed), (54, XdpVerdict::XskEsp)],
         ),
         (
             "ESP over IPv6 behind a routing header",
             Wan,
             ip6_extended("2001:db8:e::2", "2001:db8:f::1", &[(ROUTING, 24)], ESP, &esp(OUR_SPI)),
             &[
-                (14, Verdict::PassMalformed),
-                (54, Verdict::PassLocal),
-                (78, Verdict::PassMalformed),
-                (86, Verdict::XskEsp),
+                (14, XdpVerdict::PassMalformed),
+                (54, XdpVerdict::PassLocal),
+                (78, XdpVerdict::PassMalformed),
+                (86, XdpVerdict::XskEsp),
             ],
         ),
         (
@@ -40,35 +40,35 @@ fn a_frame_truncated_at_any_octet_is_judged_by_what_is_left() {
             Wan,
             ip("198.51.100.2", "203.0.113.1", UDP, &natt),
             &[
-                (14, Verdict::PassMalformed),
-                (34, Verdict::PassLocal),
-                (42, Verdict::PassNatt),
-                (46, Verdict::XskEspUdp),
+                (14, XdpVerdict::PassMalformed),
+                (34, XdpVerdict::PassLocal),
+                (42, XdpVerdict::PassNatt),
+                (46, XdpVerdict::XskEspUdp),
             ],
         ),
         (
             "protected",
             Lan,
             ip("10.1.7.7", "10.2.8.8", UDP, &natt),
-            &[(14, Verdict::PassMalformed), (34, Verdict::XskProtected)],
+            &[(14, XdpVerdict::PassMalformed), (34, XdpVerdict::XskProtected)],
         ),
         (
             "protected over IPv6",
             Host,
             ip6_extended("fd00:1::7", "fd00:2::8", &[(HOP_BY_HOP, 16)], UDP, &natt),
-            &[(14, Verdict::PassMalformed), (54, Verdict::XskProtected)],
+            &[(14, XdpVerdict::PassMalformed), (54, XdpVerdict::XskProtected)],
         ),
         (
             "tagged twice and protected",
             Lan,
             tag(&ip("10.1.7.7", "10.2.8.8", UDP, &natt), &[QINQ, VLAN]),
-            &[(14, Verdict::PassMalformed), (42, Verdict::DropTagged)],
+            &[(14, XdpVerdict::PassMalformed), (42, XdpVerdict::DropTagged)],
         ),
         (
             "clear on the wan",
             Wan,
             ip("10.2.8.8", "10.1.7.7", UDP, &natt),
-            &[(14, Verdict::PassMalformed), (34, Verdict::XskClear)],
+            &[(14, XdpVerdict::PassMalformed), (34, XdpVerdict::XskClear)],
         ),
     ];
     for (description, role, frame, steps) in rows {
@@ -104,7 +104,7 @@ fn damaged_frames_get_one_verdict_and_protected_addresses_never_pass() {
     let strategy = (prop::sample::select(seeds.to_vec()), role, damage, 14_usize..120);
     let rig = RefCell::new(rig);
     let mut runner = TestRunner::new(Config { cases: 4_000, failure_persistence: None, ..Config::default() });
-    let outcome = runner.run(&strategy, |(mut frame, role, damage, len)| {
+    let disposition = runner.run(&strategy, |(mut frame, role, damage, len)| {
         for (at, octet) in damage {
             let at = at.index(frame.len());
             frame[at] = octet;
@@ -113,11 +113,17 @@ fn damaged_frames_get_one_verdict_and_protected_addresses_never_pass() {
         // judge() asserts that exactly one counter moved and that the action agrees with it.
         let (verdict, _) = rig.borrow_mut().judge(role, &frame);
         if role != Wan && carries_protected_addresses(&frame) {
-            prop_assert_ne!(verdict.fate(), Fate::Kernel, "{} let {:02x?} pass", verdict, frame);
+            prop_assert_ne!(
+                verdict.disposition(),
+                Disposition::Kernel,
+                "{} let {:02x?} pass",
+                verdict,
+                frame
+            );
         }
         Ok(())
     });
-    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+    disposition.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// Whether the kernel would route this as a packet of the IPv4 pair: a whole header, a unicast frame.

@@ -238,10 +238,10 @@ fn got_is_told_beside_asked(gateway: &Gateway) -> Result<()> {
             logs.lines().any(|line| line.starts_with(&format!("{what}: asked ")) && line.contains(got)),
             "{what}: {logs}"
         );
-        let rows = status["dataplane"]["got"].as_array().context("a list")?;
+        let rows = status["dataplane"]["effective"].as_array().context("a list")?;
         let row = rows.iter().find(|row| row["what"] == what);
         let told = row
-            .and_then(|row| row["got"].as_str())
+            .and_then(|row| row["effective"].as_str())
             .is_some_and(|told| !told.is_empty() && told.contains(got));
         ensure!(told || what == "capabilities", "{what}: {rows:#?}");
     }

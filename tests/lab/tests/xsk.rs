@@ -98,7 +98,7 @@ fn frames_cross_two_veth_pairs_unchanged_and_in_order() {
         start(&mut pool, [&mut g0, &mut d0, &mut d1, &mut g1]);
         let info = d0.info();
         println!("{}\n{info}", umem.info());
-        assert!(info.to_string().contains("copy (asked: auto) because zero-copy: "), "{info}");
+        assert!(info.to_string().contains("copy (requested: auto) because zero-copy: "), "{info}");
         assert_eq!(info.napi_id, Some(0), "veth has no NAPI id to poll");
         let mut arrived = Vec::new();
         for round in 0..50 {

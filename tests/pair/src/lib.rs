@@ -7,7 +7,7 @@
 //!                    └─ data planes: tables that say yes at once, or never
 //! ```
 //!
-//! What it has not: sockets, threads, a clock. It provides NO SECURITY and is for tests alone.
+//! Not in this crate: sockets, threads, a clock. It provides NO SECURITY and is for tests alone.
 #![forbid(unsafe_code)]
 
 mod configs;

@@ -23,7 +23,7 @@ use pollux_ike::event::{DownReason, Event};
 use pollux_ike::message::{ExchangeType, Message};
 
 use crate::gateway::Gateway;
-use crate::scenario::Mood;
+use crate::scenario::FaultProfile;
 
 /// IKE SAs that one gateway may have at once: two ends that begin again and again while old ones time out.
 const IKE_SAS_MAX: usize = 48;
@@ -82,13 +82,13 @@ impl Watch {
     }
 
     /// A packet was sealed and opened, or was not.
-    pub(crate) fn packet(&mut self, mood: Mood, reqid: u32, arrived: bool) -> Result<(), String> {
+    pub(crate) fn packet(&mut self, profile: FaultProfile, reqid: u32, arrived: bool) -> Result<(), String> {
         if arrived {
             self.delivered += 1;
             return Ok(());
         }
         self.lost += 1;
-        if mood == Mood::Chaos || self.excused || !self.up.contains(&reqid) {
+        if profile == FaultProfile::Chaos || self.excused || !self.up.contains(&reqid) {
             return Ok(());
         }
         Err(format!("a packet of reqid {reqid} found no working pair of SAs"))

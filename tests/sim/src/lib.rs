@@ -11,7 +11,7 @@
 //! One seed is one run, octet for octet: [`run`] with the same [`Scenario`] does the same again. Runs on
 //! [`NullCrypto`](pollux_pair::NullCrypto) take milliseconds; [`Cryptography::Real`] takes the gateway's own provider.
 //!
-//! What it has not: sockets, threads, the machine's clock or its randomness.
+//! Not in this crate: sockets, threads, the machine's clock or its randomness.
 #![forbid(unsafe_code)]
 
 mod data_plane;
@@ -21,5 +21,5 @@ mod network;
 mod scenario;
 mod world;
 
-pub use scenario::{Cryptography, Mood, Scenario};
+pub use scenario::{Cryptography, FaultProfile, Scenario};
 pub use world::{Outcome, run};

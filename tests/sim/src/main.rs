@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use pollux_sim::{Cryptography, Mood, Scenario, run};
+use pollux_sim::{Cryptography, FaultProfile, Scenario, run};
 
 /// The seed at work, for the panic message.
 static SEED: AtomicU64 = AtomicU64::new(0);
@@ -88,7 +88,7 @@ impl Totals {
         self.steps += outcome.steps;
         self.delivered += outcome.delivered;
         self.lost += outcome.lost;
-        if outcome.mood != Mood::Chaos {
+        if outcome.profile != FaultProfile::Chaos {
             self.lost_without_chaos += outcome.lost;
         }
         self.child_rekeys += outcome.child_rekeys;

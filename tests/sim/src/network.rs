@@ -6,7 +6,7 @@ use pollux_pair::Seeded;
 
 /// How bad the network is. Chances are per mille of a datagram.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Weather {
+pub(crate) struct NetworkFaults {
     pub(crate) drop: u64,
     pub(crate) duplicate: u64,
     pub(crate) corrupt: u64,
@@ -29,7 +29,7 @@ pub(crate) struct Arrival {
 /// The network, with or without a NAT in front of gateway 0.
 #[derive(Debug)]
 pub(crate) struct Network {
-    pub(crate) weather: Weather,
+    pub(crate) faults: NetworkFaults,
     nat: bool,
     addresses: [IpAddr; 2],
     rng: Seeded,
@@ -56,7 +56,14 @@ const NAT_PORTS: u16 = 20_000;
 impl Network {
     pub(crate) const fn new(rng: Seeded, nat: bool, v6: bool) -> Self {
         Self {
-            weather: Weather { drop: 0, duplicate: 0, corrupt: 0, reflect: 0, straggle_ms: 0, cut: false },
+            faults: NetworkFaults {
+                drop: 0,
+                duplicate: 0,
+                corrupt: 0,
+                reflect: 0,
+                straggle_ms: 0,
+                cut: false,
+            },
             nat,
             addresses: addresses(v6),
             rng,
@@ -76,23 +83,23 @@ impl Network {
         remote: SocketAddr,
         bytes: &[u8],
     ) -> Vec<(Duration, Arrival)> {
-        let weather = self.weather;
+        let faults = self.faults;
         let mut arrivals = Vec::new();
-        if weather.cut {
+        if faults.cut {
             return arrivals;
         }
-        let copies = 1 + u64::from(self.rng.per_mille(weather.duplicate));
+        let copies = 1 + u64::from(self.rng.per_mille(faults.duplicate));
         for _ in 0..copies {
-            if self.rng.per_mille(weather.drop) {
+            if self.rng.per_mille(faults.drop) {
                 continue;
             }
-            let straggle = Duration::from_millis(self.rng.below(weather.straggle_ms));
+            let straggle = Duration::from_millis(self.rng.below(faults.straggle_ms));
             let delay = self.delay() + straggle;
             let mut bytes = bytes.to_vec();
-            if self.rng.per_mille(weather.corrupt) {
+            if self.rng.per_mille(faults.corrupt) {
                 self.corrupt(&mut bytes);
             }
-            if self.rng.per_mille(weather.reflect) {
+            if self.rng.per_mille(faults.reflect) {
                 let arrival = Arrival { at: from, local, remote, bytes: bytes.clone() };
                 arrivals.push((delay, arrival));
             }

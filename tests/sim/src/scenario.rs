@@ -1,4 +1,4 @@
-//! What a seed means: the mood of the world, its configuration, and what happens in it.
+//! What a seed means: the profile of the world, its configuration, and what happens in it.
 
 use core::time::Duration;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub enum Cryptography {
 
 /// How much goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mood {
+pub enum FaultProfile {
     /// Nothing: rekeys at random times, and not one ESP packet may be lost.
     Calm,
     /// A lossy network and a lazy data plane; rekeys must still not lose a packet.
@@ -69,8 +69,8 @@ const SUITES: [Suite; 7] = [
 
 /// What a seed draws before the world begins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Draw {
-    pub(crate) mood: Mood,
+pub(crate) struct ScenarioParams {
+    pub(crate) profile: FaultProfile,
     pub(crate) nat: bool,
     pub(crate) v6: bool,
     encap: bool,
@@ -87,17 +87,17 @@ pub(crate) struct Draw {
     pub(crate) chaos: Duration,
 }
 
-impl Draw {
+impl ScenarioParams {
     pub(crate) fn new(rng: &mut Seeded) -> Self {
-        let mood = match rng.below(4) {
-            0 => Mood::Calm,
-            1 => Mood::Lossy,
-            _ => Mood::Chaos,
+        let profile = match rng.below(4) {
+            0 => FaultProfile::Calm,
+            1 => FaultProfile::Lossy,
+            _ => FaultProfile::Chaos,
         };
         let rand_time = Duration::from_secs([0, 0, 2, 15][usize::try_from(rng.below(4)).unwrap_or(0)]);
         let nat = rng.per_mille(250);
         Self {
-            mood,
+            profile,
             nat,
             v6: !nat && rng.per_mille(300),
             encap: rng.per_mille(150),
@@ -108,7 +108,7 @@ impl Draw {
             unique: if rng.per_mille(400) { Unique::Replace } else { Unique::No },
             cookies: rng.per_mille(200),
             other_group: rng.per_mille(200),
-            both_start: mood == Mood::Chaos && rng.per_mille(300),
+            both_start: profile == FaultProfile::Chaos && rng.per_mille(300),
             chaos: Duration::from_secs(rng.between(60, 400)),
         }
     }
@@ -116,7 +116,7 @@ impl Draw {
     /// The configuration of one gateway.
     pub(crate) fn config(&self, end: usize) -> EndpointConfig {
         let names = ["a.example", "b.example"];
-        let tries = if self.mood == Mood::Lossy { 12 } else { 5 };
+        let tries = if self.profile == FaultProfile::Lossy { 12 } else { 5 };
         let remote = if end == 1 && self.nat { NAT } else { addresses(self.v6)[1 - end] };
         // Behind a NAT only gateway 0 can begin.
         let initiates = end == 0 || !self.nat;

@@ -15,14 +15,14 @@ use pollux_pair::{NullCrypto, Seeded};
 use crate::data_plane::{EspPacket, Faults, Opened};
 use crate::gateway::Gateway;
 use crate::invariants::{Watch, bounded, converged};
-use crate::network::{Arrival, Network, Weather};
-use crate::scenario::{Cryptography, Draw, Mood, Scenario};
+use crate::network::{Arrival, Network, NetworkFaults};
+use crate::scenario::{Cryptography, FaultProfile, Scenario, ScenarioParams};
 
 /// What a run was like.
 #[derive(Clone, Copy, Debug)]
 pub struct Outcome {
-    /// The mood of the seed.
-    pub mood: Mood,
+    /// The profile of the seed.
+    pub profile: FaultProfile,
     /// ESP packets that arrived.
     pub delivered: u64,
     /// ESP packets that found no SA.
@@ -49,7 +49,7 @@ pub fn run(scenario: Scenario) -> Result<Outcome, String> {
     }
     result.map_err(|what| world.when(&what))?;
     Ok(Outcome {
-        mood: world.draw.mood,
+        profile: world.params.profile,
         delivered: world.watch.delivered,
         lost: world.watch.lost,
         child_rekeys: world.watch.rekeys.0,
@@ -82,12 +82,12 @@ enum Deed {
     DataPlaneDies,
     DataPlaneReturns,
     Cut,
-    Mend,
+    Repair,
     Noise,
 }
 
 struct World {
-    draw: Draw,
+    params: ScenarioParams,
     trace: bool,
     now: Instant,
     gateways: [Gateway; 2],
@@ -108,17 +108,17 @@ const CALM: Duration = Duration::from_mins(7);
 impl World {
     fn new(scenario: Scenario, provider: &Arc<dyn Provider>) -> Self {
         let mut rng = Seeded::new(scenario.seed);
-        let draw = Draw::new(&mut rng);
-        let gateways = [0, 1].map(|end| Gateway::new(draw.config(end), provider.clone(), &mut rng));
-        let network = Network::new(rng.part(), draw.nat, draw.v6);
+        let params = ScenarioParams::new(&mut rng);
+        let gateways = [0, 1].map(|end| Gateway::new(params.config(end), provider.clone(), &mut rng));
+        let network = Network::new(rng.part(), params.nat, params.v6);
         let now = Instant::from_nanos(1_000_000_000);
         let (queue, watch) = (BTreeMap::new(), Watch::default());
         let trace = scenario.trace;
-        Self { draw, trace, now, gateways, network, watch, queue, sequence: 0, steps: 0, rng }
+        Self { params, trace, now, gateways, network, watch, queue, sequence: 0, steps: 0, rng }
     }
 
     fn when(&self, what: &str) -> String {
-        format!("at {} ({:?}): {what}", self.now, self.draw)
+        format!("at {} ({:?}): {what}", self.now, self.params)
     }
 
     fn tell(&self, text: impl FnOnce() -> String) {
@@ -137,7 +137,7 @@ impl World {
             self.command(end, Command::DataPlaneUp { live: Vec::new() })?;
         }
         self.plan();
-        let chaos = self.draw.chaos;
+        let chaos = self.params.chaos;
         self.at(chaos, Happening::Clear);
         self.run_until(self.now + chaos + CALM)?;
         // A rekey may be under way at this very moment: any quiet moment will do.
@@ -160,9 +160,9 @@ impl World {
                 self.at(wait, Happening::Send { end, reqid });
             }
         }
-        let mood = self.draw.mood;
-        if mood != Mood::Calm {
-            self.network.weather = Weather {
+        let profile = self.params.profile;
+        if profile != FaultProfile::Calm {
+            self.network.faults = NetworkFaults {
                 drop: self.rng.below(150),
                 duplicate: self.rng.below(200),
                 corrupt: self.rng.below(30),
@@ -178,7 +178,7 @@ impl World {
                 };
             }
         }
-        let chaos = u64::try_from(self.draw.chaos.as_millis()).unwrap_or(0);
+        let chaos = u64::try_from(self.params.chaos.as_millis()).unwrap_or(0);
         for _ in 0..self.rng.between(2, 24) {
             let at = Duration::from_millis(self.rng.between(2_000, chaos));
             let deed = self.deed();
@@ -186,7 +186,8 @@ impl World {
             self.at(at, Happening::Do { end, deed });
             // Half of them at both ends at once, or within a round trip.
             if self.rng.per_mille(500) {
-                let apart = Duration::from_millis(self.rng.below(60)).min(self.draw.chaos.saturating_sub(at));
+                let apart =
+                    Duration::from_millis(self.rng.below(60)).min(self.params.chaos.saturating_sub(at));
                 let other = if self.rng.per_mille(700) { deed } else { self.deed() };
                 self.at(at + apart, Happening::Do { end: 1 - end, deed: other });
             }
@@ -194,7 +195,7 @@ impl World {
     }
 
     fn deed(&mut self) -> Deed {
-        if self.draw.mood != Mood::Chaos {
+        if self.params.profile != FaultProfile::Chaos {
             return if self.rng.per_mille(700) { Deed::RekeyChild } else { Deed::RekeyIke };
         }
         match self.rng.below(16) {
@@ -276,7 +277,7 @@ impl World {
     /// The chaos is over.
     fn clear(&mut self) -> Result<(), String> {
         self.tell(|| "all clear".to_owned());
-        self.network.weather = Weather::default();
+        self.network.faults = NetworkFaults::default();
         for end in 0..2 {
             self.gateways[end].data_plane.faults = Faults::default();
             if !self.gateways[end].data_plane.up {
@@ -295,24 +296,24 @@ impl World {
         match self.gateways[end].data_plane.seal(reqid) {
             Some(packet) => {
                 let delay = self.network.delay();
-                if !self.network.weather.cut {
+                if !self.network.faults.cut {
                     self.at(delay, Happening::Esp { end: 1 - end, reqid, packet });
                 }
                 Ok(())
             }
-            None => self.watch.packet(self.draw.mood, reqid.0, false),
+            None => self.watch.packet(self.params.profile, reqid.0, false),
         }
     }
 
     fn esp_arrives(&mut self, end: usize, reqid: Reqid, packet: &EspPacket) -> Result<(), String> {
         match self.gateways[end].data_plane.open(self.now, packet) {
             Opened::Yes(first) => {
-                self.watch.packet(self.draw.mood, reqid.0, true)?;
+                self.watch.packet(self.params.profile, reqid.0, true)?;
                 first.map_or(Ok(()), |sa: SaId| self.command(end, Command::FirstPacket { sa }))
             }
             Opened::No => {
                 self.tell(|| format!("[{end}] ESP {} finds no SA", packet.spi));
-                self.watch.packet(self.draw.mood, reqid.0, false)
+                self.watch.packet(self.params.profile, reqid.0, false)
             }
         }
     }
@@ -364,7 +365,7 @@ impl World {
         match deed {
             Deed::Initiate => {
                 // Behind a NAT only gateway 0 can begin.
-                let end = if self.draw.nat { 0 } else { end };
+                let end = if self.params.nat { 0 } else { end };
                 self.command(end, Command::Initiate { connection: connection(), child: None })
             }
             Deed::RekeyChild => {
@@ -396,13 +397,13 @@ impl World {
                 self.command(end, Command::DataPlaneUp { live: Vec::new() })
             }
             Deed::Cut => {
-                self.network.weather.cut = true;
+                self.network.faults.cut = true;
                 let wait = Duration::from_millis(self.rng.between(500, 60_000));
-                self.at(wait, Happening::Do { end, deed: Deed::Mend });
+                self.at(wait, Happening::Do { end, deed: Deed::Repair });
                 Ok(())
             }
-            Deed::Mend => {
-                self.network.weather.cut = false;
+            Deed::Repair => {
+                self.network.faults.cut = false;
                 Ok(())
             }
             Deed::Noise => self.noise(end),
@@ -431,7 +432,7 @@ impl World {
             let mut bytes = vec![0; len];
             pollux_ike::crypto::Rng::fill(&mut self.rng, &mut bytes);
             let port = ports[usize::try_from(self.rng.below(2)).unwrap_or(0)];
-            let local = core::net::SocketAddr::new(crate::network::addresses(self.draw.v6)[end], port);
+            let local = core::net::SocketAddr::new(crate::network::addresses(self.params.v6)[end], port);
             let remote = core::net::SocketAddr::new([192, 0, 2, 66].into(), 4500);
             let gateway = &mut self.gateways[end];
             gateway.endpoint.handle_datagram(self.now, local, remote, &bytes, &mut gateway.rng);

@@ -9,7 +9,7 @@ use pollux_bench::interleave::interleave;
 use pollux_bench::report::{Output, Table};
 use pollux_bench::run::Machine;
 use pollux_bench::stats::{paired_ratio, summarize};
-use pollux_bench::veth::{Bed, Forwarder, L2Forward, NAPI, Path, PolluxWorker, Traffic};
+use pollux_bench::veth::{Forwarder, L2Forward, NAPI, Path, PolluxWorker, Testbed, Traffic};
 use serde::Serialize;
 
 /// Packets a second over veth pairs, one worker, copy mode, taking turns in slices of a fraction of a second.
@@ -49,8 +49,8 @@ struct Contender {
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let machine = Machine::here();
-    let mut bed = Bed::new()?;
-    let mut contenders = contenders(&mut bed)?;
+    let mut testbed = Testbed::new()?;
+    let mut contenders = contenders(&mut testbed)?;
     let (sizes, rounds, time) = if arguments.output.quick {
         (&[64, 1400][..], 5, Duration::from_millis(400))
     } else {
@@ -62,20 +62,20 @@ fn main() -> Result<()> {
     }
     // Generators end and sockets close before the namespace's devices go.
     drop(contenders);
-    drop(bed);
+    drop(testbed);
     arguments.output.give("veth", &machine, &rows, print)
 }
 
 /// The plain forward first: the others are compared with it. The gateways run what the daemon runs, on the same
 /// rings.
-fn contenders(bed: &mut Bed) -> Result<Vec<Contender>> {
+fn contenders(testbed: &mut Testbed) -> Result<Vec<Contender>> {
     let aead = Engine::select(EngineChoice::Auto)?;
     let contender = |path, forwarder| Contender { path, forwarder, offered: Vec::new() };
-    let (path, ends) = bed.path(Traffic::Clear)?;
+    let (path, ends) = testbed.path(Traffic::Clear)?;
     let plain = contender(path, Box::new(L2Forward::new(ends)) as Box<dyn Forwarder>);
-    let (path, ends) = bed.path(Traffic::Clear)?;
+    let (path, ends) = testbed.path(Traffic::Clear)?;
     let encrypt = contender(path, Box::new(PolluxWorker::sealing(aead, ends)?));
-    let (path, ends) = bed.path(Traffic::Sealed(aead))?;
+    let (path, ends) = testbed.path(Traffic::Sealed(aead))?;
     let decrypt = contender(path, Box::new(PolluxWorker::opening(aead, ends)?));
     Ok(vec![plain, encrypt, decrypt])
 }

@@ -1,7 +1,7 @@
 //! The engines of `pollux-aead`.
 
 use arrayvec::ArrayVec;
-use pollux_aead::{Engine, Key, OpenJob, SealJob, Suite, Verdict};
+use pollux_aead::{Engine, Key, OpenJob, OpenVerdict, SealJob, Suite};
 
 use super::{Contender, KEY, Pool, SALT};
 
@@ -56,9 +56,9 @@ impl Contender for Ours {
             for (&sa, packet) in sas_of_burst.iter().zip(&mut packets) {
                 jobs.push(OpenJob { key: &self.keys[sa as usize], packet, seq_high: 0 });
             }
-            let mut verdicts = [Verdict::Malformed; BURST];
+            let mut verdicts = [OpenVerdict::Malformed; BURST];
             self.engine.open_burst(&mut jobs, &mut verdicts);
-            authentic += verdicts.iter().filter(|&&verdict| verdict == Verdict::Authentic).count();
+            authentic += verdicts.iter().filter(|&&verdict| verdict == OpenVerdict::Authentic).count();
         }
         authentic
     }

@@ -30,7 +30,7 @@ pub(crate) fn check(file: &Path, as_json: bool) -> Result<()> {
             .map(|problem| {
                 json!({
                     "file": problem.file, "line": problem.line, "key": problem.key,
-                    "reason": problem.reason, "mend": problem.mend,
+                    "reason": problem.reason, "fix": problem.fix,
                 })
             })
             .collect();

@@ -48,8 +48,8 @@ fn print_dataplane(status: &DataplaneStatus) {
     );
     println!("drops       {}", status.drops);
     let mut table = Table::new(&["WHAT", "ASKED", "GOT"]);
-    for got in &status.got {
-        table.row(vec![got.what.clone(), got.asked.clone(), got.got.clone()]);
+    for effective in &status.effective {
+        table.row(vec![effective.what.clone(), effective.requested.clone(), effective.effective.clone()]);
     }
     table.print("");
 }

@@ -1,4 +1,4 @@
-//! The data plane's socket: state and counters, read-only but for `stop`.
+//! The data plane's socket: state and counters, read-only except for `stop`.
 
 use std::net::IpAddr;
 
@@ -33,13 +33,13 @@ pub enum DataplaneRequest {
 
 /// Something that was asked for at start, beside what was really got.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Got {
+pub struct Effective {
     /// What: `xdp wan0`, `huge pages`, `core of worker 0`, `aead` …
     pub what: String,
     /// What the configuration asked for.
-    pub asked: String,
+    pub requested: String,
     /// What it is, with the reason where it differs.
-    pub got: String,
+    pub effective: String,
 }
 
 /// Where all UMEM frames of one worker are. `free + rings + in_flight = total`, always.
@@ -89,7 +89,7 @@ pub struct DataplaneStatus {
     /// The AEAD kernel in use.
     pub aead: String,
     /// Start-up: asked and got.
-    pub got: Vec<Got>,
+    pub effective: Vec<Effective>,
     /// All workers' frames added up.
     pub frames: FrameLedger,
     /// Packets dropped, all reasons.

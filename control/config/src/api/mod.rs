@@ -20,8 +20,9 @@ pub use control::{
     ReloadReport,
 };
 pub use dataplane::{
-    DataplaneRequest, DataplaneStatus, DropRow, DropSite, Explanation, FlowQuery, FrameLedger, Got, Latency,
-    PolicyRow, PortRow, SaRow, Step, WorkerRow, XskStats, df_name, direction_name, dscp_name, ecn_name,
+    DataplaneRequest, DataplaneStatus, DropRow, DropSite, Effective, Explanation, FlowQuery, FrameLedger,
+    Latency, PolicyRow, PortRow, SaRow, Step, WorkerRow, XskStats, df_name, direction_name, dscp_name,
+    ecn_name,
 };
 pub use fingerprint::{Fingerprint, fingerprint};
 

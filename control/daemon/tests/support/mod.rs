@@ -1,4 +1,4 @@
-//! A data plane without packets: the server side of the rings, a table of what it was told, and knobs.
+//! A data plane without packets: the server side of the rings, a table of what it was recorded, and knobs.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use pollux_abi::command::{CHECKPOINT_WANTED, CommandError, PolicySpec, SaSpec};
 use pollux_abi::{Command, Event, SaCounters, Ticket};
 use pollux_config::api::{DataplaneRequest, PolicyRow, Reply, SaRow, fingerprint};
-use pollux_shm::{DataplaneRing, Listener, Welcome};
+use pollux_shm::{AttachReply, DataplaneRing, Listener};
 use serde_json::Value;
 
 pub(crate) const WORKERS: u16 = 2;
@@ -20,9 +20,9 @@ const KEY: [u8; 32] = [9; 32];
 /// Long enough for ten thousand SAs on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What the fake has been told.
+/// What the fake has been recorded.
 #[derive(Default)]
-pub(crate) struct Told {
+pub(crate) struct Recorded {
     pub(crate) sas: HashMap<u64, SaRow>,
     /// Commands that each worker has taken, as words.
     pub(crate) at_workers: Vec<String>,
@@ -39,7 +39,7 @@ pub(crate) struct Told {
 
 /// The fake. Dropping it is a kill -9 of the data plane.
 pub(crate) struct Fake {
-    told: Arc<Mutex<Told>>,
+    recorded: Arc<Mutex<Recorded>>,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
     sockets: [PathBuf; 2],
@@ -49,25 +49,25 @@ impl Fake {
     /// A fresh data plane in `folder`.
     pub(crate) fn start(folder: &Path) -> Self {
         let sockets = [folder.join("attach.sock"), folder.join("dataplane.sock")];
-        let told = Arc::new(Mutex::new(Told::default()));
+        let recorded = Arc::new(Mutex::new(Recorded::default()));
         let stop = Arc::new(AtomicBool::new(false));
         let listener =
             Listener::bind(&sockets[0], Some(nix::unistd::geteuid().as_raw())).expect("attach socket");
         let queries = UnixListener::bind(&sockets[1]).expect("query socket");
         queries.set_nonblocking(true).expect("non-blocking");
         let rings = {
-            let (told, stop) = (Arc::clone(&told), Arc::clone(&stop));
-            std::thread::spawn(move || serve_rings(&listener, &told, &stop))
+            let (recorded, stop) = (Arc::clone(&recorded), Arc::clone(&stop));
+            std::thread::spawn(move || serve_rings(&listener, &recorded, &stop))
         };
         let answers = {
-            let (told, stop) = (Arc::clone(&told), Arc::clone(&stop));
-            std::thread::spawn(move || serve_queries(&queries, &told, &stop))
+            let (recorded, stop) = (Arc::clone(&recorded), Arc::clone(&stop));
+            std::thread::spawn(move || serve_queries(&queries, &recorded, &stop))
         };
-        Self { told, stop, threads: vec![rings, answers], sockets }
+        Self { recorded, stop, threads: vec![rings, answers], sockets }
     }
 
-    pub(crate) fn told(&self) -> MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn recorded(&self) -> MutexGuard<'_, Recorded> {
+        self.recorded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -83,13 +83,13 @@ impl Drop for Fake {
     }
 }
 
-fn serve_rings(listener: &Listener, told: &Mutex<Told>, stop: &AtomicBool) {
-    let welcome =
-        Welcome { workers: WORKERS, spi_index_width: 14, sa_capacity: 16_384, fingerprint_key: KEY };
+fn serve_rings(listener: &Listener, recorded: &Mutex<Recorded>, stop: &AtomicBool) {
+    let attach_reply =
+        AttachReply { workers: WORKERS, spi_index_width: 14, sa_capacity: 16_384, fingerprint_key: KEY };
     let mut current = None;
     let mut rings: Vec<DataplaneRing> = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        if let Ok(Some((attachment, fresh))) = listener.accept(&welcome, current.as_ref()) {
+        if let Ok(Some((attachment, fresh))) = listener.accept(&attach_reply, current.as_ref()) {
             current = Some(attachment);
             rings = fresh;
         }
@@ -98,13 +98,13 @@ fn serve_rings(listener: &Listener, told: &Mutex<Told>, stop: &AtomicBool) {
             while let Ok(Some(slot)) = ring.commands.read() {
                 busy = true;
                 let (ticket, command) = Command::decode(&slot);
-                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
                 let result = match command {
-                    Ok(command) if at == usize::from(WORKERS) => housekeeper(&mut told, command),
-                    Ok(command) => worker(&mut told, at, &command),
+                    Ok(command) if at == usize::from(WORKERS) => housekeeper(&mut recorded, command),
+                    Ok(command) => worker(&mut recorded, at, &command),
                     Err(error) => Some(Err(error)),
                 };
-                drop(told);
+                drop(recorded);
                 if let Some(result) = result {
                     acknowledge(ring, ticket, result);
                 }
@@ -127,65 +127,65 @@ fn acknowledge(ring: &mut DataplaneRing, ticket: Ticket, result: Result<u32, Com
     }
 }
 
-fn row(told: &mut Told, mut spec: SaSpec, key: &pollux_abi::KeyMaterial) -> SaRow {
+fn row(recorded: &mut Recorded, mut spec: SaSpec, key: &pollux_abi::KeyMaterial) -> SaRow {
     if spec.checkpoint == Some(CHECKPOINT_WANTED) {
-        told.slots += 1;
-        spec.checkpoint = Some(told.slots);
+        recorded.slots += 1;
+        spec.checkpoint = Some(recorded.slots);
     }
     SaRow::new(&spec, fingerprint(&KEY, spec.suite, key), 0, 0, &SaCounters::default())
 }
 
-fn housekeeper(told: &mut Told, command: Command) -> Option<Result<u32, CommandError>> {
+fn housekeeper(recorded: &mut Recorded, command: Command) -> Option<Result<u32, CommandError>> {
     Some(Ok(match command {
-        Command::SaAdd(spec, _) if told.refuse.contains(&spec.spi.get()) => {
+        Command::SaAdd(spec, _) if recorded.refuse.contains(&spec.spi.get()) => {
             return Some(Err(CommandError::Full));
         }
         Command::SaAdd(spec, key) => {
-            told.adds += 1;
+            recorded.adds += 1;
             let taken = |other: &SaRow| {
                 other.direction
                     == if spec.direction == pollux_abi::command::Direction::Inbound { "in" } else { "out" }
                     && other.index == spec.index.0
             };
-            if told.sas.values().any(taken) {
+            if recorded.sas.values().any(taken) {
                 return Some(Err(CommandError::Index));
             }
-            let row = row(told, spec, &key);
+            let row = row(recorded, spec, &key);
             let slot = row.checkpoint.unwrap_or_default();
-            told.sas.insert(row.id, row);
+            recorded.sas.insert(row.id, row);
             slot
         }
         Command::SaReplace(spec, key) => {
-            let row = row(told, spec, &key);
-            told.sas.insert(row.id, row).map(|_| 0)?
+            let row = row(recorded, spec, &key);
+            recorded.sas.insert(row.id, row).map(|_| 0)?
         }
-        Command::SaDelete(id) => match told.sas.remove(&id.0) {
+        Command::SaDelete(id) => match recorded.sas.remove(&id.0) {
             Some(_) => 0,
             None => return Some(Err(CommandError::Unknown)),
         },
         Command::PolicyBegin => {
-            told.pending.clear();
+            recorded.pending.clear();
             0
         }
         Command::PolicyAdd(policy) => {
-            told.pending.push(policy);
+            recorded.pending.push(policy);
             0
         }
         Command::PolicyCommit => {
-            told.policies = std::mem::take(&mut told.pending);
-            told.commits += 1;
+            recorded.policies = std::mem::take(&mut recorded.pending);
+            recorded.commits += 1;
             0
         }
         _ => return Some(Err(CommandError::Kind)),
     }))
 }
 
-fn worker(told: &mut Told, at: usize, command: &Command) -> Option<Result<u32, CommandError>> {
+fn worker(recorded: &mut Recorded, at: usize, command: &Command) -> Option<Result<u32, CommandError>> {
     let word = match command {
-        Command::SaAdd(spec, _) if told.silent.contains(&spec.spi.get()) => return None,
+        Command::SaAdd(spec, _) if recorded.silent.contains(&spec.spi.get()) => return None,
         Command::SaAdd(spec, _) => {
             assert_eq!(usize::from(spec.owner.0), at, "an SA goes to its owner");
-            assert_ne!(spec.checkpoint, Some(CHECKPOINT_WANTED), "the owner is told the slot");
+            assert_ne!(spec.checkpoint, Some(CHECKPOINT_WANTED), "the owner is recorded the slot");
             "add"
         }
         Command::SaReplace(..) => "replace",
@@ -196,11 +196,11 @@ fn worker(told: &mut Told, at: usize, command: &Command) -> Option<Result<u32, C
         Command::SaDelete(_) => "delete",
         _ => return Some(Err(CommandError::Kind)),
     };
-    told.at_workers.push(word.to_owned());
+    recorded.at_workers.push(word.to_owned());
     Some(Ok(0))
 }
 
-fn serve_queries(listener: &UnixListener, told: &Mutex<Told>, stop: &AtomicBool) {
+fn serve_queries(listener: &UnixListener, recorded: &Mutex<Recorded>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let Ok((stream, _)) = listener.accept() else {
             std::thread::sleep(Duration::from_millis(1));
@@ -209,14 +209,14 @@ fn serve_queries(listener: &UnixListener, told: &Mutex<Told>, stop: &AtomicBool)
         stream.set_nonblocking(false).expect("blocking");
         let mut line = String::new();
         let _ = BufReader::new(&stream).read_line(&mut line);
-        let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        let recorded = recorded.lock().unwrap_or_else(PoisonError::into_inner);
         let answer = match serde_json::from_str(&line) {
             Ok(DataplaneRequest::Sas) => {
-                serde_json::to_vec(&Reply::Ok(told.sas.values().collect::<Vec<_>>()))
+                serde_json::to_vec(&Reply::Ok(recorded.sas.values().collect::<Vec<_>>()))
             }
-            Ok(DataplaneRequest::Policies) => {
-                serde_json::to_vec(&Reply::Ok(told.policies.iter().map(PolicyRow::from).collect::<Vec<_>>()))
-            }
+            Ok(DataplaneRequest::Policies) => serde_json::to_vec(&Reply::Ok(
+                recorded.policies.iter().map(PolicyRow::from).collect::<Vec<_>>(),
+            )),
             _ => serde_json::to_vec(&Reply::<()>::Error("unknown".to_owned())),
         };
         let mut answer = answer.expect("JSON");
@@ -285,7 +285,7 @@ impl Control {
             let status = self.ask(r#"{"op":"status"}"#).unwrap_or_default();
             status["ok"]["attached"] == true
                 && status["ok"]["sas_installed"] == count
-                && !fake.told().policies.is_empty()
+                && !fake.recorded().policies.is_empty()
         });
     }
 
@@ -306,11 +306,11 @@ impl Drop for Control {
     }
 }
 
-/// Waits for something to become true; a test that waits in vain has failed.
+/// Waits for something to become true; a test that waits without an answer has failed.
 pub(crate) fn wait(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < until, "waited in vain for {what}");
+        assert!(Instant::now() < until, "waited without an answer for {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

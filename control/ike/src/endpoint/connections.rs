@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::book::Book;
+use super::connection_index::ConnectionIndex;
 use crate::config::Connection;
 use crate::error::IkeError;
 use crate::identity::Identity;
@@ -17,14 +17,14 @@ use crate::time::Instant;
 ///
 /// `wanted` is the IDr that the peer asked for.
 pub(crate) fn matching(
-    book: &Book,
+    connection_index: &ConnectionIndex,
     path: &Path,
     remote_id: &Identity,
     wanted: Option<&Identity>,
     suite: IkeAgreement,
 ) -> Result<(Arc<Connection>, Identity), IkeError> {
     let (local, remote) = (path.local.ip(), path.remote.ip());
-    for connection in book.about_peer(local, remote, remote_id) {
+    for connection in connection_index.about_peer(local, remote, remote_id) {
         let local_id = connection.local_id.clone().unwrap_or_else(|| Identity::address(local));
         let is_wanted = wanted.is_none_or(|wanted| local_id.is_same(wanted));
         if is_wanted && accepts(connection, suite) {
@@ -36,7 +36,7 @@ pub(crate) fn matching(
         remote,
         identity: remote_id.to_string(),
         wanted: wanted.map_or_else(|| "-".to_owned(), Identity::to_string),
-        accepted: book.describe(),
+        accepted: connection_index.describe(),
     })
 }
 

@@ -15,9 +15,9 @@ pub(crate) struct Demux {
 
 impl Demux {
     pub(crate) fn insert(&mut self, sa: &IkeSa) {
-        self.by_spi.insert(sa.line.our_spi(), sa.line.id);
-        if let Some(source) = sa.line.half_open {
-            self.initial.insert((source, sa.line.spi_i), sa.line.id);
+        self.by_spi.insert(sa.channel.our_spi(), sa.channel.id);
+        if let Some(source) = sa.channel.half_open {
+            self.initial.insert((source, sa.channel.spi_i), sa.channel.id);
         }
     }
 
@@ -37,7 +37,7 @@ impl Demux {
     }
 
     pub(crate) fn forget(&mut self, sa: &IkeSa) {
-        self.by_spi.remove(&sa.line.our_spi());
+        self.by_spi.remove(&sa.channel.our_spi());
     }
 
     /// Entries, for the proof that nothing is left behind.

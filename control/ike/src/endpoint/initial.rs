@@ -115,11 +115,13 @@ impl Endpoint {
 
     /// The same request again gets the same answer; another one with the same SPI gets none.
     fn repeat_init_answer(&mut self, known: crate::sa::IkeSaId, ends: Ends, bytes: &[u8]) {
-        let Some(IkeSa { line, state: State::ExpectAuth(expect), .. }) = self.sas.get(&known) else { return };
+        let Some(IkeSa { channel, state: State::ExpectAuth(expect), .. }) = self.sas.get(&known) else {
+            return;
+        };
         if expect.request != bytes {
             return;
         }
-        if let Judged::Repeated(Some(answer)) = line.window.judge(crate::message::MessageId(0)) {
+        if let Judged::Repeated(Some(answer)) = channel.window.judge(crate::message::MessageId(0)) {
             let answer = answer.to_vec();
             self.reply_stateless(ends, Some(answer));
         }
@@ -180,16 +182,18 @@ impl Endpoint {
         let Some(id) = self.demux.by_spi(header.spi_i) else { return };
         let (spi_r, payloads): (IkeSpi, &Payloads<'_>) = (header.spi_r, &message.payloads);
         self.turn(now, id, rng, |sa, turn| {
-            if !sa.line.initiator || !sa.line.window.awaits(header.id) {
+            if !sa.channel.initiator || !sa.channel.window.awaits(header.id) {
                 return;
             }
-            if sa.line.path.local.ip().is_unspecified() {
+            if sa.channel.path.local.ip().is_unspecified() {
                 // Routing chose our address; the answer shows it.
-                sa.line.path.local.set_ip(local.ip());
+                sa.channel.path.local.set_ip(local.ip());
             }
             let state = core::mem::replace(&mut sa.state, State::Gone);
             sa.state = match state {
-                State::ExpectInitReply(expect) => expect.on_reply(&mut sa.line, turn, spi_r, payloads, bytes),
+                State::ExpectInitReply(expect) => {
+                    expect.on_reply(&mut sa.channel, turn, spi_r, payloads, bytes)
+                }
                 state => state,
             };
         });
@@ -215,8 +219,8 @@ impl Endpoint {
         let encrypted = *encrypted;
         let mut bytes = bytes.to_vec();
         self.turn(now, id, rng, |sa, turn| {
-            let line = &sa.line;
-            if line.initiator != header.flags.initiator && line.peer_spi() == theirs {
+            let channel = &sa.channel;
+            if channel.initiator != header.flags.initiator && channel.peer_spi() == theirs {
                 sa.on_message(turn, &header, &encrypted, &mut bytes, ends);
             }
         });

@@ -4,8 +4,8 @@
 //! are carried out, indices and the deadline follow what the turn has changed.
 
 mod admission;
-mod book;
 mod command;
+mod connection_index;
 mod connections;
 mod cookie;
 mod demux;
@@ -22,8 +22,8 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-pub(crate) use book::Book;
 pub use command::{Command, LiveSa, Target};
+pub(crate) use connection_index::ConnectionIndex;
 pub(crate) use connections::matching;
 pub(crate) use directory::{Entry, Identities};
 pub use output::{Output, SaAllocator, SaCommand, SaInstall, Transmit};
@@ -67,7 +67,7 @@ impl Endpoint {
     ) -> Self {
         Self {
             shared: Shared {
-                config: Book::new(config),
+                config: ConnectionIndex::new(config),
                 provider,
                 allocator,
                 out: VecDeque::new(),
@@ -149,7 +149,7 @@ impl Endpoint {
     /// Which index is wrong.
     pub fn audit(&self) -> Result<usize, &'static str> {
         let sas = self.sas.len();
-        let half_open = self.sas.values().filter(|sa| sa.line.half_open.is_some()).count();
+        let half_open = self.sas.values().filter(|sa| sa.channel.half_open.is_some()).count();
         let entries: Vec<Entry> = self.sas.values().map(IkeSa::entry).collect();
         let count = |has: fn(&Entry) -> bool| entries.iter().filter(|entry| has(entry)).count();
         let entered = (count(|entry| entry.connection.is_some()), count(|entry| entry.identities.is_some()));
@@ -195,7 +195,7 @@ impl Endpoint {
         let Some(sa) = self.sas.get_mut(&id) else { return };
         if let Some(source) = sa.take_no_longer_half_open() {
             self.admission.closed(source.ip());
-            self.demux.no_longer_initial(source, sa.line.spi_i);
+            self.demux.no_longer_initial(source, sa.channel.spi_i);
         }
         let gone = sa.is_gone();
         let new = if gone { None } else { sa.deadline() };
@@ -216,7 +216,7 @@ impl Endpoint {
         }
         if gone {
             self.demux.forget(sa);
-            self.shared.count_out(sa.line.counted);
+            self.shared.count_out(sa.channel.counted);
             self.sas.remove(&id);
         }
     }

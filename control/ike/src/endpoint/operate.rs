@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use pollux_abi::{Reqid, SaId};
 
-use super::book::Book;
+use super::connection_index::ConnectionIndex;
 use super::{Command, DYNAMIC_REQID, Effect, Endpoint, Identities, Target, Turn};
 use crate::config::{Action, Connection, EndpointConfig, Ports, Unique};
 use crate::crypto::Rng;
@@ -24,8 +24,8 @@ impl Endpoint {
                 self.retries.cancel(&connection);
                 self.initiate(now, &connection, child, rng);
             }
-            Command::Terminate(target) => self.on_target(now, &target, rng, Wish::Terminate),
-            Command::Rekey(target) => self.on_target(now, &target, rng, Wish::Rekey),
+            Command::Terminate(target) => self.on_target(now, &target, rng, Operation::Terminate),
+            Command::Rekey(target) => self.on_target(now, &target, rng, Operation::Rekey),
             Command::Acquire { reqid, .. } => self.acquire(now, reqid, rng),
             Command::Reload(config) => self.reload(now, config, rng),
             Command::SaInstalled { sa } => {
@@ -43,14 +43,14 @@ impl Endpoint {
             Command::SaStats { sa, stats } => {
                 self.shared.orphans.on_stats(sa, stats, &mut self.shared.out);
                 self.on_owner(now, sa, rng, |ike, turn| {
-                    if let Some((line, established)) = ike.established_mut() {
-                        established.on_stats(line, turn, sa, stats);
+                    if let Some((channel, established)) = ike.established_mut() {
+                        established.on_stats(channel, turn, sa, stats);
                     }
                 });
             }
             Command::FirstPacket { sa } => self.on_owner(now, sa, rng, |ike, turn| {
-                if let Some((line, established)) = ike.established_mut() {
-                    established.on_first_packet(line, turn, sa);
+                if let Some((channel, established)) = ike.established_mut() {
+                    established.on_first_packet(channel, turn, sa);
                 }
             }),
             Command::Lifetime { sa, .. } => self.on_owner(now, sa, rng, |ike, turn| {
@@ -99,7 +99,7 @@ impl Endpoint {
         }
         let of_connection = || self.directory.of_connection(name).filter_map(|id| self.sas.get(&id));
         let stays = |sa: &&IkeSa| sa.established().is_some_and(Established::stays);
-        let up = of_connection().find(stays).map(|sa| sa.line.id);
+        let up = of_connection().find(stays).map(|sa| sa.channel.id);
         if let Some(up) = up {
             self.turn(now, up, rng, |ike, turn| {
                 if let Some((_, established)) = ike.established_mut() {
@@ -178,8 +178,8 @@ impl Endpoint {
         }
     }
 
-    fn on_target(&mut self, now: Instant, target: &Target, rng: &mut dyn Rng, wish: Wish) {
-        if let (Wish::Terminate, Target::Connection { connection, .. }) = (wish, target) {
+    fn on_target(&mut self, now: Instant, target: &Target, rng: &mut dyn Rng, operation: Operation) {
+        if let (Operation::Terminate, Target::Connection { connection, .. }) = (operation, target) {
             self.retries.cancel(connection);
         }
         let ids: Vec<IkeSaId> = match target {
@@ -188,13 +188,13 @@ impl Endpoint {
             Target::Connection { connection, .. } => self.directory.of_connection(connection).collect(),
         };
         for id in ids {
-            self.turn(now, id, rng, |ike, turn| ike.on_wish(turn, target, wish));
+            self.turn(now, id, rng, |ike, turn| ike.on_operation(turn, target, operation));
             self.reindex(id);
         }
     }
 
     fn reload(&mut self, now: Instant, config: Arc<EndpointConfig>, rng: &mut dyn Rng) {
-        let old = core::mem::replace(&mut self.shared.config, Book::new(config));
+        let old = core::mem::replace(&mut self.shared.config, ConnectionIndex::new(config));
         let changed: Vec<Arc<str>> = old
             .connections
             .iter()
@@ -203,7 +203,7 @@ impl Endpoint {
             .collect();
         for name in &changed {
             let target = Target::Connection { connection: name.clone(), child: None };
-            self.on_target(now, &target, rng, Wish::Terminate);
+            self.on_target(now, &target, rng, Operation::Terminate);
         }
         if self.shared.data_plane {
             self.start_connections(now, rng, |connection| !old.has(connection));
@@ -273,11 +273,11 @@ impl Endpoint {
 
     /// Takes a new IKE SA into the table.
     pub(super) fn adopt(&mut self, sa: IkeSa) {
-        let id = sa.line.id;
-        if let Some(source) = sa.line.half_open {
+        let id = sa.channel.id;
+        if let Some(source) = sa.channel.half_open {
             self.admission.opened(source.ip());
         }
-        self.shared.count_in(sa.line.counted);
+        self.shared.count_in(sa.channel.counted);
         self.demux.insert(&sa);
         self.sas.insert(id, sa);
         self.reindex(id);
@@ -288,33 +288,33 @@ impl Endpoint {
         while let Some(effect) = self.shared.effects.pop_front() {
             match effect {
                 Effect::Adopt(sa) => {
-                    let id = sa.line.id;
+                    let id = sa.channel.id;
                     self.adopt(*sa);
                     self.turn(now, id, rng, IkeSa::after);
                     self.reindex(id);
                 }
-                Effect::Inherit { to, estate } => {
-                    let mut estate = Some(estate);
-                    self.turn(now, to, rng, |heir, turn| {
-                        if let Some((line, established)) = heir.established_mut()
-                            && let Some(estate) = estate.take()
+                Effect::Inherit { to, inherited } => {
+                    let mut inherited = Some(inherited);
+                    self.turn(now, to, rng, |successor, turn| {
+                        if let Some((channel, established)) = successor.established_mut()
+                            && let Some(inherited) = inherited.take()
                         {
-                            established.inherit(line, turn, *estate);
+                            established.inherit(channel, turn, *inherited);
                         }
-                        heir.after(turn);
+                        successor.after(turn);
                     });
                     self.reindex(to);
-                    if let Some(estate) = estate {
+                    if let Some(inherited) = inherited {
                         // The heir is gone before its time.
                         let mut turn = Turn { now, rng, shared: &mut self.shared };
-                        estate.dissolve(&mut turn, to);
+                        inherited.dissolve(&mut turn, to);
                     }
                 }
                 Effect::Redundant(id) => {
                     self.turn(now, id, rng, |sa, turn| {
-                        if let Some((line, established)) = sa.established_mut() {
+                        if let Some((channel, established)) = sa.established_mut() {
                             established.redundant = true;
-                            line.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
+                            channel.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
                         }
                     });
                     self.reindex(id);
@@ -355,7 +355,7 @@ impl Endpoint {
         let Some(new) = self.sas.get(&ike) else { return };
         let Some(state) = new.established() else { return };
         let unique = state.peer.connection.unique;
-        let (born, initiator, spi) = (new.line.born, new.line.initiator, new.line.spi_i);
+        let (born, initiator, spi) = (new.channel.born, new.channel.initiator, new.channel.spi_i);
         let (remote, local) = (state.peer.remote_id.clone(), state.peer.local_id.clone());
         let others: Vec<IkeSaId> = self
             .directory
@@ -366,15 +366,16 @@ impl Endpoint {
         let mut loser_is_new = false;
         for id in others {
             self.turn(now, id, rng, |other, turn| {
-                let Some((line, established)) = other.established_mut() else { return };
+                let Some((channel, established)) = other.established_mut() else { return };
                 // What was made after the peer began cannot be what it has forgotten.
                 let forgotten = initial_contact && unique != Unique::Never && established.since < born;
                 if forgotten {
                     other.close(turn, DownReason::InitialContact);
                 } else if unique == Unique::Replace {
                     // Both began at once: the one with the lower SPI goes, by whoever began it.
-                    let crossed = line.initiator != initiator && turn.now.since(established.since) < CROSSED;
-                    if crossed && line.spi_i > spi {
+                    let crossed =
+                        channel.initiator != initiator && turn.now.since(established.since) < CROSSED;
+                    if crossed && channel.spi_i > spi {
                         loser_is_new = true;
                     } else {
                         established
@@ -400,14 +401,14 @@ impl Endpoint {
 
 /// What the operator wants of a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wish {
+pub(crate) enum Operation {
     Terminate,
     Rekey,
 }
 
 impl IkeSa {
     /// A wish of the operator, if this IKE SA or one of its children is meant.
-    fn on_wish(&mut self, turn: &mut Turn<'_>, target: &Target, wish: Wish) {
+    fn on_operation(&mut self, turn: &mut Turn<'_>, target: &Target, operation: Operation) {
         let whole = |name: &Arc<str>| match target {
             Target::Ike(_) => true,
             Target::Connection { connection, child: None } => connection == name,
@@ -420,16 +421,16 @@ impl IkeSa {
                 State::ExpectAuthInstalled(waiting) => waiting.connection().clone(),
                 _ => return,
             };
-            if wish == Wish::Terminate && whole(&connecting) {
+            if operation == Operation::Terminate && whole(&connecting) {
                 self.abort(turn);
             }
             return;
         };
         let name = established.peer.connection.name.clone();
         if whole(&name) {
-            established.tasks.push(match wish {
-                Wish::Terminate => Task::DeleteIke(DownReason::Operator),
-                Wish::Rekey => Task::RekeyIke,
+            established.tasks.push(match operation {
+                Operation::Terminate => Task::DeleteIke(DownReason::Operator),
+                Operation::Rekey => Task::RekeyIke,
             });
         }
         for key in established.children.keys_where(|child| match target {
@@ -439,9 +440,9 @@ impl IkeSa {
             Target::Child(sa) => child.inbound.id == *sa || child.outbound.id == *sa,
             _ => false,
         }) {
-            established.tasks.push(match wish {
-                Wish::Terminate => Task::DeleteChild(key),
-                Wish::Rekey => Task::RekeyChild(key),
+            established.tasks.push(match operation {
+                Operation::Terminate => Task::DeleteChild(key),
+                Operation::Rekey => Task::RekeyChild(key),
             });
         }
         self.after(turn);
@@ -470,8 +471,8 @@ impl IkeSa {
         if let Some(sa) = waiting {
             self.on_installed(turn, sa, Err(died()));
         }
-        if let Some((line, established)) = self.established_mut() {
-            established.on_data_plane_down(line, turn);
+        if let Some((channel, established)) = self.established_mut() {
+            established.on_data_plane_down(channel, turn);
         }
         self.after(turn);
     }
@@ -479,13 +480,13 @@ impl IkeSa {
     /// ESP came from another address: the peer's NAT has moved it. IKE follows at the next message of its
     /// own; outbound ESP follows at once (RFC 7296 §2.23).
     fn on_peer_moved(&mut self, turn: &mut Turn<'_>, remote: SocketAddr) {
-        let Some((line, established)) = self.established_mut() else { return };
-        if !line.path.nat_remote || line.path.nat_local || line.path.remote == remote {
+        let Some((channel, established)) = self.established_mut() else { return };
+        if !channel.path.nat_remote || channel.path.nat_local || channel.path.remote == remote {
             return;
         }
-        let old = core::mem::replace(&mut line.path.remote, remote);
-        turn.event(Event::PeerMoved { ike: line.id, old, new: remote });
-        established.children_follow(line, turn);
+        let old = core::mem::replace(&mut channel.path.remote, remote);
+        turn.event(Event::PeerMoved { ike: channel.id, old, new: remote });
+        established.children_follow(channel, turn);
     }
 }
 

@@ -8,7 +8,7 @@ use super::Endpoint;
 use crate::event::ChildUp;
 use crate::identity::Identity;
 use crate::message::IkeSpi;
-use crate::sa::{ChildSa, HalfState, IkeSa, IkeSaId, Phase, State, Timer};
+use crate::sa::{ChildSa, DirectionState, IkeSa, IkeSaId, Phase, State, Timer};
 use crate::time::Instant;
 
 /// One IKE SA.
@@ -67,7 +67,7 @@ impl Endpoint {
 }
 
 fn of_ike(sa: &IkeSa, now: Instant) -> Option<IkeStatus> {
-    let line = &sa.line;
+    let channel = &sa.channel;
     let (connection, state, established) = match &sa.state {
         State::ExpectInitReply(expect) => (Some(expect.wanted().0.name.clone()), "CONNECTING", None),
         State::ExpectAuthReply(expect) => (Some(expect.connection().name.clone()), "CONNECTING", None),
@@ -85,21 +85,21 @@ fn of_ike(sa: &IkeSa, now: Instant) -> Option<IkeStatus> {
     };
     let left = |at: Instant| at.since(now);
     Some(IkeStatus {
-        ike: line.id,
+        ike: channel.id,
         connection,
         state,
-        initiator: line.initiator,
-        spi_i: line.spi_i,
-        spi_r: line.spi_r,
-        local: line.path.local,
-        remote: line.path.remote,
+        initiator: channel.initiator,
+        spi_i: channel.spi_i,
+        spi_r: channel.spi_r,
+        local: channel.path.local,
+        remote: channel.path.remote,
         local_id: established.map(|established| established.peer.local_id.clone()),
         remote_id: established.map(|established| established.peer.remote_id.clone()),
         proposal: established.map(|established| established.peer.proposal.clone()),
         age: established.map(|established| now.since(established.since)),
-        rekey_in: line.timers.at(Timer::IkeRekey).map(left),
+        rekey_in: channel.timers.at(Timer::IkeRekey).map(left),
         children: established.map_or_else(Vec::new, |established| {
-            established.children.iter().map(|(_, child)| of_child(child, line.id, now)).collect()
+            established.children.iter().map(|(_, child)| of_child(child, channel.id, now)).collect()
         }),
     })
 }
@@ -114,7 +114,7 @@ fn of_child(child: &ChildSa, ike: IkeSaId, now: Instant) -> ChildStatus {
     ChildStatus {
         sa: child.summary(ike),
         state,
-        outbound: matches!(child.outbound.state, HalfState::Installed),
+        outbound: matches!(child.outbound.state, DirectionState::Installed),
         rekey_in: child.rekey_at.map(|at| at.since(now)),
         expires_in: child.expire_at.map(|at| at.since(now)),
     }

@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use pollux_abi::{Reqid, SaId};
 
-use super::book::Book;
+use super::connection_index::ConnectionIndex;
 use super::orphans::Orphans;
 use super::output::{Output, SaAllocator, SaCommand, Transmit};
 use crate::config::Connection;
 use crate::crypto::{Provider, Rng};
 use crate::error::IkeError;
 use crate::event::Event;
-use crate::sa::{Estate, IkeSa, IkeSaId};
+use crate::sa::{IkeSa, IkeSaId, InheritedChildren};
 use crate::time::Instant;
 
 /// What every IKE SA may use while it works.
 pub(crate) struct Shared {
-    pub(crate) config: Book,
+    pub(crate) config: ConnectionIndex,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) allocator: Box<dyn SaAllocator + Send>,
     pub(crate) out: VecDeque<Output>,
@@ -67,7 +67,7 @@ pub(crate) enum Effect {
     /// A new IKE SA exists.
     Adopt(Box<IkeSa>),
     /// The Child SAs and tasks of one IKE SA go to its successor.
-    Inherit { to: IkeSaId, estate: Box<Estate> },
+    Inherit { to: IkeSaId, inherited: Box<InheritedChildren> },
     /// An IKE SA that a collision made superfluous waits for the peer to delete it.
     Redundant(IkeSaId),
     /// An IKE SA is established: others with the same peer may have to go.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use pollux_abi::command::Direction;
 
-use super::child_offer::{Offer, Seasoning};
-use super::informational_initiator::farewell;
-use super::init_initiator::{Introduced, failed};
+use super::child_offer::{KeymatInputs, Offer};
+use super::informational_initiator::auth_failure_delete;
+use super::init_initiator::{InitOutcome, failed};
 use super::{psk, required};
 use crate::config::{ChildConfig, Connection};
 use crate::crypto::constant_time_eq;
@@ -16,11 +16,11 @@ use crate::event::{DownReason, Event};
 use crate::identity::{Identity, IdentityPattern};
 use crate::message::{Auth, AuthMethod, ExchangeType, Notify, NotifyType, write_id};
 use crate::negotiate::IkeAgreement;
-use crate::sa::{Established, Incoming, Keys, Line, Peer, State, Task, Timer};
+use crate::sa::{Channel, Established, Incoming, Keys, Peer, State, Task, Timer};
 
 /// We sent IKE_AUTH.
 pub(crate) struct ExpectAuthReply {
-    introduced: Introduced,
+    init: InitOutcome,
     keys: Keys,
     suite: IkeAgreement,
     proposal: String,
@@ -33,41 +33,41 @@ pub(crate) struct ExpectAuthReply {
 
 /// Sends IKE_AUTH.
 pub(crate) fn begin(
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
-    introduced: Introduced,
+    init: InitOutcome,
     keys: Keys,
     suite: IkeAgreement,
     proposal: String,
 ) -> State {
-    let (connection, child) = (introduced.connection.clone(), introduced.child.clone());
-    match request(line, turn, introduced, keys, suite, proposal) {
+    let (connection, child) = (init.connection.clone(), init.child.clone());
+    match request(channel, turn, init, keys, suite, proposal) {
         Ok(expect) => State::ExpectAuthReply(Box::new(expect)),
         Err(error) => {
-            tell(line, turn, &connection, error);
-            failed(line, turn, connection, child);
+            tell(channel, turn, &connection, error);
+            failed(channel, turn, connection, child);
             State::Gone
         }
     }
 }
 
 fn request(
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
-    introduced: Introduced,
+    init: InitOutcome,
     keys: Keys,
     suite: IkeAgreement,
     proposal: String,
 ) -> Result<ExpectAuthReply, IkeError> {
-    let connection = introduced.connection.clone();
-    let local_id = connection.local_id.clone().unwrap_or_else(|| Identity::address(line.path.local.ip()));
-    let remote_id = asked_for(&connection, line);
+    let connection = init.connection.clone();
+    let local_id = connection.local_id.clone().unwrap_or_else(|| Identity::address(channel.path.local.ip()));
+    let remote_id = asked_for(&connection, channel);
     let key = psk::find(&turn.shared.config, &connection.name, &local_id, &remote_id)?;
     let provider = turn.shared.provider.clone();
     let mut id = Vec::new();
     write_id(local_id.id_type(), local_id.value(), &mut id);
-    let auth = keys.psk_auth(&*provider, true, &key, &introduced.request, &introduced.nonce_r, &id)?;
-    let (first, further) = wanted_children(&introduced);
+    let auth = keys.psk_auth(&*provider, true, &key, &init.request, &init.nonce_r, &id)?;
+    let (first, further) = wanted_children(&init);
     let mut reqids = Vec::new();
     let offer = match first {
         Some(config) => {
@@ -76,13 +76,13 @@ fn request(
                 reqids.push((config.name.clone(), reqid));
                 reqid
             });
-            Some(Offer::new(turn, connection.name.clone(), config, &line.path, reqid, true)?)
+            Some(Offer::new(turn, connection.name.clone(), config, &channel.path, reqid, true)?)
         }
         None => None,
     };
-    let first_contact = turn.shared.is_first_contact(line.counted);
+    let first_contact = turn.shared.is_first_contact(channel.counted);
     let said = matches!(connection.remote_id, IdentityPattern::Exactly(_));
-    let sent = line.request(turn, ExchangeType::IkeAuth, |writer| {
+    let sent = channel.request(turn, ExchangeType::IkeAuth, |writer| {
         writer.id_i(local_id.id_type(), local_id.value());
         if first_contact {
             writer.notify(Notify::new(NotifyType::InitialContact, &[]));
@@ -102,20 +102,20 @@ fn request(
         }
         return Err(error);
     }
-    Ok(ExpectAuthReply { introduced, keys, suite, proposal, local_id, offer, further, reqids })
+    Ok(ExpectAuthReply { init, keys, suite, proposal, local_id, offer, further, reqids })
 }
 
 /// Whom we expect at the other end.
-fn asked_for(connection: &Connection, line: &Line) -> Identity {
+fn asked_for(connection: &Connection, channel: &Channel) -> Identity {
     match &connection.remote_id {
         IdentityPattern::Exactly(identity) => identity.clone(),
-        _ => Identity::address(line.path.remote.ip()),
+        _ => Identity::address(channel.path.remote.ip()),
     }
 }
 
-fn wanted_children(introduced: &Introduced) -> (Option<Arc<ChildConfig>>, Vec<Arc<ChildConfig>>) {
-    let children = &introduced.connection.children;
-    let mut wanted: Vec<_> = match &introduced.child {
+fn wanted_children(init: &InitOutcome) -> (Option<Arc<ChildConfig>>, Vec<Arc<ChildConfig>>) {
+    let children = &init.connection.children;
+    let mut wanted: Vec<_> = match &init.child {
         Some(name) => children.iter().filter(|child| child.name == *name).cloned().collect(),
         None => children.clone(),
     };
@@ -128,12 +128,12 @@ fn wanted_children(introduced: &Introduced) -> (Option<Arc<ChildConfig>>, Vec<Ar
 
 impl ExpectAuthReply {
     pub(crate) const fn connection(&self) -> &Arc<Connection> {
-        &self.introduced.connection
+        &self.init.connection
     }
 
     /// Whom we want to reach.
     pub(crate) fn wanted(&self) -> (Arc<Connection>, Option<Arc<str>>) {
-        (self.introduced.connection.clone(), self.introduced.child.clone())
+        (self.init.connection.clone(), self.init.child.clone())
     }
 
     /// The reply will never come; whom we wanted to reach.
@@ -141,38 +141,38 @@ impl ExpectAuthReply {
         if let Some(offer) = self.offer.take() {
             offer.release(turn);
         }
-        (self.introduced.connection.clone(), self.introduced.child.clone())
+        (self.init.connection.clone(), self.init.child.clone())
     }
 
     /// The response came. It is from whoever we share keys with; AUTH says who that is.
     pub(crate) fn on_reply(
         mut self: Box<Self>,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         incoming: Incoming<'_>,
     ) -> State {
         let refused = incoming.payloads.auth.is_none().then(|| incoming.payloads.error()).flatten();
         if let Some(notify) = refused {
             let error = self.refused(notify.kind);
-            tell(line, turn, &self.introduced.connection, error);
+            tell(channel, turn, &self.init.connection, error);
             let (connection, child) = self.abandon(turn);
-            failed(line, turn, connection, child);
+            failed(channel, turn, connection, child);
             return State::Gone;
         }
-        match self.authenticate(line, turn, incoming) {
-            Ok(remote_id) => self.establish(line, turn, incoming, remote_id),
+        match self.authenticate(channel, turn, incoming) {
+            Ok(remote_id) => self.establish(channel, turn, incoming, remote_id),
             Err(error) => {
                 let notify = error.notify();
-                tell(line, turn, &self.introduced.connection, error);
+                tell(channel, turn, &self.init.connection, error);
                 let (connection, child) = self.abandon(turn);
-                failed(line, turn, connection, child);
-                farewell(line, turn, notify)
+                failed(channel, turn, connection, child);
+                auth_failure_delete(channel, turn, notify)
             }
         }
     }
 
     fn refused(&self, notify: NotifyType) -> IkeError {
-        let name = &self.introduced.connection.name;
+        let name = &self.init.connection.name;
         match (&self.offer, notify) {
             (Some(offer), NotifyType::NoProposalChosen | NotifyType::TsUnacceptable) => offer.refused(notify),
             _ => IkeError::PeerRefused {
@@ -185,14 +185,14 @@ impl ExpectAuthReply {
 
     fn authenticate(
         &self,
-        line: &Line,
+        channel: &Channel,
         turn: &Turn<'_>,
         incoming: Incoming<'_>,
     ) -> Result<Identity, IkeError> {
         let id = required(incoming.payloads.id_r, "an IKE_AUTH reply without IDr")?;
         let auth = required(incoming.payloads.auth, "an IKE_AUTH reply without AUTH")?;
         let remote_id = required(Identity::new(id.kind, id.data), "an identity of excessive length")?;
-        let connection = &self.introduced.connection;
+        let connection = &self.init.connection;
         if connection.remote_id.rank(&remote_id).is_none() {
             let (offered, accepted) = (format!("to be {remote_id}"), connection.remote_id.to_string());
             let key = format!("connection.{}.remote.id", connection.name);
@@ -203,37 +203,37 @@ impl ExpectAuthReply {
             &*turn.shared.provider,
             false,
             &key,
-            &self.introduced.response,
-            &self.introduced.nonce_i,
+            &self.init.response,
+            &self.init.nonce_i,
             id.signed_octets(),
         )?;
         let holds = auth.method == AuthMethod::SharedKey && constant_time_eq(expected.as_bytes(), auth.data);
         if !holds {
             return Err(psk::wrong_auth(&connection.name, &remote_id, auth.method));
         }
-        debug_assert!(line.initiator);
+        debug_assert!(channel.initiator);
         Ok(remote_id)
     }
 
     fn establish(
         mut self: Box<Self>,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         incoming: Incoming<'_>,
         remote_id: Identity,
     ) -> State {
         let offer = self.offer.take();
-        let Self { introduced, keys, suite, proposal, local_id, further, reqids, .. } = *self;
-        let connection = introduced.connection.clone();
+        let Self { init, keys, suite, proposal, local_id, further, reqids, .. } = *self;
+        let connection = init.connection.clone();
         let peer = Peer { connection: connection.clone(), local_id, remote_id, proposal, reqids };
         let mut established = Established::new(turn.now, peer, keys, suite);
-        established.start_clocks(line, turn);
-        turn.event(Event::IkeUp(established.summary(line)));
+        established.start_clocks(channel, turn);
+        turn.event(Event::IkeUp(established.summary(channel)));
         turn.effect(Effect::Reached(connection));
-        turn.effect(Effect::Established { ike: line.id, initial_contact: false });
-        line.timers.stop(Timer::Retransmit);
+        turn.effect(Effect::Established { ike: channel.id, initial_contact: false });
+        channel.timers.stop(Timer::Retransmit);
         if let Some(offer) = offer {
-            first_child(&mut established, line, turn, incoming, &introduced, &offer);
+            first_child(&mut established, channel, turn, incoming, &init, &offer);
         }
         for config in further {
             established.tasks.push(Task::CreateChild(config));
@@ -245,47 +245,47 @@ impl ExpectAuthReply {
 /// The Child SA that came with IKE_AUTH; the IKE SA stays without it (RFC 7296 §1.2).
 fn first_child(
     established: &mut Established,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
     incoming: Incoming<'_>,
-    introduced: &Introduced,
+    init: &InitOutcome,
     offer: &Offer,
 ) {
     let task = Task::CreateChild(offer.config.clone());
     if let Some(notify) = incoming.payloads.error() {
         offer.release(turn);
-        established.on_refused(line, turn, offer.refused(notify.kind), task);
+        established.on_refused(channel, turn, offer.refused(notify.kind), task);
         return;
     }
-    let season = Seasoning {
+    let keymat_inputs = KeymatInputs {
         keys: &established.keys,
-        nonce_i: &introduced.nonce_i,
-        nonce_r: &introduced.nonce_r,
+        nonce_i: &init.nonce_i,
+        nonce_r: &init.nonce_r,
         shared: None,
     };
-    match offer.accept(turn, &line.path, incoming.payloads, season) {
+    match offer.accept(turn, &channel.path, incoming.payloads, keymat_inputs) {
         Ok(mut child) => {
             child.down = DownReason::Operator;
-            child.install(turn, line.id, Direction::Inbound);
+            child.install(turn, channel.id, Direction::Inbound);
             let key = established.children.insert(child);
             if !turn.shared.data_plane {
                 let error = IkeError::DataPlane { what: "it is down".to_owned() };
-                established.child_failed(line, turn, key, error);
+                established.child_failed(channel, turn, key, error);
             }
         }
         Err(error) => {
-            established.tasks.push(Task::Disown(offer.spi));
+            established.tasks.push(Task::Release(offer.spi));
             offer.release(turn);
-            established.on_refused(line, turn, error, task);
+            established.on_refused(channel, turn, error, task);
         }
     }
 }
 
-fn tell(line: &Line, turn: &mut Turn<'_>, connection: &Connection, error: IkeError) {
+fn tell(channel: &Channel, turn: &mut Turn<'_>, connection: &Connection, error: IkeError) {
     turn.event(Event::Refused {
-        ike: Some(line.id),
+        ike: Some(channel.id),
         connection: Some(connection.name.clone()),
-        remote: line.path.remote,
+        remote: channel.path.remote,
         error,
         authenticated: true,
     });

@@ -6,7 +6,7 @@ use pollux_abi::SaId;
 use pollux_abi::command::Direction;
 
 use super::child_answer::Answer;
-use super::child_offer::Seasoning;
+use super::child_offer::KeymatInputs;
 use super::{psk, required, write_refusal};
 use crate::config::Connection;
 use crate::crypto::{Secret, constant_time_eq};
@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::identity::Identity;
 use crate::message::{Auth, AuthMethod, ExchangeType, MessageId, NotifyType, write_id};
 use crate::negotiate::IkeAgreement;
-use crate::sa::{Established, Incoming, Keys, Line, Peer, State};
+use crate::sa::{Channel, Established, Incoming, Keys, Peer, State};
 use crate::time::Instant;
 
 /// We answered IKE_SA_INIT.
@@ -46,22 +46,22 @@ impl ExpectAuth {
     /// IKE_AUTH came, authentic as to its sender's keys.
     pub(crate) fn on_request(
         self: Box<Self>,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         incoming: Incoming<'_>,
     ) -> State {
-        match self.authenticate(line, turn, incoming) {
+        match self.authenticate(channel, turn, incoming) {
             Ok((connection, local_id, remote_id, auth)) => {
-                self.establish(line, turn, incoming, (connection, local_id, remote_id), auth)
+                self.establish(channel, turn, incoming, (connection, local_id, remote_id), auth)
             }
             Err(error) => {
-                let sent = line.respond(turn, ExchangeType::IkeAuth, incoming.id, |writer| {
+                let sent = channel.respond(turn, ExchangeType::IkeAuth, incoming.id, |writer| {
                     write_refusal(writer, &error);
                 });
-                let remote = line.path.remote;
-                let (ike, connection) = (Some(line.id), None);
+                let remote = channel.path.remote;
+                let (ike, connection) = (Some(channel.id), None);
                 turn.event(Event::Refused { ike, connection, remote, error, authenticated: true });
-                if sent.is_ok() { State::closed(line, turn.now) } else { State::Gone }
+                if sent.is_ok() { State::closed(channel, turn.now) } else { State::Gone }
             }
         }
     }
@@ -69,7 +69,7 @@ impl ExpectAuth {
     /// Who the peer is, whom it wants, and our own AUTH.
     fn authenticate(
         &self,
-        line: &Line,
+        channel: &Channel,
         turn: &Turn<'_>,
         incoming: Incoming<'_>,
     ) -> Result<(Arc<Connection>, Identity, Identity, Secret), IkeError> {
@@ -80,9 +80,10 @@ impl ExpectAuth {
             Some(id) => Some(required(Identity::new(id.kind, id.data), "an identity of excessive length")?),
             None => None,
         };
-        let book = &turn.shared.config;
-        let (connection, local_id) = matching(book, &line.path, &remote_id, wanted.as_ref(), self.suite)?;
-        let key = psk::find(book, &connection.name, &local_id, &remote_id)?;
+        let connection_index = &turn.shared.config;
+        let (connection, local_id) =
+            matching(connection_index, &channel.path, &remote_id, wanted.as_ref(), self.suite)?;
+        let key = psk::find(connection_index, &connection.name, &local_id, &remote_id)?;
         let provider = &*turn.shared.provider;
         let expected =
             self.keys.psk_auth(provider, true, &key, &self.request, &self.nonce_r, id.signed_octets())?;
@@ -98,14 +99,14 @@ impl ExpectAuth {
 
     fn establish(
         self: Box<Self>,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         incoming: Incoming<'_>,
         (connection, local_id, remote_id): (Arc<Connection>, Identity, Identity),
         auth: Secret,
     ) -> State {
         let Self { keys, suite, proposal, nonce_i, nonce_r, .. } = *self;
-        line.path.forced |= connection.encap;
+        channel.path.forced |= connection.encap;
         let peer = Peer { connection, local_id, remote_id, proposal, reqids: Vec::new() };
         let mut established = Box::new(Established::new(turn.now, peer, keys, suite));
         let initial_contact = incoming.payloads.has_notify(NotifyType::InitialContact);
@@ -113,13 +114,13 @@ impl ExpectAuth {
             // Childless, as RFC 6023 has it.
             None
         } else {
-            Some(Answer::choose(turn, &established.peer, &line.path, incoming.payloads, None, true))
+            Some(Answer::choose(turn, &established.peer, &channel.path, incoming.payloads, None, true))
         };
         let made = chosen.map(|chosen| {
             let answer = chosen?;
-            let season =
-                Seasoning { keys: &established.keys, nonce_i: &nonce_i, nonce_r: &nonce_r, shared: None };
-            match answer.child(turn, &mut established.peer, &line.path, season) {
+            let keymat_inputs =
+                KeymatInputs { keys: &established.keys, nonce_i: &nonce_i, nonce_r: &nonce_r, shared: None };
+            match answer.child(turn, &mut established.peer, &channel.path, keymat_inputs) {
                 Ok(child) => Ok((answer, child)),
                 Err(error) => {
                     answer.release(turn);
@@ -129,7 +130,7 @@ impl ExpectAuth {
         });
         match made {
             Some(Ok((answer, mut child))) => {
-                child.install(turn, line.id, Direction::Inbound);
+                child.install(turn, channel.id, Direction::Inbound);
                 let child = established.children.insert(child);
                 let id = incoming.id;
                 State::ExpectAuthInstalled(Box::new(ExpectAuthInstalled {
@@ -142,9 +143,9 @@ impl ExpectAuth {
                 }))
             }
             Some(Err(error)) => {
-                without_child(established, line, turn, (incoming.id, &auth, initial_contact), Some(error))
+                without_child(established, channel, turn, (incoming.id, &auth, initial_contact), Some(error))
             }
-            None => without_child(established, line, turn, (incoming.id, &auth, initial_contact), None),
+            None => without_child(established, channel, turn, (incoming.id, &auth, initial_contact), None),
         }
     }
 }
@@ -164,12 +165,12 @@ impl ExpectAuthInstalled {
     }
 
     /// Treats an answer that is overdue as a refusal.
-    pub(crate) fn on_timeout(self: Box<Self>, line: &mut Line, turn: &mut Turn<'_>) -> State {
+    pub(crate) fn on_timeout(self: Box<Self>, channel: &mut Channel, turn: &mut Turn<'_>) -> State {
         let overdue = self.established.children.get(self.child).and_then(|child| child.overdue(turn.now));
         match overdue {
             Some(sa) => {
                 let what = "no answer within its deadline".to_owned();
-                self.on_installed(line, turn, sa, Err(IkeError::DataPlane { what }))
+                self.on_installed(channel, turn, sa, Err(IkeError::DataPlane { what }))
             }
             None => State::ExpectAuthInstalled(self),
         }
@@ -178,7 +179,7 @@ impl ExpectAuthInstalled {
     /// The data plane has the Child SA: the answer leaves. Or it has not: the IKE SA stays without it.
     pub(crate) fn on_installed(
         mut self: Box<Self>,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         sa: SaId,
         result: Result<(), IkeError>,
@@ -191,22 +192,22 @@ impl ExpectAuthInstalled {
                 child.remove_both(turn);
             }
             let Self { established, id, auth, initial_contact, .. } = *self;
-            return without_child(established, line, turn, (id, &auth, initial_contact), Some(error));
+            return without_child(established, channel, turn, (id, &auth, initial_contact), Some(error));
         }
         let Self { mut established, child, id, answer, auth, initial_contact } = *self;
         let local_id = established.peer.local_id.clone();
-        let sent = line.respond(turn, ExchangeType::IkeAuth, id, |writer| {
+        let sent = channel.respond(turn, ExchangeType::IkeAuth, id, |writer| {
             writer.id_r(local_id.id_type(), local_id.value());
             writer.auth(Auth { method: AuthMethod::SharedKey, data: auth.as_bytes() });
             answer.write_sa(writer);
             answer.write_ts(writer);
         });
         established.check(&sent);
-        up(&mut established, line, turn, initial_contact);
+        up(&mut established, channel, turn, initial_contact);
         if let Some(child) = established.children.get_mut(child) {
-            child.inbound.state = crate::sa::HalfState::Installed;
+            child.inbound.state = crate::sa::DirectionState::Installed;
         }
-        established.opened(line, turn, child);
+        established.opened(channel, turn, child);
         State::Established(established)
     }
 
@@ -222,13 +223,13 @@ impl ExpectAuthInstalled {
 /// The IKE SA without a Child SA, which the peer may ask for again (RFC 7296 §1.2).
 fn without_child(
     mut established: Box<Established>,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
     (id, auth, initial_contact): (MessageId, &Secret, bool),
     error: Option<IkeError>,
 ) -> State {
     let local_id = established.peer.local_id.clone();
-    let sent = line.respond(turn, ExchangeType::IkeAuth, id, |writer| {
+    let sent = channel.respond(turn, ExchangeType::IkeAuth, id, |writer| {
         writer.id_r(local_id.id_type(), local_id.value());
         writer.auth(Auth { method: AuthMethod::SharedKey, data: auth.as_bytes() });
         if let Some(error) = &error {
@@ -236,15 +237,15 @@ fn without_child(
         }
     });
     established.check(&sent);
-    up(&mut established, line, turn, initial_contact);
+    up(&mut established, channel, turn, initial_contact);
     if let Some(error) = error {
-        established.tell_refused(line, turn, error);
+        established.tell_refused(channel, turn, error);
     }
     State::Established(established)
 }
 
-fn up(established: &mut Established, line: &mut Line, turn: &mut Turn<'_>, initial_contact: bool) {
-    established.start_clocks(line, turn);
-    turn.event(Event::IkeUp(established.summary(line)));
-    turn.effect(Effect::Established { ike: line.id, initial_contact });
+fn up(established: &mut Established, channel: &mut Channel, turn: &mut Turn<'_>, initial_contact: bool) {
+    established.start_clocks(channel, turn);
+    turn.event(Event::IkeUp(established.summary(channel)));
+    turn.effect(Effect::Established { ike: channel.id, initial_contact });
 }

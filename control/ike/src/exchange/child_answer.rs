@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pollux_abi::{Spi, TrafficSelector};
 
-use super::child_offer::{Seasoning, proposals, selectors};
+use super::child_offer::{KeymatInputs, proposals, selectors};
 use super::{ke_method, required};
 use crate::config::ChildConfig;
 use crate::endpoint::Turn;
@@ -12,7 +12,7 @@ use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{Payloads, Protocol, Writer};
 use crate::negotiate::{Chosen, EspAgreement, proposal, selector, syntax};
-use crate::sa::{ChildSa, Half, HalfState, Path, Peer, Phase};
+use crate::sa::{ChildSa, DirectionSa, DirectionState, Path, Peer, Phase};
 
 /// What we agreed to; its SPI is allocated, nothing is installed.
 #[derive(Debug)]
@@ -116,15 +116,18 @@ impl Answer {
         turn: &mut Turn<'_>,
         peer: &mut Peer,
         path: &Path,
-        season: Seasoning<'_>,
+        keymat_inputs: KeymatInputs<'_>,
     ) -> Result<ChildSa, IkeError> {
         let provider = turn.shared.provider.clone();
-        let Seasoning { keys, nonce_i, nonce_r, shared } = season;
+        let KeymatInputs { keys, nonce_i, nonce_r, shared } = keymat_inputs;
         let suite = self.chosen.agreement.suite;
         let (of_i, of_r) = keys.child(&*provider, suite, shared, nonce_i, nonce_r)?;
         let reqid = peer.reqid(turn, &self.config);
-        let mut half =
-            |spi, keys| Half { id: turn.shared.allocator.sa_id(), spi, state: HalfState::Held(keys) };
+        let mut half = |spi, keys| DirectionSa {
+            id: turn.shared.allocator.sa_id(),
+            spi,
+            state: DirectionState::Held(keys),
+        };
         Ok(ChildSa {
             connection: peer.connection.name.clone(),
             config: self.config.clone(),

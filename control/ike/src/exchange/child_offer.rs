@@ -13,7 +13,7 @@ use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{Payloads, Writer};
 use crate::negotiate::{EspAgreement, Proposal, proposal, selector, syntax};
-use crate::sa::{ChildSa, Half, HalfState, Keys, Path, Phase};
+use crate::sa::{ChildSa, DirectionSa, DirectionState, Keys, Path, Phase};
 
 /// What was offered.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(crate) struct Offer {
 
 /// Which nonces and which shared secret a Child SA's keys grow from.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seasoning<'a> {
+pub(crate) struct KeymatInputs<'a> {
     pub(crate) keys: &'a Keys,
     pub(crate) nonce_i: &'a [u8],
     pub(crate) nonce_r: &'a [u8],
@@ -109,7 +109,7 @@ impl Offer {
         turn: &mut Turn<'_>,
         path: &Path,
         payloads: &Payloads<'_>,
-        season: Seasoning<'_>,
+        keymat_inputs: KeymatInputs<'_>,
     ) -> Result<ChildSa, IkeError> {
         if self.life != turn.shared.data_plane_lives {
             return Err(IkeError::DataPlane { what: "it died meanwhile".to_owned() });
@@ -128,10 +128,13 @@ impl Offer {
             });
         }
         let provider = turn.shared.provider.clone();
-        let Seasoning { keys, nonce_i, nonce_r, shared } = season;
+        let KeymatInputs { keys, nonce_i, nonce_r, shared } = keymat_inputs;
         let (of_i, of_r) = keys.child(&*provider, agreement.suite, shared, nonce_i, nonce_r)?;
-        let mut half =
-            |spi, keys| Half { id: turn.shared.allocator.sa_id(), spi, state: HalfState::Held(keys) };
+        let mut half = |spi, keys| DirectionSa {
+            id: turn.shared.allocator.sa_id(),
+            spi,
+            state: DirectionState::Held(keys),
+        };
         Ok(ChildSa {
             connection: self.connection.clone(),
             config: self.config.clone(),

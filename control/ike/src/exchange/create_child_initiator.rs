@@ -5,7 +5,7 @@ use std::sync::Arc;
 use pollux_abi::SaId;
 use pollux_abi::command::Direction;
 
-use super::child_offer::{Offer, Seasoning};
+use super::child_offer::{KeymatInputs, Offer};
 use super::{Ours, nonce, required};
 use crate::config::ChildConfig;
 use crate::crypto::{KeMethod, KeyExchange, Secret};
@@ -13,7 +13,7 @@ use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{ExchangeType, Ke, Notify, NotifyType, Payloads};
-use crate::sa::{ChildSa, Established, Line, Lowest, Phase, Task, lowest_nonce};
+use crate::sa::{Channel, ChildSa, Established, Lowest, Phase, Task, lowest_nonce};
 
 /// We asked for a Child SA.
 pub(crate) struct ExpectChildReply {
@@ -31,7 +31,7 @@ pub(crate) struct ExpectChildReply {
 /// Asks for a further Child SA.
 pub(crate) fn begin(
     established: &mut Established,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
     config: Arc<ChildConfig>,
 ) -> Result<Option<Ours>, IkeError> {
@@ -47,13 +47,13 @@ pub(crate) fn begin(
     if up {
         return Ok(None);
     }
-    ask(established, line, turn, config, None, None)
+    ask(established, channel, turn, config, None, None)
 }
 
 /// Asks for a Child SA in place of another one, unless that has a successor or is going already.
 pub(crate) fn begin_rekey(
     established: &mut Established,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
     key: SaId,
 ) -> Result<Option<Ours>, IkeError> {
@@ -69,12 +69,12 @@ pub(crate) fn begin_rekey(
         established.try_again(turn, Task::RekeyChild(key));
         return Ok(None);
     }
-    ask(established, line, turn, config, Some(key), None)
+    ask(established, channel, turn, config, Some(key), None)
 }
 
 fn ask(
     established: &mut Established,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
     config: Arc<ChildConfig>,
     rekeys: Option<SaId>,
@@ -85,8 +85,8 @@ fn ask(
         None => established.peer.reqid(turn, &config),
     };
     let connection = established.peer.connection.name.clone();
-    let offer = Offer::new(turn, connection, config, &line.path, reqid, false)?;
-    let sent = send(established, line, turn, &offer, rekeys, method);
+    let offer = Offer::new(turn, connection, config, &channel.path, reqid, false)?;
+    let sent = send(established, channel, turn, &offer, rekeys, method);
     match sent {
         Ok((nonce, ke)) => {
             let method_changed = method.is_some();
@@ -104,7 +104,7 @@ type Sent = ([u8; 32], Option<Box<dyn KeyExchange>>);
 
 fn send(
     established: &Established,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
     offer: &Offer,
     rekeys: Option<SaId>,
@@ -118,7 +118,7 @@ fn send(
     };
     let old_spi =
         rekeys.and_then(|old| established.children.get(old)).map(|old| old.inbound.spi.to_be_bytes());
-    line.request(turn, ExchangeType::CreateChildSa, |writer| {
+    channel.request(turn, ExchangeType::CreateChildSa, |writer| {
         if let Some(spi) = &old_spi {
             writer.notify(Notify::about_esp(NotifyType::RekeySa, spi));
         }
@@ -164,7 +164,7 @@ impl ExpectChildReply {
     pub(crate) fn on_reply(
         mut self: Box<Self>,
         established: &mut Established,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         payloads: &Payloads<'_>,
     ) {
@@ -174,15 +174,15 @@ impl ExpectChildReply {
         };
         if let Some(notify) = payloads.error() {
             self.offer.release(turn);
-            return self.on_error(established, line, turn, task, notify);
+            return self.on_error(established, channel, turn, task, notify);
         }
-        match self.accept(established, line, turn, payloads) {
+        match self.accept(established, channel, turn, payloads) {
             Ok(()) => {}
             Err(error) => {
                 // The peer has made it: it must hear that we did not.
-                established.tasks.push(Task::Disown(self.offer.spi));
+                established.tasks.push(Task::Release(self.offer.spi));
                 self.offer.release(turn);
-                established.on_refused(line, turn, error, task);
+                established.on_refused(channel, turn, error, task);
             }
         }
     }
@@ -190,7 +190,7 @@ impl ExpectChildReply {
     fn on_error(
         &self,
         established: &mut Established,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         task: Task,
         notify: Notify<'_>,
@@ -201,9 +201,9 @@ impl ExpectChildReply {
                     notify.data_u16().and_then(KeMethod::from_id).filter(|&method| self.offer.offers(method));
                 if let Some(method) = wanted {
                     let config = self.offer.config.clone();
-                    match ask(established, line, turn, config, self.rekeys, Some(method)) {
+                    match ask(established, channel, turn, config, self.rekeys, Some(method)) {
                         Ok(ours) => established.ours = ours,
-                        Err(error) => established.on_refused(line, turn, error, task),
+                        Err(error) => established.on_refused(channel, turn, error, task),
                     }
                     return;
                 }
@@ -217,7 +217,7 @@ impl ExpectChildReply {
                     if let Some(child) = established.children.get_mut(old) {
                         child.down = DownReason::Peer;
                     }
-                    established.forget_child(line, turn, old);
+                    established.forget_child(channel, turn, old);
                     established.tasks.push(Task::CreateChild(config));
                     return;
                 }
@@ -225,25 +225,25 @@ impl ExpectChildReply {
             _ => {}
         }
         let error = self.offer.refused(notify.kind);
-        established.on_refused(line, turn, error, task);
+        established.on_refused(channel, turn, error, task);
     }
 
     fn accept(
         &mut self,
         established: &mut Established,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         payloads: &Payloads<'_>,
     ) -> Result<(), IkeError> {
         let peer_nonce = required(payloads.nonce, "a reply without nonce")?;
         let shared = self.shared_secret(payloads)?;
-        let season = Seasoning {
+        let keymat_inputs = KeymatInputs {
             keys: &established.keys,
             nonce_i: &self.nonce,
             nonce_r: peer_nonce,
             shared: shared.as_ref(),
         };
-        let mut child = self.offer.accept(turn, &line.path, payloads, season)?;
+        let mut child = self.offer.accept(turn, &channel.path, payloads, keymat_inputs)?;
         child.replaces = self.rekeys;
         let lost = self.decide(established, &lowest_nonce(&self.nonce, peer_nonce));
         if lost {
@@ -254,11 +254,11 @@ impl ExpectChildReply {
             established.tasks.push(Task::DeleteChild(key));
             return Ok(());
         }
-        child.install(turn, line.id, Direction::Inbound);
+        child.install(turn, channel.id, Direction::Inbound);
         let key = established.children.insert(child);
         if !turn.shared.data_plane {
             let error = IkeError::DataPlane { what: "it is down".to_owned() };
-            established.child_failed(line, turn, key, error);
+            established.child_failed(channel, turn, key, error);
         }
         Ok(())
     }

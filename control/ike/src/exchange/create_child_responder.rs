@@ -4,13 +4,13 @@ use pollux_abi::SaId;
 use pollux_abi::command::Direction;
 
 use super::child_answer::Answer;
-use super::child_offer::Seasoning;
+use super::child_offer::KeymatInputs;
 use super::{Ours, ke_method, nonce, required, write_refusal};
 use crate::crypto::Secret;
 use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::message::{ExchangeType, Ke, MessageId, NotifyType, Protocol};
-use crate::sa::{Established, Incoming, Line, Phase, lowest_nonce};
+use crate::sa::{Channel, Established, Incoming, Phase, lowest_nonce};
 
 /// The Child SA is chosen; the answer leaves when its inbound half is installed.
 pub(crate) struct ExpectInstalled {
@@ -25,7 +25,7 @@ impl Established {
     /// A request for a Child SA or for a new IKE SA.
     pub(crate) fn on_create_child_request(
         &mut self,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         incoming: Incoming<'_>,
     ) {
@@ -33,18 +33,18 @@ impl Established {
             sa.proposals().next().is_some_and(|proposal| proposal.protocol == Protocol::Ike)
         });
         let outcome = if for_ike {
-            self.on_rekey_ike_request(line, turn, incoming)
+            self.on_rekey_ike_request(channel, turn, incoming)
         } else {
-            self.on_child_request(line, turn, incoming)
+            self.on_child_request(channel, turn, incoming)
         };
         if let Err(error) = outcome {
-            self.refuse(line, turn, incoming, error);
+            self.refuse(channel, turn, incoming, error);
         }
     }
 
     fn on_child_request(
         &mut self,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         incoming: Incoming<'_>,
     ) -> Result<(), IkeError> {
@@ -61,8 +61,8 @@ impl Established {
         }
         let peer_nonce = required(payloads.nonce, "a request for a Child SA without nonce")?;
         let name = old.and_then(|old| self.children.get(old)).map(|old| old.config.name.clone());
-        let answer = Answer::choose(turn, &self.peer, &line.path, payloads, name.as_deref(), false)?;
-        let made = self.make(line, turn, &answer, incoming, peer_nonce);
+        let answer = Answer::choose(turn, &self.peer, &channel.path, payloads, name.as_deref(), false)?;
+        let made = self.make(channel, turn, &answer, incoming, peer_nonce);
         let (mut child, nonce, ke) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -74,7 +74,7 @@ impl Established {
         if let Some(predecessor) = old.and_then(|old| self.children.get(old)) {
             child.reqid = predecessor.reqid;
         }
-        child.install(turn, line.id, Direction::Inbound);
+        child.install(turn, channel.id, Direction::Inbound);
         let key = self.children.insert(child);
         if let (Some(old), Some(Ours::CreateChild(ours))) = (old, &mut self.ours)
             && ours.rekeys(old)
@@ -101,7 +101,7 @@ impl Established {
 
     fn make(
         &mut self,
-        line: &Line,
+        channel: &Channel,
         turn: &mut Turn<'_>,
         answer: &Answer,
         incoming: Incoming<'_>,
@@ -116,9 +116,9 @@ impl Established {
             }
             _ => (None, None::<Secret>),
         };
-        let season =
-            Seasoning { keys: &self.keys, nonce_i: peer_nonce, nonce_r: &nonce, shared: shared.as_ref() };
-        let child = answer.child(turn, &mut self.peer, &line.path, season)?;
+        let keymat_inputs =
+            KeymatInputs { keys: &self.keys, nonce_i: peer_nonce, nonce_r: &nonce, shared: shared.as_ref() };
+        let child = answer.child(turn, &mut self.peer, &channel.path, keymat_inputs)?;
         Ok((child, nonce, ke))
     }
 }
@@ -134,14 +134,14 @@ impl ExpectInstalled {
     pub(crate) fn on_installed(
         self,
         established: &mut Established,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         result: Result<(), IkeError>,
     ) {
         let sent = match result {
             Ok(()) => {
                 let Self { child, id, answer, nonce, ke } = self;
-                let sent = line.respond(turn, ExchangeType::CreateChildSa, id, |writer| {
+                let sent = channel.respond(turn, ExchangeType::CreateChildSa, id, |writer| {
                     answer.write_sa(writer);
                     writer.nonce(&nonce);
                     if let Some((method, public)) = &ke {
@@ -150,17 +150,17 @@ impl ExpectInstalled {
                     answer.write_ts(writer);
                 });
                 if sent.is_ok() {
-                    established.opened(line, turn, child);
+                    established.opened(channel, turn, child);
                 }
                 sent
             }
             Err(error) => {
                 let id = self.id;
-                let sent = line.respond(turn, ExchangeType::CreateChildSa, id, |writer| {
+                let sent = channel.respond(turn, ExchangeType::CreateChildSa, id, |writer| {
                     write_refusal(writer, &error);
                 });
                 self.abandon(established, turn);
-                established.tell_refused(line, turn, error);
+                established.tell_refused(channel, turn, error);
                 sent
             }
         };

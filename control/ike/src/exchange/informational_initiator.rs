@@ -7,7 +7,7 @@ use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{ExchangeType, Notify, NotifyType};
-use crate::sa::{Established, Line, Phase, State};
+use crate::sa::{Channel, Established, Phase, State};
 
 /// We asked the peer to delete a Child SA.
 #[derive(Debug)]
@@ -31,8 +31,8 @@ pub(crate) struct ExpectFarewellReply;
 
 impl ExpectDeleteReply {
     /// The peer has deleted it, whether its answer says so or both of us asked at once (RFC 7296 §1.4.1).
-    pub(crate) fn on_reply(self, established: &mut Established, line: &mut Line, turn: &mut Turn<'_>) {
-        established.forget_child(line, turn, self.child);
+    pub(crate) fn on_reply(self, established: &mut Established, channel: &mut Channel, turn: &mut Turn<'_>) {
+        established.forget_child(channel, turn, self.child);
     }
 
     pub(crate) const fn child(&self) -> SaId {
@@ -49,7 +49,7 @@ impl ExpectIkeDeleteReply {
 /// Asks the peer to delete a Child SA, if it is still there.
 pub(crate) fn delete_child(
     established: &mut Established,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
     key: SaId,
 ) -> Result<Option<Ours>, IkeError> {
@@ -59,15 +59,19 @@ pub(crate) fn delete_child(
     }
     child.phase = Phase::Deleting;
     let spi = child.inbound.spi;
-    line.request(turn, ExchangeType::Informational, |writer| {
+    channel.request(turn, ExchangeType::Informational, |writer| {
         writer.delete_esp(&[spi]);
     })?;
     Ok(Some(Ours::DeleteChild(ExpectDeleteReply { child: key })))
 }
 
 /// Asks the peer to delete a Child SA that we could not make sense of.
-pub(crate) fn disown(line: &mut Line, turn: &mut Turn<'_>, spi: Spi) -> Result<Option<Ours>, IkeError> {
-    line.request(turn, ExchangeType::Informational, |writer| {
+pub(crate) fn release(
+    channel: &mut Channel,
+    turn: &mut Turn<'_>,
+    spi: Spi,
+) -> Result<Option<Ours>, IkeError> {
+    channel.request(turn, ExchangeType::Informational, |writer| {
         writer.delete_esp(&[spi]);
     })?;
     Ok(Some(Ours::Probe(ExpectProbeReply)))
@@ -76,26 +80,26 @@ pub(crate) fn disown(line: &mut Line, turn: &mut Turn<'_>, spi: Spi) -> Result<O
 /// Asks the peer to delete the IKE SA.
 pub(crate) fn delete_ike(
     established: &mut Established,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
     reason: DownReason,
 ) -> Result<Option<Ours>, IkeError> {
     established.closing = Some(reason);
-    line.request(turn, ExchangeType::Informational, |writer| {
+    channel.request(turn, ExchangeType::Informational, |writer| {
         writer.delete_ike();
     })?;
     Ok(Some(Ours::DeleteIke(ExpectIkeDeleteReply { reason })))
 }
 
 /// Asks whether the peer lives (RFC 7296 §2.4).
-pub(crate) fn probe(line: &mut Line, turn: &mut Turn<'_>) -> Result<Option<Ours>, IkeError> {
-    line.request(turn, ExchangeType::Informational, |_| {})?;
+pub(crate) fn probe(channel: &mut Channel, turn: &mut Turn<'_>) -> Result<Option<Ours>, IkeError> {
+    channel.request(turn, ExchangeType::Informational, |_| {})?;
     Ok(Some(Ours::Probe(ExpectProbeReply)))
 }
 
 /// Tells a responder that it is not who it should be, and forgets it (RFC 7296 §2.21.2).
-pub(crate) fn farewell(line: &mut Line, turn: &mut Turn<'_>, notify: NotifyType) -> State {
-    let told = line.request(turn, ExchangeType::Informational, |writer| {
+pub(crate) fn auth_failure_delete(channel: &mut Channel, turn: &mut Turn<'_>, notify: NotifyType) -> State {
+    let told = channel.request(turn, ExchangeType::Informational, |writer| {
         writer.notify(Notify::new(notify, &[]));
     });
     match told {

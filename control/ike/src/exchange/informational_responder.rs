@@ -8,19 +8,19 @@ use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{ExchangeType, NotifyType, Payloads, Protocol};
-use crate::sa::{Established, Incoming, Line, Phase, Task};
+use crate::sa::{Channel, Established, Incoming, Phase, Task};
 
 impl Established {
     /// A DELETE, an error that came too late for its own exchange, or a sign of life.
     pub(crate) fn on_informational_request(
         &mut self,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         incoming: Incoming<'_>,
     ) {
         let deletes_ike = incoming.payloads.deletes().any(|delete| delete.protocol == Protocol::Ike);
-        let ours = if deletes_ike { Vec::new() } else { self.on_deletes(line, turn, incoming.payloads) };
-        let sent = line.respond(turn, ExchangeType::Informational, incoming.id, |writer| {
+        let ours = if deletes_ike { Vec::new() } else { self.on_deletes(channel, turn, incoming.payloads) };
+        let sent = channel.respond(turn, ExchangeType::Informational, incoming.id, |writer| {
             if !ours.is_empty() {
                 writer.delete_esp(&ours);
             }
@@ -29,12 +29,17 @@ impl Established {
         if deletes_ike {
             self.on_ike_deleted(turn);
         } else if let Some(notify) = incoming.payloads.error() {
-            self.on_late_error(line, turn, notify.kind);
+            self.on_late_error(channel, turn, notify.kind);
         }
     }
 
     /// The peer deletes Child SAs: our halves of the same pairs, which the answer names.
-    fn on_deletes(&mut self, line: &mut Line, turn: &mut Turn<'_>, payloads: &Payloads<'_>) -> Vec<Spi> {
+    fn on_deletes(
+        &mut self,
+        channel: &mut Channel,
+        turn: &mut Turn<'_>,
+        payloads: &Payloads<'_>,
+    ) -> Vec<Spi> {
         let mut ours = Vec::new();
         let mut spis: Vec<Spi> = Vec::new();
         for delete in payloads.deletes() {
@@ -53,13 +58,13 @@ impl Established {
             if let (false, Some(child)) = (both, self.children.get(key)) {
                 ours.push(child.inbound.spi);
             }
-            self.deleted_by_peer(line, turn, key);
+            self.deleted_by_peer(channel, turn, key);
         }
         ours
     }
 
     /// A Child SA that the peer has deleted.
-    pub(crate) fn deleted_by_peer(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId) {
+    pub(crate) fn deleted_by_peer(&mut self, channel: &Channel, turn: &mut Turn<'_>, key: SaId) {
         let Some(child) = self.children.get_mut(key) else { return };
         if child.phase != Phase::Deleting {
             child.down = if child.replaced_by.is_some() { DownReason::Replaced } else { DownReason::Peer };
@@ -69,15 +74,15 @@ impl Established {
                 self.tasks.push(Task::CreateChild(child.config.clone()));
             }
         }
-        self.forget_child(line, turn, key);
+        self.forget_child(channel, turn, key);
     }
 
     /// The peer deletes the IKE SA: whatever we were about to ask is moot (RFC 7296 §2.25.2).
     fn on_ike_deleted(&mut self, turn: &mut Turn<'_>) {
         self.answered_last = true;
-        let heir = self.ours.take().and_then(|ours| ours.abandon(turn));
-        if let (Some(heir), None) = (heir, self.successor) {
-            self.bequeath(turn, heir);
+        let successor = self.ours.take().and_then(|ours| ours.abandon(turn));
+        if let (Some(successor), None) = (successor, self.successor) {
+            self.transfer_to(turn, successor);
         }
         let replaced = self.successor.is_some();
         self.finished = Some(match (replaced, self.closing) {
@@ -88,7 +93,7 @@ impl Established {
     }
 
     /// The peer found after the handshake that something was wrong with it (RFC 7296 §2.21.2).
-    fn on_late_error(&mut self, line: &Line, turn: &mut Turn<'_>, notify: NotifyType) {
+    fn on_late_error(&mut self, channel: &Channel, turn: &mut Turn<'_>, notify: NotifyType) {
         let name = &self.peer.connection.name;
         let fatal = matches!(notify, NotifyType::AuthenticationFailed | NotifyType::InvalidSyntax);
         let error = IkeError::PeerRefused {
@@ -96,7 +101,7 @@ impl Established {
             offered: format!("to be {}", self.peer.local_id),
             key: format!("connection.{name}.local.id and psk"),
         };
-        self.tell_refused(line, turn, error);
+        self.tell_refused(channel, turn, error);
         if fatal {
             self.answered_last = true;
             self.finished = Some(DownReason::Failed);

@@ -19,7 +19,7 @@ use crate::message::{
 };
 use crate::negotiate::{proposal, syntax};
 use crate::sa::keys::{Contributions, Seed, grow};
-use crate::sa::{IkeSa, Line, Path, State};
+use crate::sa::{Channel, IkeSa, Path, State};
 
 /// We sent IKE_SA_INIT.
 pub(crate) struct ExpectInitReply {
@@ -35,7 +35,7 @@ pub(crate) struct ExpectInitReply {
 }
 
 /// What IKE_SA_INIT leaves for IKE_AUTH.
-pub(crate) struct Introduced {
+pub(crate) struct InitOutcome {
     pub(crate) connection: Arc<Connection>,
     pub(crate) child: Option<Arc<str>>,
     pub(crate) nonce_i: Vec<u8>,
@@ -57,7 +57,7 @@ pub(crate) fn begin(
     let spi = new_spi(turn);
     let mut path = Path::new(local, remote);
     path.forced = connection.encap;
-    let mut line = Line::new(id, (spi, IkeSpi::ZERO), true, path, turn.now);
+    let mut channel = Channel::new(id, (spi, IkeSpi::ZERO), true, path, turn.now);
     let method = connection.proposals.iter().find_map(|proposal| proposal.ke_methods().next());
     let method = method.ok_or(IkeError::Internal { what: "a connection without key exchange method" })?;
     let provider = turn.shared.provider.clone();
@@ -65,9 +65,9 @@ pub(crate) fn begin(
     let nonce = nonce(turn.rng);
     let mut expect =
         ExpectInitReply { connection, child, nonce, ke, cookie: Vec::new(), request: Vec::new(), detours: 0 };
-    expect.request = expect.write(&line, turn)?;
-    line.requested(turn, MessageId(0), expect.request.clone());
-    Ok(IkeSa::new(line, State::ExpectInitReply(Box::new(expect))))
+    expect.request = expect.write(&channel, turn)?;
+    channel.requested(turn, MessageId(0), expect.request.clone());
+    Ok(IkeSa::new(channel, State::ExpectInitReply(Box::new(expect))))
 }
 
 impl ExpectInitReply {
@@ -81,8 +81,8 @@ impl ExpectInitReply {
         (self.connection.clone(), self.child.clone())
     }
 
-    fn write(&self, line: &Line, turn: &mut Turn<'_>) -> Result<Vec<u8>, IkeError> {
-        let mut header = line.header(ExchangeType::IkeSaInit, MessageId(0), false);
+    fn write(&self, channel: &Channel, turn: &mut Turn<'_>) -> Result<Vec<u8>, IkeError> {
+        let mut header = channel.header(ExchangeType::IkeSaInit, MessageId(0), false);
         header.spi_r = IkeSpi::ZERO;
         let mut writer = Writer::new(&header);
         if !self.cookie.is_empty() {
@@ -92,15 +92,15 @@ impl ExpectInitReply {
         writer.ke(Ke { method: self.ke.method().id(), public: self.ke.public() });
         writer.nonce(&self.nonce);
         let provider = turn.shared.provider.clone();
-        let spis = (line.spi_i, IkeSpi::ZERO);
-        nat::write(&mut writer, &*provider, turn.rng, spis, &line.path, self.connection.encap);
+        let spis = (channel.spi_i, IkeSpi::ZERO);
+        nat::write(&mut writer, &*provider, turn.rng, spis, &channel.path, self.connection.encap);
         writer.finish().map_err(|_| IkeError::Internal { what: "IKE_SA_INIT could not be written" })
     }
 
     /// A response to our request; `bytes` is the whole message.
     pub(crate) fn on_reply(
         mut self: Box<Self>,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         spi_r: IkeSpi,
         payloads: &Payloads<'_>,
@@ -110,20 +110,20 @@ impl ExpectInitReply {
             // One to 64 octets (RFC 7296 §2.6).
             if (1..=64).contains(&cookie.data.len()) && self.detour() {
                 self.cookie = cookie.data.to_vec();
-                self.ask_anew(line, turn);
+                self.ask_anew(channel, turn);
             }
             return State::ExpectInitReply(self);
         }
         if let Some(notify) = payloads.error() {
-            if !self.change_method(line, turn, notify) {
-                self.tell(line, turn, notify.kind);
+            if !self.change_method(channel, turn, notify) {
+                self.tell(channel, turn, notify.kind);
             }
             return State::ExpectInitReply(self);
         }
-        match self.accept(line, turn, spi_r, payloads) {
+        match self.accept(channel, turn, spi_r, payloads) {
             Ok(Accepted { peer_nonce, keys, suite, transforms }) => {
-                line.responded();
-                let introduced = Introduced {
+                channel.responded();
+                let init = InitOutcome {
                     connection: self.connection,
                     child: self.child,
                     nonce_i: self.nonce.to_vec(),
@@ -131,14 +131,14 @@ impl ExpectInitReply {
                     request: self.request,
                     response: bytes.to_vec(),
                 };
-                auth_initiator::begin(line, turn, introduced, keys, suite, describe(&transforms))
+                auth_initiator::begin(channel, turn, init, keys, suite, describe(&transforms))
             }
             Err((error, expect_again)) => {
-                tell(line, turn, &self.connection.name, error);
+                tell(channel, turn, &self.connection.name, error);
                 if expect_again {
                     return State::ExpectInitReply(self);
                 }
-                failed(line, turn, self.connection, self.child);
+                failed(channel, turn, self.connection, self.child);
                 State::Gone
             }
         }
@@ -149,15 +149,15 @@ impl ExpectInitReply {
         self.detours <= DETOURS_MAX
     }
 
-    fn ask_anew(&mut self, line: &mut Line, turn: &mut Turn<'_>) {
-        if let Ok(request) = self.write(line, turn) {
+    fn ask_anew(&mut self, channel: &mut Channel, turn: &mut Turn<'_>) {
+        if let Ok(request) = self.write(channel, turn) {
             self.request.clone_from(&request);
-            line.ask_anew(turn, request);
+            channel.ask_anew(turn, request);
         }
     }
 
     /// Takes another method of ours that the responder wants.
-    fn change_method(&mut self, line: &mut Line, turn: &mut Turn<'_>, notify: Notify<'_>) -> bool {
+    fn change_method(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, notify: Notify<'_>) -> bool {
         if notify.kind != NotifyType::InvalidKePayload {
             return false;
         }
@@ -173,24 +173,24 @@ impl ExpectInitReply {
         let provider = turn.shared.provider.clone();
         if let Ok(ke) = provider.start_ke(method, turn.rng) {
             self.ke = ke;
-            self.ask_anew(line, turn);
+            self.ask_anew(channel, turn);
         }
         true
     }
 
-    fn tell(&self, line: &Line, turn: &mut Turn<'_>, notify: NotifyType) {
+    fn tell(&self, channel: &Channel, turn: &mut Turn<'_>, notify: NotifyType) {
         let error = IkeError::PeerRefused {
             notify,
             offered: syntax::describe(&self.connection.proposals),
             key: format!("connection.{}.proposals", self.connection.name),
         };
-        tell(line, turn, &self.connection.name, error);
+        tell(channel, turn, &self.connection.name, error);
     }
 
     /// Grows the keys. The flag beside an error: whether a better reply may still come.
     fn accept(
         &mut self,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         spi_r: IkeSpi,
         payloads: &Payloads<'_>,
@@ -219,12 +219,12 @@ impl ExpectInitReply {
         let spare = provider.start_ke(method, turn.rng).map_err(|error| (error.into(), false))?;
         let ke = core::mem::replace(&mut self.ke, spare);
         let shared = ke.finish(theirs.public).map_err(|error| (error.into(), false))?;
-        line.spi_r = spi_r;
+        channel.spi_r = spi_r;
         let from = Contributions {
             shared: &shared,
             nonce_i: &self.nonce,
             nonce_r: peer_nonce,
-            spi_i: line.spi_i,
+            spi_i: channel.spi_i,
             spi_r,
         };
         let mut log = None;
@@ -242,14 +242,14 @@ impl ExpectInitReply {
         if let Some(keys) = log {
             turn.event(Event::Keys(keys));
         }
-        line.protect = Some(protect);
-        let spis = (line.spi_i, spi_r);
+        channel.protect = Some(protect);
+        let spis = (channel.spi_i, spi_r);
         let (nat_local, nat_remote) =
-            nat::detect(&*provider, payloads, spis, line.path.local, line.path.remote);
-        line.path.nat_local = nat_local;
-        line.path.nat_remote = nat_remote;
-        if nat_local || nat_remote || line.path.forced {
-            line.path.float(turn.shared.config.ports);
+            nat::detect(&*provider, payloads, spis, channel.path.local, channel.path.remote);
+        channel.path.nat_local = nat_local;
+        channel.path.nat_remote = nat_remote;
+        if nat_local || nat_remote || channel.path.forced {
+            channel.path.float(turn.shared.config.ports);
         }
         Ok(Accepted {
             peer_nonce: peer_nonce.to_vec(),
@@ -267,22 +267,27 @@ struct Accepted {
     transforms: Vec<Transform>,
 }
 
-fn tell(line: &Line, turn: &mut Turn<'_>, connection: &Arc<str>, error: IkeError) {
+fn tell(channel: &Channel, turn: &mut Turn<'_>, connection: &Arc<str>, error: IkeError) {
     turn.event(Event::Refused {
-        ike: Some(line.id),
+        ike: Some(channel.id),
         connection: Some(connection.clone()),
-        remote: line.path.remote,
+        remote: channel.path.remote,
         error,
         authenticated: false,
     });
 }
 
 /// The attempt is over; the endpoint may make another one.
-pub(crate) fn failed(line: &Line, turn: &mut Turn<'_>, connection: Arc<Connection>, child: Option<Arc<str>>) {
+pub(crate) fn failed(
+    channel: &Channel,
+    turn: &mut Turn<'_>,
+    connection: Arc<Connection>,
+    child: Option<Arc<str>>,
+) {
     turn.event(Event::IkeDown {
-        ike: line.id,
+        ike: channel.id,
         connection: Some(connection.name.clone()),
-        remote: line.path.remote,
+        remote: channel.path.remote,
         reason: DownReason::Failed,
     });
     turn.effect(Effect::Again { connection, child, failed: true });

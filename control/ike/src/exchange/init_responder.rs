@@ -13,7 +13,7 @@ use crate::message::{
 };
 use crate::negotiate::{Chosen, IkeAgreement, proposal, syntax};
 use crate::sa::keys::{Contributions, Seed, grow};
-use crate::sa::{IkeSa, Line, Path, State, Timer, Window};
+use crate::sa::{Channel, IkeSa, Path, State, Timer, Window};
 
 /// Answers IKE_SA_INIT: a half-open IKE SA, with its answer in the window.
 pub(crate) fn answer(
@@ -37,7 +37,7 @@ pub(crate) fn answer(
     let (nat_local, nat_remote) = nat::detect(&*provider, payloads, (spi_i, IkeSpi::ZERO), local, remote);
     path.nat_local = nat_local;
     path.nat_remote = nat_remote;
-    let mut line = Line::new(id, (spi_i, spi_r), false, path, turn.now);
+    let mut channel = Channel::new(id, (spi_i, spi_r), false, path, turn.now);
     let from = Contributions { shared: &shared, nonce_i, nonce_r: &nonce_r, spi_i, spi_r };
     let mut log = None;
     let mut keep = |keys| log = Some(keys);
@@ -47,20 +47,20 @@ pub(crate) fn answer(
     if let Some(keys) = log {
         turn.event(Event::Keys(keys));
     }
-    line.protect = Some(protect);
-    let mut writer = Writer::new(&line.header(ExchangeType::IkeSaInit, MessageId(0), true));
+    channel.protect = Some(protect);
+    let mut writer = Writer::new(&channel.header(ExchangeType::IkeSaInit, MessageId(0), true));
     writer.sa(&[chosen.answer(Protocol::Ike, &[])]);
     writer.ke(Ke { method: suite.ke.id(), public: &public });
     writer.nonce(&nonce_r);
     nat::write(&mut writer, &*provider, turn.rng, (spi_i, spi_r), &path, encap);
     let response =
         writer.finish().map_err(|_| IkeError::Internal { what: "IKE_SA_INIT could not be written" })?;
-    line.reply(turn, response.clone());
+    channel.reply(turn, response.clone());
     // The request was number 0; its repetitions find this IKE SA by address and SPI.
-    line.window = Window::starting_at(MessageId(0), MessageId(1));
-    line.window.answered(response.clone());
-    line.timers.set(Timer::HalfOpen, turn.now + turn.shared.config.limits.half_open_timeout);
-    line.half_open = Some(remote);
+    channel.window = Window::starting_at(MessageId(0), MessageId(1));
+    channel.window.answered(response.clone());
+    channel.timers.set(Timer::HalfOpen, turn.now + turn.shared.config.limits.half_open_timeout);
+    channel.half_open = Some(remote);
     let expect = ExpectAuth {
         keys,
         suite,
@@ -70,7 +70,7 @@ pub(crate) fn answer(
         request: request.to_vec(),
         response,
     };
-    Ok(IkeSa::new(line, State::ExpectAuth(Box::new(expect))))
+    Ok(IkeSa::new(channel, State::ExpectAuth(Box::new(expect))))
 }
 
 /// The first connection about these addresses whose proposals fit, and whether it forces UDP.

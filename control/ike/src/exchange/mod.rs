@@ -22,7 +22,7 @@ use crate::crypto::{KeMethod, Rng, draw};
 use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::message::{Ke, Notify, Payloads, Writer};
-use crate::sa::{Established, IkeSaId, Line, Task};
+use crate::sa::{Channel, Established, IkeSaId, Task};
 use create_child_initiator::ExpectChildReply;
 use informational_initiator::{ExpectDeleteReply, ExpectIkeDeleteReply, ExpectProbeReply};
 use rekey_ike_initiator::ExpectIkeReply;
@@ -46,14 +46,14 @@ impl Ours {
     pub(crate) fn on_reply(
         self,
         established: &mut Established,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         payloads: &Payloads<'_>,
     ) {
         match self {
-            Self::CreateChild(expect) => expect.on_reply(established, line, turn, payloads),
-            Self::RekeyIke(expect) => (*expect).on_reply(established, line, turn, payloads),
-            Self::DeleteChild(expect) => expect.on_reply(established, line, turn),
+            Self::CreateChild(expect) => expect.on_reply(established, channel, turn, payloads),
+            Self::RekeyIke(expect) => (*expect).on_reply(established, channel, turn, payloads),
+            Self::DeleteChild(expect) => expect.on_reply(established, channel, turn),
             Self::DeleteIke(expect) => expect.on_reply(established),
             Self::Probe(ExpectProbeReply) => {}
         }
@@ -83,18 +83,18 @@ impl Ours {
 /// Asks the peer for what a task wants; `None` where there is nothing to ask any more.
 pub(crate) fn begin(
     established: &mut Established,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
     task: Task,
 ) -> Result<Option<Ours>, IkeError> {
     match task {
-        Task::CreateChild(config) => create_child_initiator::begin(established, line, turn, config),
-        Task::RekeyChild(key) => create_child_initiator::begin_rekey(established, line, turn, key),
-        Task::DeleteChild(key) => informational_initiator::delete_child(established, line, turn, key),
-        Task::RekeyIke => rekey_ike_initiator::begin(established, line, turn),
-        Task::DeleteIke(reason) => informational_initiator::delete_ike(established, line, turn, reason),
-        Task::Disown(spi) => informational_initiator::disown(line, turn, spi),
-        Task::Probe => informational_initiator::probe(line, turn),
+        Task::CreateChild(config) => create_child_initiator::begin(established, channel, turn, config),
+        Task::RekeyChild(key) => create_child_initiator::begin_rekey(established, channel, turn, key),
+        Task::DeleteChild(key) => informational_initiator::delete_child(established, channel, turn, key),
+        Task::RekeyIke => rekey_ike_initiator::begin(established, channel, turn),
+        Task::DeleteIke(reason) => informational_initiator::delete_ike(established, channel, turn, reason),
+        Task::Release(spi) => informational_initiator::release(channel, turn, spi),
+        Task::Probe => informational_initiator::probe(channel, turn),
     }
 }
 

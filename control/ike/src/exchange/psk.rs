@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::config::PreSharedKey;
-use crate::endpoint::Book;
+use crate::endpoint::ConnectionIndex;
 use crate::error::IkeError;
 use crate::identity::Identity;
 use crate::message::AuthMethod;
@@ -13,12 +13,12 @@ use crate::message::AuthMethod;
 /// The key that the connection names; else the one whose owners fit best: the peer's identity counts more than
 /// ours, and anyone's key is the last resort. Between equals the first one of the file wins.
 pub(crate) fn find(
-    book: &Book,
+    connection_index: &ConnectionIndex,
     connection: &str,
     local: &Identity,
     remote: &Identity,
 ) -> Result<Arc<Zeroizing<Vec<u8>>>, IkeError> {
-    let secret = best(book.secrets_of(connection, local, remote), connection, local, remote);
+    let secret = best(connection_index.secrets_of(connection, local, remote), connection, local, remote);
     let secret = secret.ok_or_else(|| {
         let key = decides(connection);
         IkeError::NoSecret { local: local.clone(), remote: remote.clone(), key }

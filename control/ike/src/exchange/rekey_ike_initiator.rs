@@ -9,7 +9,7 @@ use crate::message::{ExchangeType, IkeSpi, Ke, NotifyType, Payloads};
 use crate::negotiate::{proposal, syntax};
 use crate::sa::keys::{Contributions, Seed, grow};
 use crate::sa::{
-    Established, IkeSa, IkeSaId, LAST_WORDS, Line, Lowest, Phase, State, Task, Timer, lowest_nonce,
+    Channel, Established, IkeSa, IkeSaId, LAST_WORDS, Lowest, Phase, State, Task, Timer, lowest_nonce,
 };
 
 /// We asked for a new IKE SA.
@@ -25,7 +25,7 @@ pub(crate) struct ExpectIkeReply {
 /// Asks for a new IKE SA in place of this one.
 pub(crate) fn begin(
     established: &mut Established,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
 ) -> Result<Option<Ours>, IkeError> {
     if established.successor.is_some() || established.closing.is_some() {
@@ -37,12 +37,12 @@ pub(crate) fn begin(
     if moving {
         return Err(IkeError::TemporaryFailure { what: "a Child SA is being made" });
     }
-    ask(established, line, turn, None)
+    ask(established, channel, turn, None)
 }
 
 fn ask(
     established: &mut Established,
-    line: &mut Line,
+    channel: &mut Channel,
     turn: &mut Turn<'_>,
     method: Option<KeMethod>,
 ) -> Result<Option<Ours>, IkeError> {
@@ -52,7 +52,7 @@ fn ask(
     let ke = provider.start_ke(method.unwrap_or(established.suite.ke), turn.rng)?;
     let spi = new_spi(turn);
     let nonce = nonce(turn.rng);
-    line.request(turn, ExchangeType::CreateChildSa, |writer| {
+    channel.request(turn, ExchangeType::CreateChildSa, |writer| {
         writer.sa(&proposal::offer(&proposals, &spi.to_be_bytes()));
         writer.nonce(&nonce);
         writer.ke(Ke { method: ke.method().id(), public: ke.public() });
@@ -82,7 +82,7 @@ impl ExpectIkeReply {
     pub(crate) fn on_reply(
         self,
         established: &mut Established,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         payloads: &Payloads<'_>,
     ) {
@@ -96,9 +96,9 @@ impl ExpectIkeReply {
                 if let (NotifyType::InvalidKePayload, false, Some(method), None) =
                     (notify.kind, self.method_changed, wanted, &collision)
                 {
-                    match ask(established, line, turn, Some(method)) {
+                    match ask(established, channel, turn, Some(method)) {
                         Ok(ours) => established.ours = ours,
-                        Err(error) => established.on_refused(line, turn, error, Task::RekeyIke),
+                        Err(error) => established.on_refused(channel, turn, error, Task::RekeyIke),
                     }
                     return;
                 }
@@ -109,23 +109,23 @@ impl ExpectIkeReply {
                     key: format!("connection.{name}.proposals"),
                 })
             }
-            None => self.accept(established, line, turn, payloads).err(),
+            None => self.accept(established, channel, turn, payloads).err(),
         };
         let Some(error) = refused else { return };
         if let Some((theirs, _)) = collision {
             // The peer's own rekey went through: that one takes our place.
-            established.bequeath(turn, theirs);
-            line.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
-            established.tell_refused(line, turn, error);
+            established.transfer_to(turn, theirs);
+            channel.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
+            established.tell_refused(channel, turn, error);
         } else {
-            established.on_refused(line, turn, error, Task::RekeyIke);
+            established.on_refused(channel, turn, error, Task::RekeyIke);
         }
     }
 
     fn accept(
         self,
         established: &mut Established,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         payloads: &Payloads<'_>,
     ) -> Result<(), IkeError> {
@@ -152,8 +152,9 @@ impl ExpectIkeReply {
             spi_i: spi,
             spi_r: peer_spi,
         };
-        let mut new = successor(established, line, turn, &chosen.transforms, chosen.agreement, from, true)?;
-        let new_id = new.line.id;
+        let mut new =
+            successor(established, channel, turn, &chosen.transforms, chosen.agreement, from, true)?;
+        let new_id = new.channel.id;
         let loses =
             matches!(&collision, Some((_, lowest)) if lowest_nonce(&nonce, peer_nonce).loses_to(lowest));
         match collision {
@@ -164,20 +165,20 @@ impl ExpectIkeReply {
                     new.closing = Some(DownReason::Replaced);
                 }
                 turn.effect(Effect::Adopt(Box::new(new)));
-                established.bequeath(turn, theirs);
-                line.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
+                established.transfer_to(turn, theirs);
+                channel.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
                 return Ok(());
             }
             Some((theirs, _)) => turn.effect(Effect::Redundant(theirs)),
             None => {}
         }
         if let State::Established(state) = &new.state {
-            turn.event(Event::IkeRekeyed { old: line.id, new: state.summary(&new.line) });
+            turn.event(Event::IkeRekeyed { old: channel.id, new: state.summary(&new.channel) });
         }
         turn.effect(Effect::Adopt(Box::new(new)));
-        established.bequeath(turn, new_id);
+        established.transfer_to(turn, new_id);
         established.tasks.push(Task::DeleteIke(DownReason::Replaced));
-        line.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
+        channel.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
         Ok(())
     }
 }
@@ -185,7 +186,7 @@ impl ExpectIkeReply {
 /// The IKE SA that a rekey makes: same peer, same path, new keys, message ids from zero.
 pub(crate) fn successor(
     established: &Established,
-    line: &Line,
+    channel: &Channel,
     turn: &mut Turn<'_>,
     transforms: &[crate::message::Transform],
     suite: crate::negotiate::IkeAgreement,
@@ -208,7 +209,7 @@ pub(crate) fn successor(
         turn.event(Event::Keys(keys));
     }
     let id = turn.next_ike_id();
-    let mut new = Line::new(id, (from.spi_i, from.spi_r), initiator, line.path, turn.now);
+    let mut new = Channel::new(id, (from.spi_i, from.spi_r), initiator, channel.path, turn.now);
     new.protect = Some(protect);
     let mut peer = established.peer.clone();
     peer.proposal = super::init_initiator::describe(transforms);

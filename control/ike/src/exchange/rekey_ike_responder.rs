@@ -8,13 +8,13 @@ use crate::event::Event;
 use crate::message::{ExchangeType, IkeSpi, Ke, Protocol};
 use crate::negotiate::{proposal, syntax};
 use crate::sa::keys::Contributions;
-use crate::sa::{Established, Incoming, LAST_WORDS, Line, Phase, State, Timer, lowest_nonce};
+use crate::sa::{Channel, Established, Incoming, LAST_WORDS, Phase, State, Timer, lowest_nonce};
 
 impl Established {
     /// The peer asks for a new IKE SA in place of this one.
     pub(crate) fn on_rekey_ike_request(
         &mut self,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         incoming: Incoming<'_>,
     ) -> Result<(), IkeError> {
@@ -47,15 +47,15 @@ impl Established {
             spi_i: peer_spi,
             spi_r: spi,
         };
-        let mut new = successor(self, line, turn, &chosen.transforms, suite, from, false)?;
-        line.respond(turn, ExchangeType::CreateChildSa, incoming.id, |writer| {
+        let mut new = successor(self, channel, turn, &chosen.transforms, suite, from, false)?;
+        channel.respond(turn, ExchangeType::CreateChildSa, incoming.id, |writer| {
             writer.sa(&[chosen.answer(Protocol::Ike, &spi.to_be_bytes())]);
             writer.nonce(&nonce);
             writer.ke(Ke { method: suite.ke.id(), public: &public });
         })?;
-        let new_id = new.line.id;
+        let new_id = new.channel.id;
         if let State::Established(state) = &new.state {
-            turn.event(Event::IkeRekeyed { old: line.id, new: state.summary(&new.line) });
+            turn.event(Event::IkeRekeyed { old: channel.id, new: state.summary(&new.channel) });
         }
         if let Some(Ours::RekeyIke(ours)) = &mut self.ours {
             // Both at once: which one stays is known when our own response comes.
@@ -66,9 +66,9 @@ impl Established {
             turn.effect(Effect::Adopt(Box::new(new)));
         } else {
             turn.effect(Effect::Adopt(Box::new(new)));
-            self.bequeath(turn, new_id);
-            line.timers.stop(Timer::IkeRekey);
-            line.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
+            self.transfer_to(turn, new_id);
+            channel.timers.stop(Timer::IkeRekey);
+            channel.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
         }
         Ok(())
     }

@@ -34,14 +34,14 @@ pub enum SyntaxError {
         instead: &'static str,
     },
     /// An algorithm of the other protocol.
-    #[error("`{keyword}` has no place in an {protocol} proposal: {mend}")]
+    #[error("`{keyword}` has no place in an {protocol} proposal: {fix}")]
     Misplaced {
         /// The keyword.
         keyword: String,
         /// IKE or ESP.
         protocol: Protocol,
         /// What to do.
-        mend: &'static str,
+        fix: &'static str,
     },
     /// A type of which there must be at least one.
     #[error("the {protocol} proposal has no {missing}: add one, such as `{such_as}`")]
@@ -59,14 +59,14 @@ pub enum SyntaxError {
     )]
     Mixed,
     /// An integrity algorithm beside a combined mode.
-    #[error("`{keyword}` is an integrity algorithm, and {cipher} authenticates by itself: {mend}")]
+    #[error("`{keyword}` is an integrity algorithm, and {cipher} authenticates by itself: {fix}")]
     NeedlessIntegrity {
         /// The keyword.
         keyword: String,
         /// The combined mode.
         cipher: String,
         /// What to do.
-        mend: &'static str,
+        fix: &'static str,
     },
     /// A pair of cipher and integrity that the data plane does not have.
     #[error("the data plane has no suite of {cipher} and {integrity}")]
@@ -219,7 +219,7 @@ impl Proposal {
     fn check_integrity(
         &self,
         combined: impl Fn(u16) -> bool,
-        mend: &'static str,
+        fix: &'static str,
     ) -> Result<bool, SyntaxError> {
         let ciphers = || of_type(&self.transforms, TransformType::Encryption);
         let Some(first) = ciphers().next() else {
@@ -233,7 +233,7 @@ impl Proposal {
             Some(integrity) if is_combined => Err(SyntaxError::NeedlessIntegrity {
                 keyword: keyword(self.protocol, &integrity),
                 cipher: keyword(self.protocol, &first),
-                mend,
+                fix,
             }),
             None if !is_combined => Err(self.missing("integrity algorithm", "sha256")),
             _ => Ok(is_combined),
@@ -374,7 +374,7 @@ fn transform(protocol: Protocol, keyword: &str) -> Result<Transform, SyntaxError
     if let Some(transform) = of_protocol.or_else(|| shared_transform(name)) {
         return Ok(transform);
     }
-    let misplaced = |mend| Err(SyntaxError::Misplaced { keyword: keyword.to_owned(), protocol, mend });
+    let misplaced = |fix| Err(SyntaxError::Misplaced { keyword: keyword.to_owned(), protocol, fix });
     match protocol {
         Protocol::Ike if matches!(name, "esn" | "noesn" | "modpnone") => {
             misplaced("it belongs into esp_proposals")

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use pollux_abi::SaId;
 use pollux_abi::command::Direction;
 
-use super::children::{HalfState, Phase};
+use super::channel::Channel;
+use super::children::{DirectionState, Phase};
 use super::established::Established;
-use super::line::Line;
 use super::tasks::{AGAIN_AFTER, Task};
 use crate::config::{Action, ChildConfig};
 use crate::endpoint::{Effect, SaCommand, Turn};
@@ -18,14 +18,14 @@ use crate::error::IkeError;
 use crate::event::{DownReason, Event};
 
 impl Established {
-    pub(super) fn child_due(&mut self, line: &mut Line, turn: &mut Turn<'_>, key: SaId) {
+    pub(super) fn child_due(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, key: SaId) {
         let Some(child) = self.children.get_mut(key) else { return };
         if child.deadline().is_none_or(|at| at > turn.now) {
             return;
         }
         if let Some(sa) = child.overdue(turn.now) {
             let error = IkeError::DataPlane { what: "no answer within its deadline".to_owned() };
-            return self.on_installed(line, turn, sa, Err(error));
+            return self.on_installed(channel, turn, sa, Err(error));
         }
         match child.phase {
             Phase::Lingering { .. } => {
@@ -52,7 +52,7 @@ impl Established {
     /// The data plane has installed a half of a Child SA, or has not.
     pub(crate) fn on_installed(
         &mut self,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         sa: SaId,
         result: Result<(), IkeError>,
@@ -63,44 +63,44 @@ impl Established {
             Direction::Inbound => &mut child.inbound,
             Direction::Outbound => &mut child.outbound,
         };
-        if !matches!(half.state, HalfState::Asked { .. }) {
+        if !matches!(half.state, DirectionState::Asked { .. }) {
             return;
         }
         if result.is_ok() {
-            half.state = HalfState::Installed;
+            half.state = DirectionState::Installed;
         }
         let answering = direction == Direction::Inbound
             && self.theirs.as_ref().is_some_and(|theirs| theirs.child() == key);
         if answering {
             if let Some(theirs) = self.theirs.take() {
-                theirs.on_installed(self, line, turn, result);
+                theirs.on_installed(self, channel, turn, result);
             }
             return;
         }
         match (result, direction) {
             (Ok(()), Direction::Inbound) => {
                 if child.phase == Phase::Opening {
-                    child.install(turn, line.id, Direction::Outbound);
+                    child.install(turn, channel.id, Direction::Outbound);
                 }
             }
             (Ok(()), Direction::Outbound) => {
                 turn.effect(Effect::Superseded(child.reqid));
                 if child.phase == Phase::Opening {
-                    self.opened(line, turn, key);
+                    self.opened(channel, turn, key);
                 }
             }
-            (Err(error), _) => self.child_failed(line, turn, key, error),
+            (Err(error), _) => self.child_failed(channel, turn, key, error),
         }
     }
 
     /// A Child SA works: the operator is told, and the one whose place it takes is deleted by us if the
     /// exchange was ours.
-    pub(crate) fn opened(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId) {
+    pub(crate) fn opened(&mut self, channel: &Channel, turn: &mut Turn<'_>, key: SaId) {
         let Some(child) = self.children.get_mut(key) else { return };
         child.phase = Phase::Up;
         child.told = true;
         child.start_clocks(turn);
-        let (summary, initiator, replaces) = (child.summary(line.id), child.initiator, child.replaces);
+        let (summary, initiator, replaces) = (child.summary(channel.id), child.initiator, child.replaces);
         match replaces.and_then(|old| Some((old, self.children.get_mut(old)?))) {
             Some((old, predecessor)) => {
                 predecessor.replaced_by = Some(key);
@@ -113,44 +113,50 @@ impl Established {
             None => turn.event(Event::ChildUp(summary)),
         }
         if !initiator && replaces.is_none_or(|old| self.children.get(old).is_none()) {
-            self.promote(line, turn, key);
+            self.promote(channel, turn, key);
         }
     }
 
     /// Moves outbound traffic to a Child SA that the peer is known to have.
-    pub(crate) fn promote(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId) {
+    pub(crate) fn promote(&mut self, channel: &Channel, turn: &mut Turn<'_>, key: SaId) {
         let Some(child) = self.children.get_mut(key) else { return };
-        if child.is_up() && matches!(child.outbound.state, HalfState::Held(_)) {
+        if child.is_up() && matches!(child.outbound.state, DirectionState::Held(_)) {
             if turn.shared.data_plane {
-                child.install(turn, line.id, Direction::Outbound);
+                child.install(turn, channel.id, Direction::Outbound);
             } else {
                 let what = "it is down".to_owned();
-                self.child_failed(line, turn, key, IkeError::DataPlane { what });
+                self.child_failed(channel, turn, key, IkeError::DataPlane { what });
             }
         }
     }
 
     /// The data plane did not take a Child SA that the peer has: it is deleted at both ends, and what it
     /// was to replace goes on.
-    pub(crate) fn child_failed(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId, error: IkeError) {
-        self.tell_refused(line, turn, error);
+    pub(crate) fn child_failed(
+        &mut self,
+        channel: &Channel,
+        turn: &mut Turn<'_>,
+        key: SaId,
+        error: IkeError,
+    ) {
+        self.tell_refused(channel, turn, error);
         let Some(child) = self.children.get_mut(key) else { return };
         child.down = DownReason::DataPlane;
         // Where inbound works, the peer may be using it already: it stays until the peer has let go.
         child.remove(turn, Direction::Outbound);
-        if !matches!(child.inbound.state, HalfState::Installed) {
+        if !matches!(child.inbound.state, DirectionState::Installed) {
             child.remove(turn, Direction::Inbound);
         }
         child.phase = Phase::Deleting;
         child.rekey_at = None;
         child.expire_at = None;
         let was_up = child.told;
-        child.tell_down(turn, line.id);
+        child.tell_down(turn, channel.id);
         let (replaces, config, successor) = (child.replaces, child.config.clone(), child.replaced_by);
         self.tasks.push(Task::DeleteChild(key));
         if let Some(successor) = successor {
             // The peer has made it, or is about to: better than nothing at all.
-            return self.promote(line, turn, successor);
+            return self.promote(channel, turn, successor);
         }
         match replaces.and_then(|old| self.children.get_mut(old)).filter(|old| old.phase == Phase::Up) {
             Some(old) => {
@@ -164,20 +170,20 @@ impl Established {
 
     /// A Child SA is deleted at both ends. Its successor gets the outbound traffic, if it has not yet; its
     /// own inbound half decrypts what is still on the way.
-    pub(crate) fn forget_child(&mut self, line: &Line, turn: &mut Turn<'_>, key: SaId) {
+    pub(crate) fn forget_child(&mut self, channel: &Channel, turn: &mut Turn<'_>, key: SaId) {
         let Some(child) = self.children.get_mut(key) else { return };
         let (successor, replaces) = (child.replaced_by, child.replaces);
-        child.tell_down(turn, line.id);
+        child.tell_down(turn, channel.id);
         let handed_back = self.takes_over_again(turn, key, replaces, successor);
         if let Some(successor) = successor {
             // First the new outbound, then the old one goes: no packet finds none.
-            self.promote(line, turn, successor);
+            self.promote(channel, turn, successor);
         }
         let Some(child) = self.children.get_mut(key) else { return };
         child.remove(turn, Direction::Outbound);
         let overlap = child.config.overlap;
         let followed = successor.is_some() || handed_back;
-        if followed && !overlap.is_zero() && matches!(child.inbound.state, HalfState::Installed) {
+        if followed && !overlap.is_zero() && matches!(child.inbound.state, DirectionState::Installed) {
             child.phase = Phase::Lingering { until: turn.now + overlap };
         } else {
             child.remove_both(turn);
@@ -205,8 +211,8 @@ impl Established {
     }
 
     /// The first packet under an inbound SA: the peer has it, so outbound may follow.
-    pub(crate) fn on_first_packet(&mut self, line: &Line, turn: &mut Turn<'_>, sa: SaId) {
-        self.promote(line, turn, sa);
+    pub(crate) fn on_first_packet(&mut self, channel: &Channel, turn: &mut Turn<'_>, sa: SaId) {
+        self.promote(channel, turn, sa);
     }
 
     /// An SA has reached a limit by bytes or packets. One that has stopped is replaced in the same way: the
@@ -221,15 +227,15 @@ impl Established {
     }
 
     /// Outer addresses changed: outbound ESP follows.
-    pub(crate) fn children_follow(&mut self, line: &Line, turn: &mut Turn<'_>) {
-        let outer = line.path.outer();
+    pub(crate) fn children_follow(&mut self, channel: &Channel, turn: &mut Turn<'_>) {
+        let outer = channel.path.outer();
         for child in self.children.values_mut() {
             if child.outer == outer {
                 continue;
             }
             child.outer = outer;
             for half in [&child.outbound, &child.inbound] {
-                if matches!(half.state, HalfState::Asked { .. } | HalfState::Installed) {
+                if matches!(half.state, DirectionState::Asked { .. } | DirectionState::Installed) {
                     turn.sa(SaCommand::Move {
                         id: half.id,
                         local: outer.local,
@@ -242,18 +248,18 @@ impl Established {
     }
 
     /// The data plane died: everything it was asked for is lost.
-    pub(crate) fn on_data_plane_down(&mut self, line: &mut Line, turn: &mut Turn<'_>) {
+    pub(crate) fn on_data_plane_down(&mut self, channel: &mut Channel, turn: &mut Turn<'_>) {
         for key in self.children.keys_where(|_| true) {
             let asked: Vec<SaId> = self.children.get(key).map_or_else(Vec::new, |child| {
                 [&child.inbound, &child.outbound]
                     .into_iter()
-                    .filter(|half| matches!(half.state, HalfState::Asked { .. }))
+                    .filter(|half| matches!(half.state, DirectionState::Asked { .. }))
                     .map(|half| half.id)
                     .collect()
             });
             for sa in asked {
                 let error = IkeError::DataPlane { what: "it died".to_owned() };
-                self.on_installed(line, turn, sa, Err(error));
+                self.on_installed(channel, turn, sa, Err(error));
             }
         }
         for child in self.children.values_mut() {

@@ -15,15 +15,15 @@ use crate::time::Instant;
 
 /// One direction of a Child SA.
 #[derive(Debug)]
-pub(crate) struct Half {
+pub(crate) struct DirectionSa {
     pub(crate) id: SaId,
     pub(crate) spi: Spi,
-    pub(crate) state: HalfState,
+    pub(crate) state: DirectionState,
 }
 
 /// Where a half stands in the data plane.
 #[derive(Debug)]
-pub(crate) enum HalfState {
+pub(crate) enum DirectionState {
     /// Its keys wait here: the peer is not known to have it yet.
     Held(KeyMaterial),
     /// The data plane was asked to install it.
@@ -69,8 +69,8 @@ pub(crate) struct ChildSa {
     pub(crate) reqid: Reqid,
     pub(crate) suite: EspSuite,
     pub(crate) esn: bool,
-    pub(crate) inbound: Half,
-    pub(crate) outbound: Half,
+    pub(crate) inbound: DirectionSa,
+    pub(crate) outbound: DirectionSa,
     pub(crate) outer: Outer,
     pub(crate) local_ts: Vec<TrafficSelector>,
     pub(crate) remote_ts: Vec<TrafficSelector>,
@@ -98,8 +98,8 @@ impl ChildSa {
             Direction::Outbound => &mut self.outbound,
         };
         let deadline = turn.now + DATA_PLANE_DEADLINE;
-        match core::mem::replace(&mut half.state, HalfState::Asked { deadline }) {
-            HalfState::Held(keys) => {
+        match core::mem::replace(&mut half.state, DirectionState::Asked { deadline }) {
+            DirectionState::Held(keys) => {
                 let (id, spi) = (half.id, half.spi);
                 turn.shared.owners.insert(id, ike);
                 let lifetimes = self.lifetimes(turn);
@@ -137,12 +137,12 @@ impl ChildSa {
         };
         let (id, spi) = (half.id, half.spi);
         turn.shared.owners.remove(&id);
-        match core::mem::replace(&mut half.state, HalfState::Gone) {
-            HalfState::Asked { .. } | HalfState::Installed => {
+        match core::mem::replace(&mut half.state, DirectionState::Gone) {
+            DirectionState::Asked { .. } | DirectionState::Installed => {
                 turn.sa(SaCommand::Remove { id, spi, direction });
             }
-            HalfState::Held(_) if direction == Direction::Inbound => turn.shared.allocator.release(spi),
-            HalfState::Held(_) | HalfState::Gone => {}
+            DirectionState::Held(_) if direction == Direction::Inbound => turn.shared.allocator.release(spi),
+            DirectionState::Held(_) | DirectionState::Gone => {}
         }
     }
 
@@ -156,8 +156,8 @@ impl ChildSa {
     pub(crate) fn died(&mut self, turn: &mut Turn<'_>) {
         for half in [&mut self.inbound, &mut self.outbound] {
             turn.shared.owners.remove(&half.id);
-            if !matches!(half.state, HalfState::Held(_)) {
-                half.state = HalfState::Gone;
+            if !matches!(half.state, DirectionState::Held(_)) {
+                half.state = DirectionState::Gone;
             }
         }
     }
@@ -181,8 +181,8 @@ impl ChildSa {
 
     /// The next moment at which something has to happen.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let asked = |half: &Half| match half.state {
-            HalfState::Asked { deadline } => Some(deadline),
+        let asked = |half: &DirectionSa| match half.state {
+            DirectionState::Asked { deadline } => Some(deadline),
             _ => None,
         };
         let clocks = match self.phase {
@@ -198,7 +198,7 @@ impl ChildSa {
     pub(crate) fn overdue(&self, now: Instant) -> Option<SaId> {
         [&self.inbound, &self.outbound]
             .into_iter()
-            .find(|half| matches!(half.state, HalfState::Asked { deadline } if deadline <= now))
+            .find(|half| matches!(half.state, DirectionState::Asked { deadline } if deadline <= now))
             .map(|half| half.id)
     }
 

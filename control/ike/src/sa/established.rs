@@ -6,9 +6,9 @@ use std::sync::Arc;
 use pollux_abi::event::SaStats;
 use pollux_abi::{Reqid, SaId};
 
-use super::children::{Children, HalfState};
-use super::line::Line;
-use super::liveness::{Verdict, Watch};
+use super::channel::Channel;
+use super::children::{Children, DirectionState};
+use super::liveness::{LivenessDecision, Watch};
 use super::tasks::{AGAIN_AFTER, Task, Tasks};
 use super::timer::Timer;
 use super::{IkeSaId, Incoming, Keys};
@@ -101,39 +101,39 @@ impl Established {
     }
 
     /// Starts the clocks of an IKE SA that works now.
-    pub(crate) fn start_clocks(&self, line: &mut Line, turn: &mut Turn<'_>) {
+    pub(crate) fn start_clocks(&self, channel: &mut Channel, turn: &mut Turn<'_>) {
         let connection = &self.peer.connection;
-        line.timers.stop(Timer::HalfOpen);
+        channel.timers.stop(Timer::HalfOpen);
         if !connection.rekey_time.is_zero() {
             let early = turn.part_of(connection.rand_time).min(connection.rekey_time / 2);
-            line.timers.set(Timer::IkeRekey, turn.now + connection.rekey_time.saturating_sub(early));
+            channel.timers.set(Timer::IkeRekey, turn.now + connection.rekey_time.saturating_sub(early));
             let end = connection.rekey_time + connection.over_time;
-            line.timers.set(Timer::IkeExpire, turn.now + end);
+            channel.timers.set(Timer::IkeExpire, turn.now + end);
         }
         if !connection.dpd_delay.is_zero() {
-            line.timers.set(Timer::Dpd, turn.now + connection.dpd_delay);
+            channel.timers.set(Timer::Dpd, turn.now + connection.dpd_delay);
         }
         let keepalive = turn.shared.config.nat_keepalive;
-        if line.path.nat_local && !keepalive.is_zero() {
-            line.timers.set(Timer::NatKeepalive, turn.now + keepalive);
+        if channel.path.nat_local && !keepalive.is_zero() {
+            channel.timers.set(Timer::NatKeepalive, turn.now + keepalive);
         }
     }
 
     /// What the operator sees.
-    pub(crate) fn summary(&self, line: &Line) -> IkeUp {
+    pub(crate) fn summary(&self, channel: &Channel) -> IkeUp {
         IkeUp {
-            ike: line.id,
+            ike: channel.id,
             connection: self.peer.connection.name.clone(),
-            initiator: line.initiator,
-            spi_i: line.spi_i,
-            spi_r: line.spi_r,
-            local: line.path.local,
-            remote: line.path.remote,
+            initiator: channel.initiator,
+            spi_i: channel.spi_i,
+            spi_r: channel.spi_r,
+            local: channel.path.local,
+            remote: channel.path.remote,
             local_id: self.peer.local_id.clone(),
             remote_id: self.peer.remote_id.clone(),
             proposal: self.peer.proposal.clone(),
-            nat_local: line.path.nat_local,
-            nat_remote: line.path.nat_remote,
+            nat_local: channel.path.nat_local,
+            nat_remote: channel.path.nat_remote,
         }
     }
 
@@ -166,13 +166,13 @@ impl Established {
     }
 
     /// A request of the peer.
-    pub(crate) fn on_request(&mut self, line: &mut Line, turn: &mut Turn<'_>, incoming: Incoming<'_>) {
+    pub(crate) fn on_request(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, incoming: Incoming<'_>) {
         match incoming.exchange {
-            ExchangeType::CreateChildSa => self.on_create_child_request(line, turn, incoming),
-            ExchangeType::Informational => self.on_informational_request(line, turn, incoming),
+            ExchangeType::CreateChildSa => self.on_create_child_request(channel, turn, incoming),
+            ExchangeType::Informational => self.on_informational_request(channel, turn, incoming),
             _ => {
                 let error = IkeError::PeerMisbehaved { what: "an exchange that has no place here" };
-                self.refuse(line, turn, incoming, error);
+                self.refuse(channel, turn, incoming, error);
             }
         }
     }
@@ -180,23 +180,23 @@ impl Established {
     /// Answers a request with the notify of an error, and tells the operator.
     pub(crate) fn refuse(
         &mut self,
-        line: &mut Line,
+        channel: &mut Channel,
         turn: &mut Turn<'_>,
         incoming: Incoming<'_>,
         error: IkeError,
     ) {
-        let sent = line.respond(turn, incoming.exchange, incoming.id, |writer| {
+        let sent = channel.respond(turn, incoming.exchange, incoming.id, |writer| {
             crate::exchange::write_refusal(writer, &error);
         });
-        self.tell_refused(line, turn, error);
+        self.tell_refused(channel, turn, error);
         self.check(&sent);
     }
 
-    pub(crate) fn tell_refused(&self, line: &Line, turn: &mut Turn<'_>, error: IkeError) {
+    pub(crate) fn tell_refused(&self, channel: &Channel, turn: &mut Turn<'_>, error: IkeError) {
         turn.event(Event::Refused {
-            ike: Some(line.id),
+            ike: Some(channel.id),
             connection: Some(self.peer.connection.name.clone()),
-            remote: line.path.remote,
+            remote: channel.path.remote,
             error,
             authenticated: true,
         });
@@ -210,18 +210,18 @@ impl Established {
     }
 
     /// A response to our outstanding request.
-    pub(crate) fn on_response(&mut self, line: &mut Line, turn: &mut Turn<'_>, incoming: Incoming<'_>) {
+    pub(crate) fn on_response(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, incoming: Incoming<'_>) {
         if let Some(ours) = self.ours.take() {
-            ours.on_reply(self, line, turn, incoming.payloads);
+            ours.on_reply(self, channel, turn, incoming.payloads);
         }
     }
 
     /// Runs tasks until one has to wait for the peer.
-    pub(crate) fn run_tasks(&mut self, line: &mut Line, turn: &mut Turn<'_>) {
-        if line.window.nearly_exhausted() && self.successor.is_none() && self.closing.is_none() {
+    pub(crate) fn run_tasks(&mut self, channel: &mut Channel, turn: &mut Turn<'_>) {
+        if channel.window.nearly_exhausted() && self.successor.is_none() && self.closing.is_none() {
             self.tasks.push(Task::RekeyIke);
         }
-        while self.ours.is_none() && self.finished.is_none() && line.window.next_request().is_some() {
+        while self.ours.is_none() && self.finished.is_none() && channel.window.next_request().is_some() {
             if self.undecided {
                 return;
             }
@@ -229,19 +229,19 @@ impl Established {
             if self.closing.is_some() && !matches!(task, Task::DeleteIke(_)) {
                 continue;
             }
-            match crate::exchange::begin(self, line, turn, task.clone()) {
+            match crate::exchange::begin(self, channel, turn, task.clone()) {
                 Ok(begun) => self.ours = begun,
-                Err(error) => self.not_begun(line, turn, task, error),
+                Err(error) => self.not_begun(channel, turn, task, error),
             }
         }
     }
 
     /// A task of ours could not even be asked for: it waits, or it was the last one.
-    fn not_begun(&mut self, line: &Line, turn: &mut Turn<'_>, task: Task, error: IkeError) {
-        self.tell_refused(line, turn, error);
+    fn not_begun(&mut self, channel: &Channel, turn: &mut Turn<'_>, task: Task, error: IkeError) {
+        self.tell_refused(channel, turn, error);
         match task {
             Task::DeleteIke(reason) => self.finished = Some(reason),
-            Task::DeleteChild(key) => self.forget_child(line, turn, key),
+            Task::DeleteChild(key) => self.forget_child(channel, turn, key),
             Task::Probe => {}
             task => self.try_again(turn, task),
         }
@@ -254,26 +254,26 @@ impl Established {
     }
 
     /// A timer of the line.
-    pub(crate) fn on_timer(&mut self, line: &mut Line, turn: &mut Turn<'_>, timer: Timer) {
+    pub(crate) fn on_timer(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, timer: Timer) {
         match timer {
-            Timer::Dpd => self.look_for_life(line, turn),
+            Timer::Dpd => self.look_for_life(channel, turn),
             Timer::NatKeepalive => {
-                let (local, remote) = (line.path.local, line.path.remote);
+                let (local, remote) = (channel.path.local, channel.path.remote);
                 turn.transmit(crate::endpoint::Transmit {
                     local,
                     remote,
                     bytes: vec![0xff],
                     keepalive: true,
                 });
-                line.timers.set(Timer::NatKeepalive, turn.now + turn.shared.config.nat_keepalive);
+                channel.timers.set(Timer::NatKeepalive, turn.now + turn.shared.config.nat_keepalive);
             }
             Timer::IkeRekey if self.successor.is_none() => self.tasks.push(Task::RekeyIke),
-            Timer::IkeExpire => self.expire(line, turn),
+            Timer::IkeExpire => self.expire(channel, turn),
             Timer::IkeRekey | Timer::Retransmit | Timer::HalfOpen => {}
         }
     }
 
-    fn expire(&mut self, line: &mut Line, turn: &mut Turn<'_>) {
+    fn expire(&mut self, channel: &mut Channel, turn: &mut Turn<'_>) {
         if self.closing.is_some() || self.redundant {
             // A peer that had made the superfluous one too would have deleted it by now.
             self.finished = Some(if self.redundant { DownReason::Replaced } else { DownReason::Lifetime });
@@ -286,23 +286,24 @@ impl Established {
         self.undecided = false;
         let reason = if replaced { DownReason::Replaced } else { DownReason::Lifetime };
         self.tasks.push(Task::DeleteIke(reason));
-        line.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
+        channel.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
     }
 
-    fn look_for_life(&mut self, line: &mut Line, turn: &mut Turn<'_>) {
+    fn look_for_life(&mut self, channel: &mut Channel, turn: &mut Turn<'_>) {
         if self.redundant || self.undecided || self.successor.is_some() {
             // Its end comes by itself, and asks the peer as well as a probe does.
             return;
         }
         let delay = self.peer.connection.dpd_delay;
-        let inbound = self.children.keys_where(|child| matches!(child.inbound.state, HalfState::Installed));
-        match self.watch.look(turn, line.heard, delay, inbound.into_iter()) {
-            Verdict::Heard(at) | Verdict::Asking(at) => line.timers.set(Timer::Dpd, at),
-            Verdict::Silent(idle) => {
-                line.timers.set(Timer::Dpd, turn.now + delay);
+        let inbound =
+            self.children.keys_where(|child| matches!(child.inbound.state, DirectionState::Installed));
+        match self.watch.look(turn, channel.heard, delay, inbound.into_iter()) {
+            LivenessDecision::Heard(at) | LivenessDecision::Asking(at) => channel.timers.set(Timer::Dpd, at),
+            LivenessDecision::Silent(idle) => {
+                channel.timers.set(Timer::Dpd, turn.now + delay);
                 // Any request of ours that is outstanding asks as well as a probe does.
                 if self.ours.is_none() {
-                    turn.event(Event::LivenessProbe { ike: line.id, idle });
+                    turn.event(Event::LivenessProbe { ike: channel.id, idle });
                     self.tasks.push(Task::Probe);
                 }
             }
@@ -310,14 +311,14 @@ impl Established {
     }
 
     /// The data plane says how long an inbound SA has been silent.
-    pub(crate) fn on_stats(&mut self, line: &mut Line, turn: &mut Turn<'_>, sa: SaId, stats: SaStats) {
+    pub(crate) fn on_stats(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, sa: SaId, stats: SaStats) {
         if let Some(at) = self.watch.on_stats(turn.now, sa, stats, self.peer.connection.dpd_delay) {
-            line.timers.set(Timer::Dpd, at);
+            channel.timers.set(Timer::Dpd, at);
         }
     }
 
     /// Everything that is due besides the line's timers.
-    pub(crate) fn on_timeout(&mut self, line: &mut Line, turn: &mut Turn<'_>) {
+    pub(crate) fn on_timeout(&mut self, channel: &mut Channel, turn: &mut Turn<'_>) {
         self.tasks.ripen(turn.now);
         let due: Vec<SaId> = self
             .children
@@ -326,19 +327,19 @@ impl Established {
             .map(|(key, _)| key)
             .collect();
         for key in due {
-            self.child_due(line, turn, key);
+            self.child_due(channel, turn, key);
         }
     }
 
     /// A request of ours was refused for now, or for good.
-    pub(crate) fn on_refused(&mut self, line: &Line, turn: &mut Turn<'_>, error: IkeError, task: Task) {
+    pub(crate) fn on_refused(&mut self, channel: &Channel, turn: &mut Turn<'_>, error: IkeError, task: Task) {
         let temporary = matches!(
             &error,
             IkeError::PeerRefused { notify: NotifyType::TemporaryFailure | NotifyType::NoAdditionalSas, .. }
                 | IkeError::DataPlane { .. }
                 | IkeError::Limit { .. }
         );
-        self.tell_refused(line, turn, error);
+        self.tell_refused(channel, turn, error);
         match task {
             Task::RekeyChild(key) => {
                 let again = turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER);

@@ -17,7 +17,7 @@ pub(crate) struct Watch {
 
 /// What follows from a look at the clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum LivenessDecision {
     /// The peer was heard; look again then.
     Heard(Instant),
     /// The data plane is being asked; look again when it answers, at the latest then.
@@ -34,24 +34,24 @@ impl Watch {
         heard: Instant,
         delay: Duration,
         inbound: impl Iterator<Item = SaId>,
-    ) -> Verdict {
+    ) -> LivenessDecision {
         let idle = turn.now.since(heard);
         if idle < delay {
             self.asked.clear();
-            return Verdict::Heard(heard + delay);
+            return LivenessDecision::Heard(heard + delay);
         }
         let asked_before = !core::mem::take(&mut self.asked).is_empty();
         if asked_before || !turn.shared.data_plane {
-            return Verdict::Silent(idle);
+            return LivenessDecision::Silent(idle);
         }
         self.asked = inbound.collect();
         if self.asked.is_empty() {
-            return Verdict::Silent(idle);
+            return LivenessDecision::Silent(idle);
         }
         for &id in &self.asked {
             turn.sa(SaCommand::Query { id });
         }
-        Verdict::Asking(turn.now + DATA_PLANE_DEADLINE)
+        LivenessDecision::Asking(turn.now + DATA_PLANE_DEADLINE)
     }
 
     /// The data plane answered. Returns when to look again.

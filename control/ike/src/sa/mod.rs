@@ -4,13 +4,13 @@
 //! established keeps at most one request of its own and one of the peer's in work, each of them again a
 //! typed state of its exchange.
 
+mod channel;
 mod child_life;
 mod children;
 mod collision;
 mod established;
-mod estate;
+mod inheritance;
 pub(crate) mod keys;
-mod line;
 mod liveness;
 mod protect;
 mod tasks;
@@ -22,12 +22,12 @@ use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
-pub(crate) use children::{ChildSa, Half, HalfState, Phase};
+pub(crate) use channel::{Channel, Path};
+pub(crate) use children::{ChildSa, DirectionSa, DirectionState, Phase};
 pub(crate) use collision::{Lowest, lowest_nonce};
 pub(crate) use established::{Established, LAST_WORDS, Peer};
-pub(crate) use estate::Estate;
+pub(crate) use inheritance::InheritedChildren;
 pub(crate) use keys::Keys;
-pub(crate) use line::{Line, Path};
 pub(crate) use tasks::Task;
 pub(crate) use timer::Timer;
 pub(crate) use window::{Judged, Window};
@@ -57,7 +57,7 @@ impl fmt::Display for IkeSaId {
 
 /// One IKE SA.
 pub(crate) struct IkeSa {
-    pub(crate) line: Line,
+    pub(crate) channel: Channel,
     pub(crate) state: State,
     pub(crate) indexed: Indexed,
 }
@@ -91,9 +91,9 @@ pub(crate) enum State {
 
 impl State {
     /// It is over: keeps the line for [`REPEAT_LAST_ANSWER`].
-    pub(crate) fn closed(line: &mut Line, now: Instant) -> Self {
-        line.timers = timer::Timers::default();
-        line.timers.set(Timer::HalfOpen, now + REPEAT_LAST_ANSWER);
+    pub(crate) fn closed(channel: &mut Channel, now: Instant) -> Self {
+        channel.timers = timer::Timers::default();
+        channel.timers.set(Timer::HalfOpen, now + REPEAT_LAST_ANSWER);
         Self::Closed
     }
 }
@@ -110,8 +110,8 @@ pub(crate) struct Incoming<'a> {
 }
 
 impl IkeSa {
-    pub(crate) fn new(line: Line, state: State) -> Self {
-        Self { line, state, indexed: Indexed::default() }
+    pub(crate) fn new(channel: Channel, state: State) -> Self {
+        Self { channel, state, indexed: Indexed::default() }
     }
 
     /// When it needs a turn.
@@ -121,7 +121,7 @@ impl IkeSa {
             State::ExpectAuthInstalled(waiting) => waiting.deadline(),
             _ => None,
         };
-        [self.line.timers.next(), state].into_iter().flatten().min()
+        [self.channel.timers.next(), state].into_iter().flatten().min()
     }
 
     /// The connection that it is of, once that is known, and who is at its ends, once the peer has
@@ -168,9 +168,9 @@ impl IkeSa {
     }
 
     /// The line and the established state, for what the endpoint does from outside.
-    pub(crate) const fn established_mut(&mut self) -> Option<(&mut Line, &mut Established)> {
+    pub(crate) const fn established_mut(&mut self) -> Option<(&mut Channel, &mut Established)> {
         match &mut self.state {
-            State::Established(established) => Some((&mut self.line, established)),
+            State::Established(established) => Some((&mut self.channel, established)),
             _ => None,
         }
     }
@@ -179,7 +179,7 @@ impl IkeSa {
     pub(crate) fn take_no_longer_half_open(&mut self) -> Option<SocketAddr> {
         let half_open =
             matches!(self.state, State::ExpectAuth(_) | State::ExpectAuthInstalled(_) | State::Closed);
-        if half_open { None } else { self.line.half_open.take() }
+        if half_open { None } else { self.channel.half_open.take() }
     }
 
     /// An encrypted message with our SPI. What does not authenticate changes nothing.
@@ -193,14 +193,14 @@ impl IkeSa {
     ) {
         let response = header.flags.response;
         let acceptable = if response {
-            self.line.window.awaits(header.id)
+            self.channel.window.awaits(header.id)
         } else {
-            self.line.window.judge(header.id) != Judged::Outside
+            self.channel.window.judge(header.id) != Judged::Outside
         };
         if !acceptable {
             return;
         }
-        let Some(protect) = &self.line.protect else { return };
+        let Some(protect) = &self.channel.protect else { return };
         let opened = match protect.open(encrypted, bytes) {
             Ok(opened) => Payloads::parse(encrypted.first, opened),
             Err(OpenError::Crypto(_)) => return,
@@ -208,9 +208,9 @@ impl IkeSa {
         };
         // From here on the message is authentic.
         if response {
-            self.line.responded();
+            self.channel.responded();
         } else {
-            if let Judged::Repeated(answer) = self.line.window.judge(header.id) {
+            if let Judged::Repeated(answer) = self.channel.window.judge(header.id) {
                 if let Some(answer) = answer.map(<[u8]>::to_vec) {
                     let transmit =
                         crate::endpoint::Transmit { local, remote, bytes: answer, keepalive: false };
@@ -218,10 +218,10 @@ impl IkeSa {
                 }
                 return;
             }
-            self.line.window.accept(header.id);
-            self.line.reply_to = (local, remote);
+            self.channel.window.accept(header.id);
+            self.channel.reply_to = (local, remote);
         }
-        self.line.heard = turn.now;
+        self.channel.heard = turn.now;
         self.follow(turn, local, remote);
         let payloads = match opened {
             Ok(payloads) => payloads,
@@ -238,24 +238,24 @@ impl IkeSa {
     }
 
     fn on_request(&mut self, turn: &mut Turn<'_>, state: State, incoming: Incoming<'_>) -> State {
-        let line = &mut self.line;
+        let channel = &mut self.channel;
         match (state, incoming.exchange) {
-            (State::ExpectAuth(expect), ExchangeType::IkeAuth) => expect.on_request(line, turn, incoming),
+            (State::ExpectAuth(expect), ExchangeType::IkeAuth) => expect.on_request(channel, turn, incoming),
             (State::Established(mut established), _) => {
-                established.on_request(line, turn, incoming);
+                established.on_request(channel, turn, incoming);
                 State::Established(established)
             }
-            // Anything else has no place here; a peer that means it will repeat it in vain.
+            // Anything else has no place here; a peer that means it will repeat it without an answer.
             (state, _) => state,
         }
     }
 
     fn on_response(&mut self, turn: &mut Turn<'_>, state: State, incoming: Incoming<'_>) -> State {
-        let line = &mut self.line;
+        let channel = &mut self.channel;
         match state {
-            State::ExpectAuthReply(expect) => expect.on_reply(line, turn, incoming),
+            State::ExpectAuthReply(expect) => expect.on_reply(channel, turn, incoming),
             State::Established(mut established) => {
-                established.on_response(line, turn, incoming);
+                established.on_response(channel, turn, incoming);
                 State::Established(established)
             }
             State::ExpectFarewellReply(_) => State::Gone,
@@ -271,13 +271,13 @@ impl IkeSa {
             || !matches!(self.state, State::Established(_));
         let mut sent = Ok(());
         if !header.flags.response {
-            sent = self.line.respond(turn, header.exchange, header.id, |writer| {
+            sent = self.channel.respond(turn, header.exchange, header.id, |writer| {
                 crate::exchange::write_refusal(writer, &error);
             });
         }
-        let ike = self.line.id;
+        let ike = self.channel.id;
         let connection = self.established().map(|established| established.peer.connection.name.clone());
-        let remote = self.line.path.remote;
+        let remote = self.channel.path.remote;
         turn.event(Event::Refused { ike: Some(ike), connection, remote, error, authenticated: true });
         if sent.is_err() {
             self.close(turn, DownReason::Failed);
@@ -285,13 +285,13 @@ impl IkeSa {
         }
         if fatal {
             self.close(turn, DownReason::Failed);
-            self.state = State::closed(&mut self.line, turn.now);
+            self.state = State::closed(&mut self.channel, turn.now);
         }
     }
 
     /// Follows a peer whose NAT gave it another address (RFC 7296 §2.23), and the initiator to port 4500.
     fn follow(&mut self, turn: &mut Turn<'_>, local: SocketAddr, remote: SocketAddr) {
-        let path = &mut self.line.path;
+        let path = &mut self.channel.path;
         if (path.local, path.remote) == (local, remote) {
             return;
         }
@@ -303,24 +303,24 @@ impl IkeSa {
         path.local = local;
         path.remote = remote;
         if let State::Established(established) = &mut self.state {
-            turn.event(Event::PeerMoved { ike: self.line.id, old, new: remote });
-            established.children_follow(&self.line, turn);
+            turn.event(Event::PeerMoved { ike: self.channel.id, old, new: remote });
+            established.children_follow(&self.channel, turn);
         }
     }
 
     /// Does what is due.
     pub(crate) fn on_timeout(&mut self, turn: &mut Turn<'_>) {
-        while let Some(timer) = self.line.timers.pop(turn.now) {
+        while let Some(timer) = self.channel.timers.pop(turn.now) {
             match timer {
                 Timer::Retransmit => {
-                    if !self.line.repeat(turn) {
+                    if !self.channel.repeat(turn) {
                         self.on_unreachable(turn);
                     }
                 }
                 Timer::HalfOpen => self.close(turn, DownReason::Failed),
                 other => {
                     if let State::Established(established) = &mut self.state {
-                        established.on_timer(&mut self.line, turn, other);
+                        established.on_timer(&mut self.channel, turn, other);
                     }
                 }
             }
@@ -328,10 +328,10 @@ impl IkeSa {
         let state = core::mem::replace(&mut self.state, State::Gone);
         self.state = match state {
             State::Established(mut established) => {
-                established.on_timeout(&mut self.line, turn);
+                established.on_timeout(&mut self.channel, turn);
                 State::Established(established)
             }
-            State::ExpectAuthInstalled(waiting) => waiting.on_timeout(&mut self.line, turn),
+            State::ExpectAuthInstalled(waiting) => waiting.on_timeout(&mut self.channel, turn),
             state => state,
         };
         self.after(turn);
@@ -347,10 +347,10 @@ impl IkeSa {
         let state = core::mem::replace(&mut self.state, State::Gone);
         self.state = match state {
             State::Established(mut established) => {
-                established.on_installed(&mut self.line, turn, sa, result);
+                established.on_installed(&mut self.channel, turn, sa, result);
                 State::Established(established)
             }
-            State::ExpectAuthInstalled(waiting) => waiting.on_installed(&mut self.line, turn, sa, result),
+            State::ExpectAuthInstalled(waiting) => waiting.on_installed(&mut self.channel, turn, sa, result),
             state => state,
         };
         self.after(turn);
@@ -359,7 +359,7 @@ impl IkeSa {
     /// Runs tasks, and closes an IKE SA whose established state is finished.
     pub(crate) fn after(&mut self, turn: &mut Turn<'_>) {
         let State::Established(established) = &mut self.state else { return };
-        established.run_tasks(&mut self.line, turn);
+        established.run_tasks(&mut self.channel, turn);
         match established.finished {
             None => {}
             Some(reason) => self.close(turn, reason),
@@ -368,13 +368,13 @@ impl IkeSa {
 
     /// Nobody answers any more.
     fn on_unreachable(&mut self, turn: &mut Turn<'_>) {
-        self.line.window.responded();
+        self.channel.window.responded();
         self.close(turn, DownReason::PeerDead);
     }
 
     /// Ends it without a word to the peer: Child SAs leave the data plane, the operator is told.
     pub(crate) fn close(&mut self, turn: &mut Turn<'_>, reason: DownReason) {
-        let line = &mut self.line;
+        let channel = &mut self.channel;
         let connection = match core::mem::replace(&mut self.state, State::Gone) {
             State::Closed | State::Gone | State::ExpectFarewellReply(_) | State::ExpectAuth(_) => return,
             State::ExpectInitReply(expect) => {
@@ -389,13 +389,13 @@ impl IkeSa {
             }
             State::ExpectAuthInstalled(mut waiting) => Some(waiting.abandon(turn)),
             State::Established(mut established) => {
-                established.abandon(line, turn, reason);
+                established.abandon(channel, turn, reason);
                 if established.answered_last {
-                    self.state = State::closed(line, turn.now);
+                    self.state = State::closed(channel, turn.now);
                 }
                 Some(established.peer.connection.name.clone())
             }
         };
-        turn.event(Event::IkeDown { ike: line.id, connection, remote: line.path.remote, reason });
+        turn.event(Event::IkeDown { ike: channel.id, connection, remote: channel.path.remote, reason });
     }
 }

@@ -24,7 +24,7 @@ pub(crate) enum Task {
     /// This IKE SA is deleted.
     DeleteIke(DownReason),
     /// The Child SA with this SPI of ours, which the peer made and we cannot use, is deleted.
-    Disown(pollux_abi::Spi),
+    Release(pollux_abi::Spi),
     /// Does the peer live?
     Probe,
 }

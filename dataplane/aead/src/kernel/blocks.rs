@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::window2::{Frame, Window};
-use crate::packet::Form;
+use crate::packet::PacketClass;
 
 /// Sixteen ones, then sixteen zeros: a load at `16 - len` is the mask of the first `len` octets.
 static MASKS: [u8; 32] = {
@@ -129,7 +129,7 @@ pub(super) fn equal(octets: &[u8; 64], octet: u8) -> u64 {
 
 #[target_feature(enable = "sse2")]
 #[inline]
-pub(super) fn frame(form: Form, vectors: usize) -> Frame {
+pub(super) fn frame(form: PacketClass, vectors: usize) -> Frame {
     Frame::new(form, vectors)
 }
 

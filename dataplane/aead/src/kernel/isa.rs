@@ -6,7 +6,7 @@
 
 use super::chacha::Hashes;
 use crate::key::POWERS;
-use crate::packet::Form;
+use crate::packet::PacketClass;
 
 /// Work to be compiled for an instruction set.
 pub(crate) trait Task {
@@ -89,7 +89,7 @@ pub(crate) trait Isa: Copy {
     ///
     /// # Panics
     /// Where form and count do not fit each other.
-    fn frame(self, form: Form, vectors: usize) -> Self::Frame;
+    fn frame(self, form: PacketClass, vectors: usize) -> Self::Frame;
     /// A packet by its frame.
     ///
     /// # Panics
@@ -247,7 +247,7 @@ macro_rules! forward_all {
             fn reverse(v: Self::V) -> Self::V;
             fn nonce(salt: u32, iv: u64) -> Self::V;
             fn sent_start(window: &Self::Window<'_>, round_key: Self::V) -> Self::V;
-            fn frame(form: Form, vectors: usize) -> Self::Frame;
+            fn frame(form: PacketClass, vectors: usize) -> Self::Frame;
             fn pad(window: &Self::Window<'_>) -> usize;
             fn counters(window: &Self::Window<'_>, v: usize) -> Self::V;
             fn load_head(window: &Self::Window<'_>, around: Self::V) -> Self::V;

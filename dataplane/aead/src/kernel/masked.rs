@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 use std::marker::PhantomData;
 
 use super::gcm::{BEFORE, COUNTERS, TABLE};
-use crate::packet::{Form, Text};
+use crate::packet::{PacketClass, Text};
 
 /// A text as vectors of `LANES` blocks that follow each other. The first begins up to a vector before the text, the last
 /// ends up to a vector after it; `head` and `tail` have a bit for each octet of them that is text, and all others
@@ -47,8 +47,8 @@ impl<const LANES: usize> Frame<LANES> {
 
     #[target_feature(enable = "bmi2")]
     #[inline]
-    pub(super) fn new(form: Form, vectors: usize) -> Self {
-        let Form { packet_len, text, .. } = form;
+    pub(super) fn new(form: PacketClass, vectors: usize) -> Self {
+        let PacketClass { packet_len, text, .. } = form;
         let text_len = text.end.wrapping_sub(text.start);
         let pad = (LANES * vectors - 2).wrapping_sub(text_len.wrapping_add(15) / 16);
         assert!(

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use crate::ct::icv_matches;
 use crate::packet::{Aad, HEADER_LEN, Text, header, implicit_iv, nonce};
 use crate::suite::{Family, Sha2, Suite};
-use crate::verdict::Verdict;
+use crate::verdict::OpenVerdict;
 
 /// A key as the RustCrypto crates keep it; each of them zeroizes its own on drop.
 pub(crate) enum Portable {
@@ -89,7 +89,7 @@ impl Portable {
     }
 
     /// Opens one packet; its text is plaintext afterwards or zero.
-    pub(crate) fn open(&self, context: Context, packet: &mut [u8], text: Text) -> Verdict {
+    pub(crate) fn open(&self, context: Context, packet: &mut [u8], text: Text) -> OpenVerdict {
         // ChaCha20-Poly1305 of the crate checks before it decrypts; the other families are checked here.
         if let Self::ChaCha(cipher) = self {
             let header = header(packet);
@@ -107,12 +107,12 @@ impl Portable {
             if opened.is_err() {
                 body[text.start..].fill(0);
             }
-            return if opened.is_ok() { Verdict::Authentic } else { Verdict::BadIcv };
+            return if opened.is_ok() { OpenVerdict::Authentic } else { OpenVerdict::BadIcv };
         }
         let icv = self.icv(context, packet, text, Crypt::Check);
         if !icv_matches(&icv, &packet[text.end..]) {
             packet[text.start..text.end].fill(0);
-            return Verdict::BadIcv;
+            return OpenVerdict::BadIcv;
         }
         match self {
             Self::Gcm(aes, _) if !matches!(context.suite.family(), Family::Gmac) => {
@@ -126,7 +126,7 @@ impl Portable {
             }
             _ => {}
         }
-        Verdict::Authentic
+        OpenVerdict::Authentic
     }
 
     /// The ICV of a packet, padded to the longest; the combined modes encrypt first where asked to.

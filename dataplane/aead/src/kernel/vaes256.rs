@@ -11,7 +11,7 @@ use super::chacha::Integers;
 use super::isa::{Isa, Task, forward_all};
 use super::window2::{Frame, Window};
 use crate::key::POWERS;
-use crate::packet::Form;
+use crate::packet::PacketClass;
 
 /// Proof that the CPU has VAES, VPCLMULQDQ and AVX2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

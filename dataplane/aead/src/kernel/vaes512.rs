@@ -12,7 +12,7 @@ use super::isa::{Isa, Task, forward_all};
 use super::masked::{Frame, Window};
 use super::vl256::Vl256;
 use crate::key::POWERS;
-use crate::packet::Form;
+use crate::packet::PacketClass;
 
 /// Proof that the CPU has VAES, VPCLMULQDQ, BMI2 and AVX-512 with BW, DQ, VL, IFMA and VBMI2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,7 +121,7 @@ pub(super) mod ops {
     };
 
     pub(super) use super::super::masked::{icv, icv_matches, put_icv, wipe};
-    use super::{Form, Frame, Power, Sum, Task, Vaes512};
+    use super::{Frame, PacketClass, Power, Sum, Task, Vaes512};
     use crate::kernel::gcm::POLYNOMIAL_HIGH;
     use crate::kernel::isa::pin;
     use crate::key::POWERS;
@@ -209,7 +209,7 @@ pub(super) mod ops {
 
     #[target_feature(enable = "bmi2")]
     #[inline]
-    pub(super) fn frame(form: Form, vectors: usize) -> Frame<4> {
+    pub(super) fn frame(form: PacketClass, vectors: usize) -> Frame<4> {
         Frame::new(form, vectors)
     }
 

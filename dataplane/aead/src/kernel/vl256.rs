@@ -13,7 +13,7 @@ use super::masked::{Frame, Window};
 use super::vaes256::{Power, Sum};
 use super::vaes512::Vaes512;
 use crate::key::POWERS;
-use crate::packet::Form;
+use crate::packet::PacketClass;
 
 /// Proof that the CPU has what [`Vaes512`] proves.
 #[derive(Clone, Copy)]
@@ -77,7 +77,7 @@ mod ops {
         turns, xor, zero,
     };
     pub(super) use super::super::vaes512::ops::equal;
-    use super::{Form, Frame, Task, Vl256};
+    use super::{Frame, PacketClass, Task, Vl256};
 
     type V = __m256i;
 
@@ -91,7 +91,7 @@ mod ops {
 
     #[target_feature(enable = "bmi2")]
     #[inline]
-    pub(super) fn frame(form: Form, vectors: usize) -> Frame<2> {
+    pub(super) fn frame(form: PacketClass, vectors: usize) -> Frame<2> {
         Frame::new(form, vectors)
     }
 

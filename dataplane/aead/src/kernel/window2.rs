@@ -5,7 +5,7 @@
 )]
 
 use crate::kernel::gcm::{BEFORE, COUNTERS, TABLE};
-use crate::packet::{Form, Text};
+use crate::packet::{PacketClass, Text};
 
 /// Which octets of a packet are in which vector.
 #[derive(Clone, Copy)]
@@ -31,8 +31,8 @@ const VECTORS_MAX: usize = (TABLE - BEFORE - 1) / 2;
 
 impl Frame {
     #[inline(always)]
-    pub(crate) fn new(form: Form, vectors: usize) -> Self {
-        let Form { packet_len, text, .. } = form;
+    pub(crate) fn new(form: PacketClass, vectors: usize) -> Self {
+        let PacketClass { packet_len, text, .. } = form;
         let pad = (2 * vectors - 2).wrapping_sub((text.end - text.start + 15) >> 4);
         assert!(
             text.end <= packet_len && pad < 2 && vectors <= VECTORS_MAX,

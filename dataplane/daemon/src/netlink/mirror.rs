@@ -7,7 +7,7 @@ use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use pollux_abi::IfIndex;
 use pollux_packet::PortSlot;
-use pollux_worker::forward::fib::{NextHop, Route, Share};
+use pollux_worker::forward::fib::{NextHop, Route, WeightedNextHop};
 
 use super::link::Link;
 use super::neighbour::Neighbour;
@@ -254,16 +254,17 @@ const TABLES: [u32; 3] = [255, 254, 253];
 
 /// The hops as forwarding wants them. Where one leads out of a port of ours those that don't are left out: what has
 /// been sealed could not go there.
-fn ways(hops: &[Hop], slot: impl Fn(IfIndex) -> Option<PortSlot>) -> Vec<Share> {
+fn ways(hops: &[Hop], slot: impl Fn(IfIndex) -> Option<PortSlot>) -> Vec<WeightedNextHop> {
     let all = hops.iter().map(|hop| {
         let next_hop = match (slot(hop.link), hop.gateway) {
             (None, _) => NextHop::Kernel,
             (Some(port), None) => NextHop::OnLink(port),
             (Some(port), Some(router)) => NextHop::Via(port, router),
         };
-        Share { next_hop, weight: hop.weight }
+        WeightedNextHop { next_hop, weight: hop.weight }
     });
-    let (kernel, ours): (Vec<Share>, Vec<Share>) = all.partition(|way| way.next_hop == NextHop::Kernel);
+    let (kernel, ours): (Vec<WeightedNextHop>, Vec<WeightedNextHop>) =
+        all.partition(|way| way.next_hop == NextHop::Kernel);
     if ours.is_empty() { kernel } else { ours }
 }
 

@@ -21,7 +21,7 @@ pub struct Neighbour {
     pub address: IpAddr,
     /// Its link-layer address; `None` while it is unresolved and after it failed.
     pub mac: Option<Mac>,
-    /// The kernel asked in vain.
+    /// The kernel asked without an answer.
     pub failed: bool,
 }
 

@@ -283,19 +283,19 @@ impl Control {
     }
 
     /// The housekeeper's ring.
-    pub(crate) fn house(&self) -> usize {
+    pub(crate) fn housekeeper(&self) -> usize {
         self.session.rings.len() - 1
     }
 
     /// Installs an SA: housekeeper, owner, and word of it to the other workers.
     pub(crate) fn add(&mut self, mut spec: SaSpec, keys: &[u8]) {
         let keys = || KeyMaterial::new(keys).expect("a key");
-        let house = self.house();
-        let slot = self.order(house, &Order::SaAdd(spec.clone(), keys())).expect("noted");
+        let housekeeper = self.housekeeper();
+        let slot = self.order(housekeeper, &Order::SaAdd(spec.clone(), keys())).expect("noted");
         spec.checkpoint = spec.checkpoint.map(|_| slot);
         let owner = usize::from(spec.owner.0);
         self.order(owner, &Order::SaAdd(spec.clone(), keys())).expect("installed");
-        for worker in (0..house).filter(|&worker| worker != owner) {
+        for worker in (0..housekeeper).filter(|&worker| worker != owner) {
             let route = pollux_abi::command::SaRoute {
                 id: spec.id,
                 direction: spec.direction,
@@ -310,12 +310,12 @@ impl Control {
 
     /// Puts policies in force.
     pub(crate) fn policies(&mut self, list: &[PolicySpec]) {
-        let house = self.house();
-        self.order(house, &Order::PolicyBegin).expect("begun");
+        let housekeeper = self.housekeeper();
+        self.order(housekeeper, &Order::PolicyBegin).expect("begun");
         for policy in list {
-            self.order(house, &Order::PolicyAdd(*policy)).expect("added");
+            self.order(housekeeper, &Order::PolicyAdd(*policy)).expect("added");
         }
-        let count = self.order(house, &Order::PolicyCommit).expect("in force");
+        let count = self.order(housekeeper, &Order::PolicyCommit).expect("in force");
         assert_eq!(count as usize, list.len());
     }
 }

@@ -5,12 +5,12 @@ use pollux_abi::{DropReason, Event, Spi};
 use pollux_packet::{Burst, Class, Meta, Verdict, esp, hint};
 
 use crate::engine::Engine;
-use crate::live::Live;
+use crate::packet_mask::PacketMask;
 use crate::sa::{key_lines, place};
 
 /// Finds each ESP packet's SA. Packets of other workers' SAs get their verdict here.
-pub(crate) fn lookup(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Live {
-    let mut live = Live::default();
+pub(crate) fn lookup(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> PacketMask {
+    let mut live = PacketMask::default();
     let mut spis = [0u32; pollux_packet::BURST_MAX];
     for (at, (packet, meta)) in burst.iter_mut().enumerate() {
         if !meta.is_pending() || meta.class == Class::Plain {

@@ -3,15 +3,15 @@
 use arrayvec::ArrayVec;
 use pollux_abi::command::Direction;
 use pollux_abi::{DropReason, Esn};
-use pollux_aead::{OpenJob, Verdict};
+use pollux_aead::{OpenJob, OpenVerdict};
 use pollux_packet::{BURST_MAX, Burst};
 
 use crate::engine::Engine;
-use crate::live::Live;
+use crate::packet_mask::PacketMask;
 use crate::sa::place;
 
 /// Opens every packet in place; what is not authentic is dropped.
-pub(crate) fn open(engine: &mut Engine, burst: &mut Burst, live: &mut Live) {
+pub(crate) fn open(engine: &mut Engine, burst: &mut Burst, live: &mut PacketMask) {
     let (packets, metas) = burst.split_mut();
     let mut jobs: ArrayVec<OpenJob<'_>, BURST_MAX> = ArrayVec::new();
     let wanted = *live;
@@ -27,20 +27,20 @@ pub(crate) fn open(engine: &mut Engine, burst: &mut Burst, live: &mut Live) {
         };
         jobs.push(OpenJob { key, packet, seq_high: Esn(meta.sequence).high() });
     }
-    let mut verdicts = [Verdict::Malformed; BURST_MAX];
+    let mut verdicts = [OpenVerdict::Malformed; BURST_MAX];
     engine.aead.open_burst(&mut jobs, &mut verdicts);
     drop(jobs);
     for (at, verdict) in live.iter().zip(verdicts) {
         let meta = &mut metas[at];
         match verdict {
-            Verdict::Authentic => continue,
-            Verdict::BadIcv => {
+            OpenVerdict::Authentic => continue,
+            OpenVerdict::BadIcv => {
                 meta.drop_for(DropReason::BadIcv);
                 if let Some(counters) = engine.sa_counters.row(Direction::Inbound, meta.sa) {
                     counters.icv_errors.add(1);
                 }
             }
-            Verdict::Malformed => meta.drop_for(DropReason::EspTruncated),
+            OpenVerdict::Malformed => meta.drop_for(DropReason::EspTruncated),
         }
         live.remove(at);
     }

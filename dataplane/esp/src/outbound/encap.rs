@@ -45,12 +45,12 @@ fn one(sa: &OutboundSa, packet: &mut Packet, meta: &mut Meta, identification: u1
     packet.push_back(usize::from(sa.icv_len))?;
     let front_len = sa.front_len();
     let total_len = u16::try_from(packet.len() + front_len).ok()?;
-    let front = packet.push_front(front_len)?;
-    sa.front.write(front, total_len, Marks { traffic_class, dont_fragment, identification })?;
-    let l4 = sa.front.l4();
+    let template = packet.push_front(front_len)?;
+    sa.template.write(template, total_len, Marks { traffic_class, dont_fragment, identification })?;
+    let l4 = sa.template.l4();
     #[expect(clippy::cast_possible_truncation, reason = "the low half goes on the wire")]
     let sequence = (meta.sequence as u32).to_be_bytes();
-    front.get_mut(l4 + 4..l4 + esp::HEADER_LEN)?.copy_from_slice(&sequence);
+    template.get_mut(l4 + 4..l4 + esp::HEADER_LEN)?.copy_from_slice(&sequence);
     meta.flow = sa.outer;
     meta.traffic_class = traffic_class;
     meta.fragment = Fragment::Whole;

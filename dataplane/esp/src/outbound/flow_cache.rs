@@ -13,57 +13,57 @@ const LEN: usize = 1 << 14;
 /// One flow, on a cache line of its own.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
-struct Line {
+struct FlowEntry {
     flow: Flow,
     sa: SaIndex,
     spi: Option<Spi>,
     epoch: u32,
 }
 
-const _: () = assert!(size_of::<Line>() == 64, "one cache line for each flow");
+const _: () = assert!(size_of::<FlowEntry>() == 64, "one cache line for each flow");
 
 /// A direct-mapped table.
 #[derive(Debug)]
 pub(crate) struct FlowCache {
-    lines: Box<[Line]>,
+    lines: Box<[FlowEntry]>,
     epoch: u32,
 }
 
 /// Where a flow is, if it is anywhere.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Place(u16);
+pub(crate) struct FlowSlot(u16);
 
 const _: () = assert!(LEN <= 1 << u16::BITS);
 
 impl FlowCache {
     pub(crate) fn new() -> Self {
-        Self { lines: vec![Line::default(); LEN].into(), epoch: 1 }
+        Self { lines: vec![FlowEntry::default(); LEN].into(), epoch: 1 }
     }
 
     /// Where `flow` would be; its line is on the way.
     #[inline]
-    pub(crate) fn place(&self, flow: &Flow) -> Place {
+    pub(crate) fn place(&self, flow: &Flow) -> FlowSlot {
         #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into the hash")]
         let fold = |bits: u128| (bits as u64) ^ ((bits >> 64) as u64).rotate_left(29);
         let ports = u64::from(flow.source_port) << 16 | u64::from(flow.destination_port);
         let source = fold(flow.source_bits()).rotate_left(32);
         let mixed = (fold(flow.destination_bits()) ^ source ^ ports.rotate_left(7)).wrapping_mul(GOLDEN);
         #[expect(clippy::cast_possible_truncation, reason = "the top bits of the product, which fit")]
-        let place = Place((mixed >> (u64::BITS - LEN.ilog2())) as u16);
+        let place = FlowSlot((mixed >> (u64::BITS - LEN.ilog2())) as u16);
         hint::prefetch(&self.lines[usize::from(place.0)]);
         place
     }
 
     /// The SA that packets of `flow` take.
     #[inline]
-    pub(crate) fn find(&self, place: Place, flow: &Flow) -> Option<(SaIndex, Option<Spi>)> {
+    pub(crate) fn find(&self, place: FlowSlot, flow: &Flow) -> Option<(SaIndex, Option<Spi>)> {
         let line = &self.lines[usize::from(place.0)];
         (line.epoch == self.epoch && line.flow == *flow).then_some((line.sa, line.spi))
     }
 
     /// Remembers the SA of a flow.
-    pub(crate) fn keep(&mut self, place: Place, flow: Flow, sa: SaIndex, spi: Option<Spi>) {
-        self.lines[usize::from(place.0)] = Line { flow, sa, spi, epoch: self.epoch };
+    pub(crate) fn keep(&mut self, place: FlowSlot, flow: Flow, sa: SaIndex, spi: Option<Spi>) {
+        self.lines[usize::from(place.0)] = FlowEntry { flow, sa, spi, epoch: self.epoch };
     }
 
     /// Forgets everything.
@@ -71,7 +71,7 @@ impl FlowCache {
         self.epoch = self.epoch.wrapping_add(1);
         if self.epoch == 0 {
             // Lines of four thousand million changes ago would come back to life.
-            self.lines.fill(Line::default());
+            self.lines.fill(FlowEntry::default());
             self.epoch = 1;
         }
     }
@@ -112,7 +112,7 @@ mod tests {
         cache.epoch = u32::MAX;
         cache.forget();
         assert_eq!((cache.epoch, cache.find(place, &one)), (1, None));
-        assert_eq!(cache.find(Place::default(), &Flow::default()), None, "an empty line holds no flow");
+        assert_eq!(cache.find(FlowSlot::default(), &Flow::default()), None, "an empty line holds no flow");
     }
 
     #[test]

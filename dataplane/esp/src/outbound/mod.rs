@@ -10,7 +10,7 @@ mod sequence;
 use pollux_packet::{BURST_MAX, Burst};
 
 use crate::engine::Engine;
-use crate::live::Live;
+use crate::packet_mask::PacketMask;
 
 /// Sends a burst from inside through all outbound stages.
 pub(crate) fn run(engine: &mut Engine, now_ns: u64, burst: &mut Burst) {
@@ -28,7 +28,7 @@ pub(crate) use flow_cache::FlowCache;
 
 /// Admits, numbers and lays out one packet after the other, as what they read of an SA is the same; the cipher
 /// then runs over the burst.
-fn protect(engine: &mut Engine, now_ns: u64, burst: &mut Burst, mut live: Live) {
+fn protect(engine: &mut Engine, now_ns: u64, burst: &mut Burst, mut live: PacketMask) {
     if live.is_empty() {
         return;
     }

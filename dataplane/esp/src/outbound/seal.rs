@@ -6,12 +6,12 @@ use pollux_aead::SealJob;
 use pollux_packet::{BURST_MAX, Burst, Verdict};
 
 use crate::engine::Engine;
-use crate::live::Live;
 use crate::natt;
+use crate::packet_mask::PacketMask;
 use crate::sa::place;
 
 /// Seals every packet in place; they are ready to be sent.
-pub(crate) fn seal(engine: &Engine, burst: &mut Burst, mut live: Live, ivs: &[u64; BURST_MAX]) {
+pub(crate) fn seal(engine: &Engine, burst: &mut Burst, mut live: PacketMask, ivs: &[u64; BURST_MAX]) {
     let (packets, metas) = burst.split_mut();
     let mut jobs: ArrayVec<SealJob<'_>, BURST_MAX> = ArrayVec::new();
     let wanted = live;

@@ -4,16 +4,16 @@ use pollux_abi::command::{Direction, PolicyAction};
 use pollux_abi::{DropReason, Event, SaIndex, Spi};
 use pollux_packet::{BURST_MAX, Burst, Fragment, Meta, Packet, Verdict, checksum, hint};
 
-use super::flow_cache::Place;
+use super::flow_cache::FlowSlot;
 use crate::engine::Engine;
-use crate::live::Live;
+use crate::packet_mask::PacketMask;
 use crate::policy::{Entry, Match};
 use crate::sa::{Choice, key_lines, place};
 
 /// Judges every pending packet. What is left is to be protected by an SA of ours.
-pub(crate) fn select(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Live {
-    let mut live = Live::default();
-    let mut places = [Place::default(); BURST_MAX];
+pub(crate) fn select(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> PacketMask {
+    let mut live = PacketMask::default();
+    let mut places = [FlowSlot::default(); BURST_MAX];
     for (place, meta) in places.iter_mut().zip(burst.metas()) {
         *place = engine.flows.place(&meta.flow);
     }
@@ -77,8 +77,8 @@ fn prefetch(engine: &Engine, index: SaIndex, len: usize) {
 
 /// Confirms what another worker chose: the SA is still the one it meant, and its selectors, which only its
 /// owner knows, accept the packet.
-pub(crate) fn confirm(engine: &Engine, burst: &mut Burst) -> Live {
-    let mut live = Live::default();
+pub(crate) fn confirm(engine: &Engine, burst: &mut Burst) -> PacketMask {
+    let mut live = PacketMask::default();
     for (at, meta) in burst.metas_mut().iter_mut().enumerate() {
         meta.handed_over = true;
         let slot = engine.sas.outbound.slots.get(place(meta.sa)).copied().unwrap_or_default();

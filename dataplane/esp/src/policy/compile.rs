@@ -1,9 +1,9 @@
 //! From an ordered list to buckets per pair of prefix lengths.
 //!
-//! Entries are grouped by the two prefix lengths of their addresses (a *shape*). Within a shape, one hash
+//! Entries are grouped by the two prefix lengths of their addresses (a *lengths*). Within a lengths, one hash
 //! probe with the masked addresses leads to the entries of exactly that pair of prefixes. A lookup probes
-//! the shapes in the order of their first entry and stops once no shape left could hold an earlier one:
-//! its cost grows with the number of shapes (a handful in any real list), not of policies. Address ranges
+//! the prefix_lengths in the order of their first entry and stops once no lengths left could hold an earlier one:
+//! its cost grows with the number of prefix_lengths (a handful in any real list), not of policies. Address ranges
 //! are cut into prefixes first; a pair of ranges that would need more than [`PIECES_MAX`] pairs of prefixes
 //! goes to a short list that is walked.
 
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use thiserror::Error;
 
-use super::lookup::{Bucket, Entry, Shape, Table};
+use super::lookup::{Bucket, Entry, PrefixLengths, Table};
 
 /// Policies in one list at most: the order is a number of 24 bits in the compiled form.
 pub const POLICIES_MAX: usize = 1 << 20;
@@ -127,7 +127,7 @@ type ShapeKey = (u8, u8, u8);
 type PairKey = (u128, u128);
 
 fn build(specs: &[PolicySpec], direction: Direction, bundles: &[Bundle]) -> Table {
-    let mut shapes: BTreeMap<ShapeKey, BTreeMap<PairKey, Vec<Entry>>> = BTreeMap::new();
+    let mut prefix_lengths: BTreeMap<ShapeKey, BTreeMap<PairKey, Vec<Entry>>> = BTreeMap::new();
     let mut ranges = Vec::new();
     let mut policies = 0;
     for (order, spec) in (0u32..).zip(specs).filter(|(_, spec)| spec.direction == direction) {
@@ -140,7 +140,7 @@ fn build(specs: &[PolicySpec], direction: Direction, bundles: &[Bundle]) -> Tabl
         }
         for l in &local {
             for r in &remote {
-                shapes
+                prefix_lengths
                     .entry((version(spec) as u8, l.len, r.len))
                     .or_default()
                     .entry((l.bits, r.bits))
@@ -150,13 +150,13 @@ fn build(specs: &[PolicySpec], direction: Direction, bundles: &[Bundle]) -> Tabl
         }
     }
     let mut entries = Vec::new();
-    let mut shapes: Vec<Shape> =
-        shapes.into_iter().map(|(key, pairs)| shape(key, pairs, &mut entries)).collect();
-    shapes.sort_by_key(|shape| shape.first_order);
-    Table { shapes: shapes.into(), entries: entries.into(), ranges: ranges.into(), policies }
+    let mut prefix_lengths: Vec<PrefixLengths> =
+        prefix_lengths.into_iter().map(|(key, pairs)| lengths(key, pairs, &mut entries)).collect();
+    prefix_lengths.sort_by_key(|lengths| lengths.first_order);
+    Table { prefix_lengths: prefix_lengths.into(), entries: entries.into(), ranges: ranges.into(), policies }
 }
 
-fn shape(key: ShapeKey, pairs: BTreeMap<PairKey, Vec<Entry>>, entries: &mut Vec<Entry>) -> Shape {
+fn lengths(key: ShapeKey, pairs: BTreeMap<PairKey, Vec<Entry>>, entries: &mut Vec<Entry>) -> PrefixLengths {
     let (version, local_len, remote_len) = key;
     let version = if version == IpVersion::V4 as u8 { IpVersion::V4 } else { IpVersion::V6 };
     // At most half full, so that a probe ends soon.
@@ -173,7 +173,7 @@ fn shape(key: ShapeKey, pairs: BTreeMap<PairKey, Vec<Entry>>, entries: &mut Vec<
         }
         buckets[at] = bucket;
     }
-    Shape {
+    PrefixLengths {
         local_mask: mask(version, local_len),
         remote_mask: mask(version, remote_len),
         version,

@@ -58,11 +58,11 @@ impl Bucket {
 
 /// All entries whose two prefixes have these lengths.
 #[derive(Debug)]
-pub(crate) struct Shape {
+pub(crate) struct PrefixLengths {
     pub(crate) local_mask: u128,
     pub(crate) remote_mask: u128,
     pub(crate) version: IpVersion,
-    /// The earliest entry of the shape.
+    /// The earliest entry of the lengths.
     pub(crate) first_order: u32,
     /// Open addressing, a power of two, at most half full.
     pub(crate) buckets: Box<[Bucket]>,
@@ -75,7 +75,7 @@ pub(crate) type RangeEntry = ((u128, u128), (u128, u128), IpVersion, Entry);
 #[derive(Debug, Default)]
 pub(crate) struct Table {
     /// By their earliest entry.
-    pub(crate) shapes: Box<[Shape]>,
+    pub(crate) prefix_lengths: Box<[PrefixLengths]>,
     pub(crate) entries: Box<[Entry]>,
     /// Pairs of ranges that are no prefixes, in order.
     pub(crate) ranges: Box<[RangeEntry]>,
@@ -132,14 +132,14 @@ impl Table {
     #[inline]
     fn find(&self, query: Query) -> Match<'_> {
         let mut best: Option<&Entry> = None;
-        for shape in &self.shapes {
-            if best.is_some_and(|best| best.order < shape.first_order) {
+        for lengths in &self.prefix_lengths {
+            if best.is_some_and(|best| best.order < lengths.first_order) {
                 break;
             }
-            if shape.version != query.version {
+            if lengths.version != query.version {
                 continue;
             }
-            for entry in self.pair(shape, &query) {
+            for entry in self.pair(lengths, &query) {
                 if best.is_some_and(|best| best.order <= entry.order) {
                     break;
                 }
@@ -171,12 +171,12 @@ impl Table {
 
     /// The entries of the pair of prefixes that the packet falls into.
     #[inline]
-    fn pair(&self, shape: &Shape, query: &Query) -> &[Entry] {
-        let (local, remote) = (query.local & shape.local_mask, query.remote & shape.remote_mask);
-        let last = shape.buckets.len().wrapping_sub(1);
+    fn pair(&self, lengths: &PrefixLengths, query: &Query) -> &[Entry] {
+        let (local, remote) = (query.local & lengths.local_mask, query.remote & lengths.remote_mask);
+        let last = lengths.buckets.len().wrapping_sub(1);
         let mut at = Bucket::hash(local, remote) & last;
         // At most half of the slots are taken, so that an empty one ends the probe.
-        while let Some(bucket) = shape.buckets.get(at).filter(|bucket| !bucket.is_empty()) {
+        while let Some(bucket) = lengths.buckets.get(at).filter(|bucket| !bucket.is_empty()) {
             if bucket.local == local && bucket.remote == remote {
                 let (start, len) = (bucket.start as usize, bucket.len as usize);
                 return self.entries.get(start..start + len).unwrap_or_default();

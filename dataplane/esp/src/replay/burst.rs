@@ -6,11 +6,11 @@ use pollux_packet::esp::TRAILER_LEN;
 use pollux_packet::{Burst, Class, Meta, Packet, hint};
 
 use crate::engine::Engine;
-use crate::live::Live;
+use crate::packet_mask::PacketMask;
 use crate::sa::{InboundSa, flag, place};
 
 /// Drops what the SA or its window refuses, before any cipher work; fills in whole sequence numbers.
-pub(crate) fn precheck(engine: &mut Engine, now_ns: u64, burst: &mut Burst, live: &mut Live) {
+pub(crate) fn precheck(engine: &mut Engine, now_ns: u64, burst: &mut Burst, live: &mut PacketMask) {
     let (_, metas) = burst.split_mut();
     for at in live.iter() {
         let meta = &mut metas[at];

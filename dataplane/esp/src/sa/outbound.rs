@@ -4,8 +4,8 @@ use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
 use pollux_abi::{DropReason, EspSuite};
 use pollux_packet::{Flow, esp};
 
-use super::front::Front;
 use super::lifetime::{Limits, flag};
+use super::outer_template::OuterTemplate;
 
 /// What every packet of an outbound SA touches.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ pub(crate) struct OutboundSa {
     /// The outer packets' own flow.
     pub(crate) outer: Flow,
     /// Their headers.
-    pub(crate) front: Front,
+    pub(crate) template: OuterTemplate,
 }
 
 const _: () = assert!(size_of::<OutboundSa>() <= 192);
@@ -63,7 +63,7 @@ impl Default for OutboundSa {
             checkpoint: u32::MAX,
             limits: Limits::NONE,
             outer: Flow::default(),
-            front: Front::default(),
+            template: OuterTemplate::default(),
         }
     }
 }
@@ -91,7 +91,7 @@ impl OutboundSa {
     /// Octets that go before the inner packet.
     #[inline]
     pub(crate) const fn front_len(&self) -> usize {
-        self.front.l4() + esp::HEADER_LEN + self.iv_len as usize
+        self.template.l4() + esp::HEADER_LEN + self.iv_len as usize
     }
 
     /// Takes a path MTU and what it leaves for inner packets.

@@ -19,7 +19,7 @@ pub(crate) struct Slot {
 
 /// The SAs of one direction, each part in an array of its own.
 #[derive(Debug)]
-pub(crate) struct Half<Hot> {
+pub(crate) struct DirectionTable<Hot> {
     pub(crate) slots: Box<[Slot]>,
     pub(crate) hot: Box<[Hot]>,
     pub(crate) keys: Box<[Option<Key>]>,
@@ -27,7 +27,7 @@ pub(crate) struct Half<Hot> {
     pub(crate) records: Box<[Option<SaRecord>]>,
 }
 
-impl<Hot: Default> Half<Hot> {
+impl<Hot: Default> DirectionTable<Hot> {
     fn new(capacity: usize) -> Self {
         Self {
             slots: vec![Slot::default(); capacity].into(),
@@ -78,8 +78,8 @@ impl<Hot: Default> Half<Hot> {
 /// Every SA that this worker owns or knows the owner of.
 #[derive(Debug)]
 pub(crate) struct SaTable {
-    pub(crate) inbound: Half<InboundSa>,
-    pub(crate) outbound: Half<OutboundSa>,
+    pub(crate) inbound: DirectionTable<InboundSa>,
+    pub(crate) outbound: DirectionTable<OutboundSa>,
     spi_index_width: u32,
     /// Inbound SPIs that do not carry their index.
     manual_spis: IdMap,
@@ -117,8 +117,8 @@ impl SaTable {
     pub(crate) fn new(capacity: u32, spi_index_width: u32) -> Self {
         let capacity = capacity as usize;
         Self {
-            inbound: Half::new(capacity),
-            outbound: Half::new(capacity),
+            inbound: DirectionTable::new(capacity),
+            outbound: DirectionTable::new(capacity),
             spi_index_width,
             manual_spis: IdMap::new(capacity),
             ids: IdMap::new(capacity * 2),

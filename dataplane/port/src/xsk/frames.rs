@@ -2,7 +2,7 @@
 
 use pollux_packet::Packet;
 
-use crate::xsk::umem::{Custody, Place};
+use crate::xsk::umem::{Custody, FrameLocation};
 
 /// The frames of one worker. It is lent to the worker's ports at each call; nobody else touches it.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl FramePool {
     #[inline]
     pub fn alloc(&mut self, headroom: u16) -> Option<Packet> {
         let index = self.free.pop()?;
-        let packet = self.custody.give_out(index, Place::FREE, headroom, 0);
+        let packet = self.custody.give_out(index, FrameLocation::FREE, headroom, 0);
         self.in_hand += i64::from(packet.is_some());
         packet
     }
@@ -99,7 +99,7 @@ impl FramePool {
     #[inline]
     pub fn put(&mut self, packet: Packet) {
         let home = self.is_home(packet.frame().index());
-        match self.custody.take_in(packet, if home { Place::FREE } else { Place::FOREIGN }) {
+        match self.custody.take_in(packet, if home { FrameLocation::FREE } else { FrameLocation::FOREIGN }) {
             Ok(taken) => {
                 self.in_hand -= 1;
                 self.list(home).push(taken.index);
@@ -111,7 +111,7 @@ impl FramePool {
     /// A frame that waits to go home to another pool; give it to that pool's [`Self::put`].
     pub fn take_foreign(&mut self) -> Option<Packet> {
         let index = self.foreign.pop()?;
-        let packet = self.custody.give_out(index, Place::FOREIGN, 0, 0);
+        let packet = self.custody.give_out(index, FrameLocation::FOREIGN, 0, 0);
         self.in_hand += i64::from(packet.is_some());
         packet
     }
@@ -135,9 +135,9 @@ impl FramePool {
     }
 
     /// A place for the rings of one more socket; `None` when the pool has too many.
-    pub(crate) fn open_place(&mut self) -> Option<Place> {
+    pub(crate) fn open_place(&mut self) -> Option<FrameLocation> {
         let index = self.sockets.iter().position(|used| !used).unwrap_or(self.sockets.len());
-        let place = Place::socket(index)?;
+        let place = FrameLocation::socket(index)?;
         if index == self.sockets.len() {
             self.sockets.push(true);
         } else {
@@ -147,12 +147,13 @@ impl FramePool {
     }
 
     /// Takes back every frame at a place whose socket is closed, and the place itself; returns how many.
-    pub(crate) fn close_place(&mut self, place: Place) -> usize {
+    pub(crate) fn close_place(&mut self, place: FrameLocation) -> usize {
         let indices: Vec<u32> = self.custody.at(place).collect();
         for &index in &indices {
             self.leave_ring(index, place);
         }
-        if let Some(used) = (0..self.sockets.len()).find(|&index| Place::socket(index) == Some(place)) {
+        if let Some(used) = (0..self.sockets.len()).find(|&index| FrameLocation::socket(index) == Some(place))
+        {
             self.sockets[used] = false;
         }
         indices.len()
@@ -160,16 +161,16 @@ impl FramePool {
 
     /// Moves a free frame to the rings at `place`; returns its UMEM address.
     #[inline]
-    pub(crate) fn lend_free(&mut self, place: Place) -> Option<u64> {
+    pub(crate) fn lend_free(&mut self, place: FrameLocation) -> Option<u64> {
         let index = self.free.pop()?;
-        self.custody.shift(index, Place::FREE, place);
+        self.custody.shift(index, FrameLocation::FREE, place);
         self.in_rings += 1;
         Some(self.custody.address(index))
     }
 
     /// Moves a packet to the rings at `place`; returns its UMEM address and length.
     #[inline]
-    pub(crate) fn lend(&mut self, packet: Packet, place: Place) -> Option<(u64, u16)> {
+    pub(crate) fn lend(&mut self, packet: Packet, place: FrameLocation) -> Option<(u64, u16)> {
         let Ok(taken) = self.custody.take_in(packet, place) else {
             self.misplaced += 1;
             return None;
@@ -181,7 +182,7 @@ impl FramePool {
 
     /// The packet that the kernel received at a UMEM address; `None` if no frame of `place` is there.
     #[inline]
-    pub(crate) fn receive(&mut self, address: u64, len: u32, place: Place) -> Option<Packet> {
+    pub(crate) fn receive(&mut self, address: u64, len: u32, place: FrameLocation) -> Option<Packet> {
         let (index, offset) = self.custody.locate(address)?;
         let len = u16::try_from(len).ok()?;
         let packet = self.custody.give_out(index, place, offset, len)?;
@@ -192,7 +193,7 @@ impl FramePool {
 
     /// Takes back a frame that the kernel has sent; false if `place` has no such frame.
     #[inline]
-    pub(crate) fn complete(&mut self, address: u64, place: Place) -> bool {
+    pub(crate) fn complete(&mut self, address: u64, place: FrameLocation) -> bool {
         self.custody.locate(address).is_some_and(|(index, _)| self.leave_ring(index, place))
     }
 
@@ -213,9 +214,10 @@ impl FramePool {
     }
 
     #[inline]
-    fn leave_ring(&mut self, index: u32, place: Place) -> bool {
+    fn leave_ring(&mut self, index: u32, place: FrameLocation) -> bool {
         let home = self.is_home(index);
-        let left = self.custody.shift(index, place, if home { Place::FREE } else { Place::FOREIGN });
+        let left =
+            self.custody.shift(index, place, if home { FrameLocation::FREE } else { FrameLocation::FOREIGN });
         if left {
             self.in_rings -= 1;
             self.list(home).push(index);

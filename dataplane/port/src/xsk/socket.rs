@@ -16,16 +16,16 @@ use rustix::net::xdp::{
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use thiserror::Error;
 
-use crate::port::{Asked, CopyMode, Port, PortInfo, PortState, PortStats};
+use crate::port::{CopyMode, Port, PortInfo, PortState, PortStats, Requested};
 use crate::xsk::frames::FramePool;
 use crate::xsk::options::{ModeChoice, RingSizes, XskConfig};
 use crate::xsk::ring::{ConsumerRing, ProducerRing};
 use crate::xsk::syscall::{self, IntOption};
-use crate::xsk::umem::{Place, Umem};
+use crate::xsk::umem::{FrameLocation, Umem};
 
 /// Why there is no socket.
 #[derive(Debug, Error)]
-#[error("AF_XDP socket on {name} queue {queue}: {what}: {source}{}", mend(*.source))]
+#[error("AF_XDP socket on {name} queue {queue}: {what}: {source}{}", fix(*.source))]
 pub struct XskError {
     /// The interface.
     pub name: String,
@@ -38,7 +38,7 @@ pub struct XskError {
     pub source: Errno,
 }
 
-fn mend(errno: Errno) -> &'static str {
+fn fix(errno: Errno) -> &'static str {
     match errno {
         Errno::BUSY => "; another AF_XDP socket has this queue: stop the process that owns it",
         Errno::PERM => "; run as root, or with CAP_NET_RAW and CAP_IPC_LOCK",
@@ -59,17 +59,17 @@ fn mend(errno: Errno) -> &'static str {
 /// together, and nothing else keeps either alive.
 #[derive(Debug)]
 pub struct XskPort {
-    live: Option<Live>,
-    place: Option<Place>,
+    open_socket: Option<OpenSocket>,
+    place: Option<FrameLocation>,
     state: PortState,
     stats: PortStats,
     config: XskConfig,
-    got: Got,
+    effective: Effective,
 }
 
 /// What exists while the socket is open. The rings unmap before the descriptor closes.
 #[derive(Debug)]
-struct Live {
+struct OpenSocket {
     rx: ConsumerRing<2>,
     tx: ProducerRing<2>,
     fill: ProducerRing<1>,
@@ -79,7 +79,7 @@ struct Live {
 
 /// What binding brought.
 #[derive(Clone, Debug)]
-struct Got {
+struct Effective {
     copy_mode: CopyMode,
     reason: String,
     shared_umem: bool,
@@ -101,7 +101,9 @@ impl XskPort {
         let mut refused = None;
         for &mode in modes {
             match bind_patiently(umem, &config, mode) {
-                Ok((live, shared_umem)) => return Ok(Self::bound(umem, config, live, shared_umem, refused)),
+                Ok((open_socket, shared_umem)) => {
+                    return Ok(Self::bound(umem, config, open_socket, shared_umem, refused));
+                }
                 Err(error) if error.source == Errno::OPNOTSUPP || error.source == Errno::INVAL => {
                     refused = Some(error);
                 }
@@ -114,31 +116,38 @@ impl XskPort {
     fn bound(
         umem: &Umem,
         config: XskConfig,
-        live: Live,
+        open_socket: OpenSocket,
         shared_umem: bool,
         refused: Option<XskError>,
     ) -> Self {
-        let options = net_option::xdp_options(&*live.fd).unwrap_or(XdpOptionsFlags::empty());
+        let options = net_option::xdp_options(&*open_socket.fd).unwrap_or(XdpOptionsFlags::empty());
         let zero_copy = options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY);
         let copy_mode = if zero_copy { CopyMode::ZeroCopy } else { CopyMode::Copy };
-        umem.add_socket(&live.fd, copy_mode);
+        umem.add_socket(&open_socket.fd, copy_mode);
         let budget = config.tx_budget;
-        let tx_budget =
-            syscall::set(&*live.fd, IntOption::MaxTxSkbBudget, budget).map_or(TX_BUDGET_DEFAULT, |()| budget);
+        let tx_budget = syscall::set(&*open_socket.fd, IntOption::MaxTxSkbBudget, budget)
+            .map_or(TX_BUDGET_DEFAULT, |()| budget);
         let busy_poll = config.busy_poll.is_some_and(|poll| {
-            syscall::set(&*live.fd, IntOption::PreferBusyPoll, 1)
-                .and_then(|()| syscall::set(&*live.fd, IntOption::BusyPoll, poll.usecs))
-                .and_then(|()| syscall::set(&*live.fd, IntOption::BusyPollBudget, poll.budget))
+            syscall::set(&*open_socket.fd, IntOption::PreferBusyPoll, 1)
+                .and_then(|()| syscall::set(&*open_socket.fd, IntOption::BusyPoll, poll.usecs))
+                .and_then(|()| syscall::set(&*open_socket.fd, IntOption::BusyPollBudget, poll.budget))
                 .is_ok()
         });
         let reason = refused.map_or_else(String::new, |error| format!("zero-copy: {}", error.source));
-        let got = Got { copy_mode, reason, shared_umem, tx_budget, busy_poll };
-        Self { live: Some(live), place: None, state: PortState::Up, stats: PortStats::default(), config, got }
+        let effective = Effective { copy_mode, reason, shared_umem, tx_budget, busy_poll };
+        Self {
+            open_socket: Some(open_socket),
+            place: None,
+            state: PortState::Up,
+            stats: PortStats::default(),
+            config,
+            effective,
+        }
     }
 
     /// The socket, for the XSKMAP; `None` once closed.
     pub fn socket(&self) -> Option<BorrowedFd<'_>> {
-        self.live.as_ref().map(|live| live.fd.as_fd())
+        self.open_socket.as_ref().map(|open_socket| open_socket.fd.as_fd())
     }
 
     /// What it was made from: all that is needed to make another for the same queue.
@@ -166,15 +175,15 @@ impl XskPort {
 
 impl Port for XskPort {
     fn rx_burst(&mut self, pool: &mut FramePool, meta: &Meta, burst: &mut Burst) -> usize {
-        let (Some(live), Some(place)) = (self.live.as_mut(), self.place) else { return 0 };
+        let (Some(open_socket), Some(place)) = (self.open_socket.as_mut(), self.place) else { return 0 };
         let want = u32::try_from(burst.room()).unwrap_or(0);
-        let Ok(count) = live.rx.available(want) else {
+        let Ok(count) = open_socket.rx.available(want) else {
             self.give_up();
             return 0;
         };
         let mut received = 0;
         for k in 0..count {
-            let [address, len_and_options] = live.rx.read(k);
+            let [address, len_and_options] = open_socket.rx.read(k);
             #[expect(clippy::cast_possible_truncation, reason = "the length is the lower half of the word")]
             let len = len_and_options as u32;
             match pool.receive(address, len, place) {
@@ -189,16 +198,16 @@ impl Port for XskPort {
             }
         }
         if count != 0 {
-            live.rx.release(count);
+            open_socket.rx.release(count);
             self.stats.rx_packets += received as u64;
         }
         received
     }
 
     fn tx_burst(&mut self, pool: &mut FramePool, burst: &mut Burst) -> usize {
-        let (Some(live), Some(place)) = (self.live.as_mut(), self.place) else { return 0 };
+        let (Some(open_socket), Some(place)) = (self.open_socket.as_mut(), self.place) else { return 0 };
         let want = u32::try_from(burst.len()).unwrap_or(0);
-        let Ok(count) = live.tx.reserve(want) else {
+        let Ok(count) = open_socket.tx.reserve(want) else {
             self.give_up();
             return 0;
         };
@@ -212,25 +221,25 @@ impl Port for XskPort {
                 return;
             }
             if let Some((address, len)) = pool.lend(packet, place) {
-                live.tx.write(written, [address, u64::from(len)]);
+                open_socket.tx.write(written, [address, u64::from(len)]);
                 written += 1;
                 self.stats.tx_bytes += u64::from(len);
             }
         });
-        live.tx.commit(written);
+        open_socket.tx.commit(written);
         self.stats.tx_packets += u64::from(written);
         (count - left) as usize
     }
 
     fn reclaim(&mut self, pool: &mut FramePool) -> usize {
-        let Some(live) = self.live.as_mut() else { return 0 };
+        let Some(open_socket) = self.open_socket.as_mut() else { return 0 };
         if self.place.is_none() {
             self.place = pool.open_place();
         }
         let Some(place) = self.place else { return 0 };
         let least = FILL_MIN.min(self.config.rings.fill);
-        let done =
-            take_completed(live, pool, place).and_then(|done| fill(live, pool, place, least).map(|()| done));
+        let done = take_completed(open_socket, pool, place)
+            .and_then(|done| fill(open_socket, pool, place, least).map(|()| done));
         if done.is_err() {
             self.give_up();
         }
@@ -239,24 +248,24 @@ impl Port for XskPort {
 
     fn kick(&mut self) {
         for _ in 0..SENDS_PER_KICK {
-            let Some(live) = &self.live else { return };
-            if !live.tx.needs_wakeup() || live.tx.outstanding().unwrap_or(0) == 0 {
+            let Some(open_socket) = &self.open_socket else { return };
+            if !open_socket.tx.needs_wakeup() || open_socket.tx.outstanding().unwrap_or(0) == 0 {
                 break;
             }
-            let result = rustix::net::send(&*live.fd, &[], SendFlags::DONTWAIT).map(|_| ());
+            let result = rustix::net::send(&*open_socket.fd, &[], SendFlags::DONTWAIT).map(|_| ());
             self.note_send(result);
             // More than one budget is queued.
             if result != Err(Errno::AGAIN) {
                 break;
             }
         }
-        let Some(live) = &self.live else { return };
-        let zero_copy = self.got.copy_mode == CopyMode::ZeroCopy;
-        if self.got.busy_poll || (zero_copy && live.fill.needs_wakeup()) {
+        let Some(open_socket) = &self.open_socket else { return };
+        let zero_copy = self.effective.copy_mode == CopyMode::ZeroCopy;
+        if self.effective.busy_poll || (zero_copy && open_socket.fill.needs_wakeup()) {
             self.stats.kicks += 1;
             let mut nothing = [0_u8; 0];
             // The answer is of no interest: packets show in the ring.
-            let _ = rustix::net::recv(&*live.fd, &mut nothing, RecvFlags::DONTWAIT);
+            let _ = rustix::net::recv(&*open_socket.fd, &mut nothing, RecvFlags::DONTWAIT);
         }
     }
 
@@ -265,10 +274,12 @@ impl Port for XskPort {
     }
 
     fn info(&self) -> PortInfo {
-        let napi_id =
-            self.live.as_ref().map(|live| syscall::get(&*live.fd, IntOption::IncomingNapiId).unwrap_or(0));
+        let napi_id = self
+            .open_socket
+            .as_ref()
+            .map(|open_socket| syscall::get(&*open_socket.fd, IntOption::IncomingNapiId).unwrap_or(0));
         let asked_us = self.config.busy_poll.map_or(0, |poll| poll.usecs);
-        let (got_us, reason) = match (self.got.busy_poll, napi_id) {
+        let (got_us, reason) = match (self.effective.busy_poll, napi_id) {
             (false, _) if asked_us != 0 => (0, "the kernel refused the socket options"),
             (true, Some(0) | None) => (0, "the NAPI id is 0: this driver does not poll from sockets"),
             (true, Some(_)) => (asked_us, ""),
@@ -278,27 +289,35 @@ impl Port for XskPort {
             name: self.config.name.clone(),
             kind: "af_xdp",
             queue: self.config.queue.0,
-            copy_mode: Some(Asked {
-                asked: self.config.mode,
-                got: self.got.copy_mode,
-                reason: self.got.reason.clone(),
+            copy_mode: Some(Requested {
+                requested: self.config.mode,
+                effective: self.effective.copy_mode,
+                reason: self.effective.reason.clone(),
             }),
             napi_id,
-            busy_poll_us: Some(Asked { asked: asked_us, got: got_us, reason: reason.to_owned() }),
-            tx_budget: Some(Asked {
-                asked: self.config.tx_budget,
-                got: self.got.tx_budget,
+            busy_poll_us: Some(Requested {
+                requested: asked_us,
+                effective: got_us,
+                reason: reason.to_owned(),
+            }),
+            tx_budget: Some(Requested {
+                requested: self.config.tx_budget,
+                effective: self.effective.tx_budget,
                 reason: String::new(),
             }),
             need_wakeup: true,
-            shared_umem: self.got.shared_umem,
+            shared_umem: self.effective.shared_umem,
             rings: Some(self.config.rings),
         }
     }
 
     fn stats(&self) -> PortStats {
         let mut stats = self.stats;
-        if let Some(xsk) = self.live.as_ref().and_then(|live| net_option::xdp_statistics(&*live.fd).ok()) {
+        if let Some(xsk) = self
+            .open_socket
+            .as_ref()
+            .and_then(|open_socket| net_option::xdp_statistics(&*open_socket.fd).ok())
+        {
             stats.xsk_rx_dropped = xsk.rx_dropped;
             stats.xsk_rx_invalid_descs = xsk.rx_invalid_descs;
             stats.xsk_tx_invalid_descs = xsk.tx_invalid_descs;
@@ -317,7 +336,7 @@ impl Port for XskPort {
         self.stats = self.stats();
         self.state = PortState::Dead;
         // First the socket, so that the kernel lets go of the frames; then the frames.
-        self.live = None;
+        self.open_socket = None;
         if let Some(place) = self.place.take() {
             pool.close_place(place);
         }
@@ -340,42 +359,51 @@ pub(crate) fn take_front(burst: &mut Burst, count: usize, mut sink: impl FnMut(p
     }
 }
 
-fn take_completed(live: &mut Live, pool: &mut FramePool, place: Place) -> Result<usize, CursorError> {
+fn take_completed(
+    open_socket: &mut OpenSocket,
+    pool: &mut FramePool,
+    place: FrameLocation,
+) -> Result<usize, CursorError> {
     let mut done = 0;
     loop {
-        let count = live.completion.available(BATCH)?;
+        let count = open_socket.completion.available(BATCH)?;
         if count == 0 {
             return Ok(done);
         }
         for k in 0..count {
-            let [address] = live.completion.read(k);
+            let [address] = open_socket.completion.read(k);
             done += usize::from(pool.complete(address, place));
         }
-        live.completion.release(count);
+        open_socket.completion.release(count);
     }
 }
 
 /// Gives free frames to the fill ring, at `least` so many at a time, but never the last few of the pool.
-fn fill(live: &mut Live, pool: &mut FramePool, place: Place, least: u32) -> Result<(), CursorError> {
+fn fill(
+    open_socket: &mut OpenSocket,
+    pool: &mut FramePool,
+    place: FrameLocation,
+    least: u32,
+) -> Result<(), CursorError> {
     loop {
         let spare = pool.ledger().free.saturating_sub(RESERVE);
-        let count = live.fill.reserve(spare.min(BATCH))?;
+        let count = open_socket.fill.reserve(spare.min(BATCH))?;
         if count < least {
             return Ok(());
         }
         let mut written = 0;
         for _ in 0..count {
             let Some(address) = pool.lend_free(place) else { break };
-            live.fill.write(written, [address]);
+            open_socket.fill.write(written, [address]);
             written += 1;
         }
-        live.fill.commit(written);
+        open_socket.fill.commit(written);
     }
 }
 
 /// Binds, and waits for the queue where an earlier socket was closed a moment ago: the kernel lets go of it
 /// in a work item of its own.
-fn bind_patiently(umem: &Umem, config: &XskConfig, mode: CopyMode) -> Result<(Live, bool), XskError> {
+fn bind_patiently(umem: &Umem, config: &XskConfig, mode: CopyMode) -> Result<(OpenSocket, bool), XskError> {
     let mut lender = umem.living_socket(mode);
     for _ in 0..BIND_TRIES {
         match bind(umem, config, mode, lender.as_deref()) {
@@ -385,13 +413,18 @@ fn bind_patiently(umem: &Umem, config: &XskConfig, mode: CopyMode) -> Result<(Li
             Err(error) if lender.is_some() && matches!(error.source, Errno::BADF | Errno::INVAL) => {
                 lender = None;
             }
-            other => return other.map(|live| (live, lender.is_some())),
+            other => return other.map(|open_socket| (open_socket, lender.is_some())),
         }
     }
-    bind(umem, config, mode, lender.as_deref()).map(|live| (live, lender.is_some()))
+    bind(umem, config, mode, lender.as_deref()).map(|open_socket| (open_socket, lender.is_some()))
 }
 
-fn bind(umem: &Umem, config: &XskConfig, mode: CopyMode, lender: Option<&OwnedFd>) -> Result<Live, XskError> {
+fn bind(
+    umem: &Umem,
+    config: &XskConfig,
+    mode: CopyMode,
+    lender: Option<&OwnedFd>,
+) -> Result<OpenSocket, XskError> {
     let error = |what| failure(config, what);
     let RingSizes { rx, tx, fill, completion } = config.rings;
     let family = AddressFamily::XDP;
@@ -415,7 +448,7 @@ fn bind(umem: &Umem, config: &XskConfig, mode: CopyMode, lender: Option<&OwnedFd
         Mapping::new(&fd, len, page_offset, true).map_err(error("mapping a ring"))
     };
     let misplaced = || error("finding a ring in its mapping")(Errno::PROTO);
-    let live = Live {
+    let open_socket = OpenSocket {
         rx: ConsumerRing::new(map(&offsets.rx, rx, 16, XDP_PGOFF_RX_RING)?, &offsets.rx, rx)
             .ok_or_else(misplaced)?,
         tx: ProducerRing::new(map(&offsets.tx, tx, 16, XDP_PGOFF_TX_RING)?, &offsets.tx, tx)
@@ -442,12 +475,12 @@ fn bind(umem: &Umem, config: &XskConfig, mode: CopyMode, lender: Option<&OwnedFd
     match lender {
         Some(lender) => {
             let addr = SocketAddrXdpWithSharedUmem { addr, shared_umem_fd: lender.as_fd() };
-            rustix::net::bind(&*live.fd, &addr)
+            rustix::net::bind(&*open_socket.fd, &addr)
         }
-        None => rustix::net::bind(&*live.fd, &addr),
+        None => rustix::net::bind(&*open_socket.fd, &addr),
     }
     .map_err(error("binding"))?;
-    Ok(live)
+    Ok(open_socket)
 }
 
 fn failure(config: &XskConfig, what: &'static str) -> impl Fn(Errno) -> XskError + use<> {

@@ -14,7 +14,7 @@ use pollux_shm::{Mapping, Memfd, Pages};
 use rustix::io::Errno;
 use thiserror::Error;
 
-use crate::port::{Asked, CopyMode};
+use crate::port::{CopyMode, Requested};
 use crate::xsk::frames::FramePool;
 
 /// What the UMEM shall be.
@@ -42,7 +42,7 @@ pub struct UmemInfo {
     /// Octets in a frame.
     pub frame_len: u32,
     /// Pages asked for and got.
-    pub pages: Asked<Pages, Pages>,
+    pub pages: Requested<Pages, Pages>,
 }
 
 impl core::fmt::Display for UmemInfo {
@@ -52,15 +52,19 @@ impl core::fmt::Display for UmemInfo {
             Pages::Huge2M => "2 MiB",
         };
         let mib = (u64::from(self.frames) * u64::from(self.frame_len)) >> 20;
-        let Asked { asked, got, reason } = &self.pages;
+        let Requested { requested, effective, reason } = &self.pages;
         write!(
             f,
             "UMEM: {} frames of {} octets ({mib} MiB) on pages of {}",
             self.frames,
             self.frame_len,
-            name(*got)
+            name(*effective)
         )?;
-        if reason.is_empty() { Ok(()) } else { write!(f, " (asked: {}) because {reason}", name(*asked)) }
+        if reason.is_empty() {
+            Ok(())
+        } else {
+            write!(f, " (requested: {}) because {reason}", name(*requested))
+        }
     }
 }
 
@@ -78,7 +82,7 @@ pub enum UmemError {
     /// More frames for a pool than are left.
     #[error("{wanted} frames asked for, {left} are left in the UMEM; raise its number of frames")]
     TooFew {
-        /// Asked for.
+        /// What was requested.
         wanted: u32,
         /// Left.
         left: u32,
@@ -134,12 +138,12 @@ impl Umem {
             return Err(UmemError::Size { frames, frame_len });
         }
         let len = frames as usize * frame_len as usize;
-        let asked = if huge_pages { Pages::Huge2M } else { Pages::Normal };
-        let mut pages = Asked { asked, got: asked, reason: String::new() };
-        let mapping = match map(len, asked) {
+        let requested = if huge_pages { Pages::Huge2M } else { Pages::Normal };
+        let mut pages = Requested { requested, effective: requested, reason: String::new() };
+        let mapping = match map(len, requested) {
             Ok(mapping) => mapping,
             Err(error) if huge_pages => {
-                pages.got = Pages::Normal;
+                pages.effective = Pages::Normal;
                 pages.reason = format!("{error}; raise vm.nr_hugepages by {}", len.div_ceil(2 << 20));
                 map(len, Pages::Normal)?
             }
@@ -200,9 +204,9 @@ impl Umem {
 /// Where a frame is, as one pool sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
-pub(crate) struct Place(u8);
+pub(crate) struct FrameLocation(u8);
 
-impl Place {
+impl FrameLocation {
     /// In somebody's hand, or in another pool's custody.
     const ELSEWHERE: Self = Self(0);
     /// On the pool's free list.
@@ -223,25 +227,31 @@ impl Place {
 #[derive(Debug)]
 pub(crate) struct Custody {
     memory: Memory,
-    places: Box<[Place]>,
+    places: Box<[FrameLocation]>,
 }
 
 impl Custody {
     /// Custody of `count` frames from `first`, all free. Only [`Umem::pool`] calls this, once per range.
     fn new(memory: Memory, first: u32, count: u32) -> Self {
-        let mut places = vec![Place::ELSEWHERE; memory.frames as usize].into_boxed_slice();
-        places[first as usize..(first + count) as usize].fill(Place::FREE);
+        let mut places = vec![FrameLocation::ELSEWHERE; memory.frames as usize].into_boxed_slice();
+        places[first as usize..(first + count) as usize].fill(FrameLocation::FREE);
         Self { memory, places }
     }
 
     /// Gives a frame out with the window `head..head + len`, if it is at `from`.
     #[inline]
-    pub(crate) fn give_out(&mut self, index: u32, from: Place, head: u16, len: u16) -> Option<Packet> {
+    pub(crate) fn give_out(
+        &mut self,
+        index: u32,
+        from: FrameLocation,
+        head: u16,
+        len: u16,
+    ) -> Option<Packet> {
         let place = self.places.get_mut(index as usize)?;
-        if *place != from || from == Place::ELSEWHERE {
+        if *place != from || from == FrameLocation::ELSEWHERE {
             return None;
         }
-        *place = Place::ELSEWHERE;
+        *place = FrameLocation::ELSEWHERE;
         let chunk = self.memory.chunk(index);
         // SAFETY: the frame lies inside the mapping, as `places` has one entry for each frame. Nobody else
         // has it: it was in this custody, which it enters by value only and of which it is struck here, and
@@ -253,11 +263,11 @@ impl Custody {
 
     /// Takes a packet's frame into custody at `to`. A packet that lies in no frame of this UMEM comes back.
     #[inline]
-    pub(crate) fn take_in(&mut self, packet: Packet, to: Place) -> Result<Taken, Packet> {
+    pub(crate) fn take_in(&mut self, packet: Packet, to: FrameLocation) -> Result<Taken, Packet> {
         let (bytes, frame, head, tail) = packet.into_parts();
         let index = frame.index();
         let here = (index as usize) < self.places.len() && core::ptr::eq(self.memory.chunk(index), bytes);
-        if !here || self.places[index as usize] != Place::ELSEWHERE {
+        if !here || self.places[index as usize] != FrameLocation::ELSEWHERE {
             return Err(Packet::from_parts(bytes, frame, head, tail));
         }
         self.places[index as usize] = to;
@@ -267,7 +277,7 @@ impl Custody {
 
     /// Moves a frame from one place in this custody to another; false if it is not there.
     #[inline]
-    pub(crate) fn shift(&mut self, index: u32, from: Place, to: Place) -> bool {
+    pub(crate) fn shift(&mut self, index: u32, from: FrameLocation, to: FrameLocation) -> bool {
         match self.places.get_mut(index as usize) {
             Some(place) if *place == from => {
                 *place = to;
@@ -278,7 +288,7 @@ impl Custody {
     }
 
     /// All frames at `place`.
-    pub(crate) fn at(&self, place: Place) -> impl Iterator<Item = u32> {
+    pub(crate) fn at(&self, place: FrameLocation) -> impl Iterator<Item = u32> {
         (0..).zip(&self.places).filter(move |(_, at)| **at == place).map(|(index, _)| index)
     }
 
@@ -353,11 +363,11 @@ mod tests {
     #[test]
     fn frame_is_given_out_once_and_taken_in_once() {
         let mut custody = custody(4);
-        let packet = custody.give_out(2, Place::FREE, 256, 100).expect("free");
-        assert!(custody.give_out(2, Place::FREE, 0, 0).is_none());
-        assert!(custody.give_out(4, Place::FREE, 0, 0).is_none());
-        assert!(custody.give_out(2, Place::ELSEWHERE, 0, 0).is_none());
-        let taken = custody.take_in(packet, Place::FREE).expect("ours");
+        let packet = custody.give_out(2, FrameLocation::FREE, 256, 100).expect("free");
+        assert!(custody.give_out(2, FrameLocation::FREE, 0, 0).is_none());
+        assert!(custody.give_out(4, FrameLocation::FREE, 0, 0).is_none());
+        assert!(custody.give_out(2, FrameLocation::ELSEWHERE, 0, 0).is_none());
+        let taken = custody.take_in(packet, FrameLocation::FREE).expect("ours");
         assert_eq!(taken, Taken { index: 2, address: 2 * 2048 + 256, len: 100 });
     }
 
@@ -366,19 +376,19 @@ mod tests {
         let mut custody = custody(4);
         let forged: &'static mut [u8] = Box::leak(vec![0; 2048].into_boxed_slice());
         let forged = Packet::empty(forged, FrameId::new(1), 0);
-        assert!(custody.take_in(forged, Place::FREE).is_err());
-        let (bytes, _, _, _) = custody.give_out(1, Place::FREE, 0, 0).expect("free").into_parts();
+        assert!(custody.take_in(forged, FrameLocation::FREE).is_err());
+        let (bytes, _, _, _) = custody.give_out(1, FrameLocation::FREE, 0, 0).expect("free").into_parts();
         let renamed = Packet::empty(bytes, FrameId::new(3), 0);
-        let renamed = custody.take_in(renamed, Place::FREE).expect_err("it is not frame 3");
+        let renamed = custody.take_in(renamed, FrameLocation::FREE).expect_err("it is not frame 3");
         let (bytes, _, _, _) = renamed.into_parts();
         let beyond = Packet::empty(bytes, FrameId::new(u32::MAX), 0);
-        assert!(custody.take_in(beyond, Place::FREE).is_err());
+        assert!(custody.take_in(beyond, FrameLocation::FREE).is_err());
     }
 
     #[test]
     fn last_frame_ends_with_the_mapping() {
         let mut custody = custody(2);
-        let mut packet = custody.give_out(1, Place::FREE, 0, 2048).expect("free");
+        let mut packet = custody.give_out(1, FrameLocation::FREE, 0, 2048).expect("free");
         packet.data_mut()[2047] = 0xaa;
         assert_eq!((packet.tailroom(), packet.len()), (0, 2048));
         assert_eq!(custody.locate(2 * 2048 - 1), Some((1, 2047)));
@@ -409,8 +419,12 @@ mod tests {
         // Four GiB of huge pages are on no machine that runs this test.
         let config = UmemConfig { frames: 1024, frame_len: 4096, huge_pages: true };
         let info = Umem::new(config).expect("umem").info().clone();
-        assert_eq!(info.pages.asked, Pages::Huge2M);
-        assert_eq!(info.pages.got == Pages::Normal, info.pages.reason.contains("vm.nr_hugepages"), "{info}");
+        assert_eq!(info.pages.requested, Pages::Huge2M);
+        assert_eq!(
+            info.pages.effective == Pages::Normal,
+            info.pages.reason.contains("vm.nr_hugepages"),
+            "{info}"
+        );
     }
 
     #[test]

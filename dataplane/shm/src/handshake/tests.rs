@@ -24,8 +24,8 @@ impl Drop for Folder {
     }
 }
 
-fn said() -> Welcome {
-    Welcome { workers: 2, spi_index_width: 14, sa_capacity: 16_384, fingerprint_key: [7; 32] }
+fn said() -> AttachReply {
+    AttachReply { workers: 2, spi_index_width: 14, sa_capacity: 16_384, fingerprint_key: [7; 32] }
 }
 
 /// Lets `peer` connect from another thread while this one accepts.
@@ -51,7 +51,7 @@ fn control_attaches_and_both_rings_carry() {
     let (met, session) = meet(&listener, None, move || Session::attach(&path));
     let (attachment, mut dataplane) = met.expect("attached");
     let mut session = session.expect("attached");
-    assert_eq!(session.welcome, said());
+    assert_eq!(session.attach_reply, said());
     assert_eq!((session.rings.len(), dataplane.len()), (3, 3));
     assert_eq!(attachment.pid(), std::process::id());
     session.rings[2].commands.write(&Command::Barrier.encode(Ticket(9))).expect("room");
@@ -64,7 +64,7 @@ fn control_attaches_and_both_rings_carry() {
     assert!(session.rings.iter_mut().all(|ring| ring.events.prepare_sleep()));
     dataplane[1].events.write(&event.encode()).expect("room");
     dataplane[1].events.wake();
-    assert_eq!(session.bell.quiet(), 1);
+    assert_eq!(session.doorbell.quiet(), 1);
 }
 
 #[test]
@@ -168,8 +168,8 @@ proptest! {
             octets[..4].copy_from_slice(&pollux_abi::layout::MAGIC.to_le_bytes());
             octets[5..8].fill(0);
         }
-        if let Some(Ok(welcome)) = wire::answer(&octets) {
-            prop_assert!((1..=pollux_abi::layout::WORKERS_MAX).contains(&welcome.workers));
+        if let Some(Ok(attach_reply)) = wire::answer(&octets) {
+            prop_assert!((1..=pollux_abi::layout::WORKERS_MAX).contains(&attach_reply.workers));
         }
     }
 }

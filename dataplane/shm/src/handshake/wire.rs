@@ -2,7 +2,7 @@
 
 use pollux_abi::layout::{ABI_VERSION, MAGIC, SPI_INDEX_WIDTH_MAX, WORKERS_MAX};
 
-use super::{Refusal, Welcome};
+use super::{AttachReply, Refusal};
 
 pub(super) const HELLO_LEN: usize = 8;
 pub(super) const ANSWER_LEN: usize = 64;
@@ -32,13 +32,13 @@ pub(super) fn refusal(refusal: Refusal) -> [u8; ANSWER_LEN] {
     }
 }
 
-pub(super) fn welcome(welcome: &Welcome) -> [u8; ANSWER_LEN] {
-    let Welcome { workers, spi_index_width, sa_capacity, fingerprint_key } = welcome;
+pub(super) fn attach_reply(attach_reply: &AttachReply) -> [u8; ANSWER_LEN] {
+    let AttachReply { workers, spi_index_width, sa_capacity, fingerprint_key } = attach_reply;
     answer_of([WELCOME, u32::from(*workers), *spi_index_width, *sa_capacity], fingerprint_key)
 }
 
 /// The answer in `octets`; `None` if no data plane of this release sends such a one.
-pub(super) fn answer(octets: &[u8]) -> Option<Result<Welcome, Refusal>> {
+pub(super) fn answer(octets: &[u8]) -> Option<Result<AttachReply, Refusal>> {
     let octets: &[u8; ANSWER_LEN] = octets.try_into().ok()?;
     let (head, rest) = octets.split_first_chunk::<20>()?;
     let [magic, kind, a, b, c] = words(head)?;
@@ -52,7 +52,7 @@ pub(super) fn answer(octets: &[u8]) -> Option<Result<Welcome, Refusal>> {
                 return None;
             }
             let fingerprint_key = *rest.first_chunk()?;
-            Ok(Welcome { workers, spi_index_width: b, sa_capacity: c, fingerprint_key })
+            Ok(AttachReply { workers, spi_index_width: b, sa_capacity: c, fingerprint_key })
         }
         USER => Err(Refusal::User { uid: a }),
         ATTACHED => Err(Refusal::Attached { pid: a }),

@@ -5,11 +5,11 @@ use std::os::fd::AsFd;
 
 use super::*;
 
-fn both() -> (Vec<DataplaneRing>, Vec<ControlRing>, Bell) {
+fn both() -> (Vec<DataplaneRing>, Vec<ControlRing>, Doorbell) {
     let SharedRings { rings, memfd, mut fds } = SharedRings::create(1).expect("rings");
-    let bell = Bell::from_peer(fds.remove(0));
+    let doorbell = Doorbell::from_peer(fds.remove(0));
     let memory = memfd.as_fd().try_clone_to_owned().expect("dup");
-    (rings, SharedRings::open(1, memory, fds).expect("control side"), bell)
+    (rings, SharedRings::open(1, memory, fds).expect("control side"), doorbell)
 }
 
 fn ticket_of(slot: &CommandSlot) -> u64 {
@@ -63,16 +63,16 @@ fn sleeper_is_woken_and_a_waking_reader_costs_no_call() {
     let slot = Command::Barrier.encode(Ticket(1));
     control[0].commands.write(&slot).expect("room");
     control[0].commands.wake();
-    assert_eq!(dataplane[0].bell.quiet(), 0, "nobody sleeps, nobody is woken");
+    assert_eq!(dataplane[0].doorbell.quiet(), 0, "nobody sleeps, nobody is woken");
     assert!(!dataplane[0].commands.prepare_sleep(), "a slot waits");
     dataplane[0].commands.read().expect("honest").expect("one waits");
     assert!(dataplane[0].commands.prepare_sleep());
     control[0].commands.write(&slot).expect("room");
     control[0].commands.wake();
-    assert_eq!(dataplane[0].bell.quiet(), 1);
+    assert_eq!(dataplane[0].doorbell.quiet(), 1);
     dataplane[0].commands.awake();
     control[0].commands.wake();
-    assert_eq!(dataplane[0].bell.quiet(), 0);
+    assert_eq!(dataplane[0].doorbell.quiet(), 0);
     assert!(control[1].events.prepare_sleep());
     dataplane[1].events.write(&Event::FirstPacket { sa: SaId(1) }.encode()).expect("room");
     dataplane[1].events.wake();
@@ -92,12 +92,12 @@ fn wakeups_are_never_lost_between_threads() {
                 seen += 1;
             }
             if seen < 20_000 && d.commands.prepare_sleep() {
-                let mut set = [rustix::event::PollFd::new(&d.bell, rustix::event::PollFlags::IN)];
+                let mut set = [rustix::event::PollFd::new(&d.doorbell, rustix::event::PollFlags::IN)];
                 let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
                 let ready = rustix::event::poll(&mut set, Some(&limit)).expect("poll");
                 assert_eq!(ready, 1, "a wake-up was lost after {seen} slots");
                 d.commands.awake();
-                d.bell.quiet();
+                d.doorbell.quiet();
             }
         }
     });
@@ -178,8 +178,8 @@ fn hostile_control_process_spoils_its_own_rings_and_nothing_else() {
     }
     let path = std::env::temp_dir().join(format!("pollux-hostile-{}.sock", std::process::id()));
     let listener = crate::Listener::bind(&path, None).expect("listener");
-    let welcome =
-        crate::Welcome { workers: 2, spi_index_width: 8, sa_capacity: 256, fingerprint_key: [0; 32] };
+    let attach_reply =
+        crate::AttachReply { workers: 2, spi_index_width: 8, sa_capacity: 256, fingerprint_key: [0; 32] };
     let mut child = std::process::Command::new(std::env::current_exe().expect("own binary"))
         .args(["--exact", "spsc::tests::hostile_control_process_spoils_its_own_rings_and_nothing_else"])
         .env(CHILD, &path)
@@ -189,7 +189,8 @@ fn hostile_control_process_spoils_its_own_rings_and_nothing_else() {
     let mut set = [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)];
     let limit = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
     assert_eq!(rustix::event::poll(&mut set, Some(&limit)), Ok(1), "the child never connected");
-    let (attachment, mut rings) = listener.accept(&welcome, None).expect("attached").expect("somebody waits");
+    let (attachment, mut rings) =
+        listener.accept(&attach_reply, None).expect("attached").expect("somebody waits");
     let event = Event::FirstPacket { sa: SaId(1) }.encode();
     let (mut slots, mut events) = (0_u64, 0_u64);
     // Reads and writes as a worker would, until the child has killed itself.
@@ -203,7 +204,7 @@ fn hostile_control_process_spoils_its_own_rings_and_nothing_else() {
             if ring.commands.prepare_sleep() {
                 ring.commands.awake();
             }
-            ring.bell.quiet();
+            ring.doorbell.quiet();
             events += u64::from(ring.events.write(&event).is_ok());
             ring.events.wake();
         }
@@ -219,7 +220,7 @@ fn hostile_control_process_spoils_its_own_rings_and_nothing_else() {
     });
     assert_eq!(rustix::event::poll(&mut set, Some(&limit)), Ok(1));
     let (_second, mut fresh) =
-        listener.accept(&welcome, Some(&attachment)).expect("attached").expect("waits");
+        listener.accept(&attach_reply, Some(&attachment)).expect("attached").expect("waits");
     let mut session = thread.join().expect("thread").expect("attached");
     session.rings[0].commands.write(&Command::Barrier.encode(Ticket(1))).expect("room");
     assert_eq!(fresh[0].commands.read().expect("honest").map(|slot| ticket_of(&slot)), Some(1));

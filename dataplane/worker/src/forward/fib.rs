@@ -25,7 +25,7 @@ pub enum NextHop {
 
 /// One of the ways that a route has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct WeightedNextHop {
     /// Where to.
     pub next_hop: NextHop,
     /// How many destinations it takes, beside the weights of the route's other ways.
@@ -40,13 +40,13 @@ pub struct Route {
     /// Length of the prefix; more than the family's width makes the route void.
     pub prefix_len: u8,
     /// Where to. Of several ways each destination keeps to one, so that an SA's packets stay in order.
-    pub ways: Vec<Share>,
+    pub ways: Vec<WeightedNextHop>,
 }
 
 impl Route {
     /// A route with one way.
     pub fn new(destination: IpAddr, prefix_len: u8, next_hop: NextHop) -> Self {
-        Self { destination, prefix_len, ways: vec![Share { next_hop, weight: 1 }] }
+        Self { destination, prefix_len, ways: vec![WeightedNextHop { next_hop, weight: 1 }] }
     }
 }
 
@@ -56,7 +56,7 @@ pub struct Fib {
     v4: Trie,
     v6: Trie,
     /// Each different list of ways once; the first is that of what has no route.
-    ways: Vec<Box<[Share]>>,
+    ways: Vec<Box<[WeightedNextHop]>>,
 }
 
 impl Fib {
@@ -84,14 +84,14 @@ impl Fib {
             IpAddr::V4(v4) => self.v4.lookup(&v4.octets()),
             IpAddr::V6(v6) => self.v6.lookup(&v6.octets()),
         };
-        match self.ways.get(ways as usize).map_or(&[] as &[Share], AsRef::as_ref) {
+        match self.ways.get(ways as usize).map_or(&[] as &[WeightedNextHop], AsRef::as_ref) {
             [] => NextHop::Unreachable,
             [only] => only.next_hop,
             several => choose(several, destination),
         }
     }
 
-    fn number_of(&mut self, ways: &[Share]) -> u32 {
+    fn number_of(&mut self, ways: &[WeightedNextHop]) -> u32 {
         let known = self.ways.iter().rposition(|known| **known == *ways);
         let index = known.unwrap_or_else(|| {
             self.ways.push(ways.into());
@@ -103,7 +103,7 @@ impl Fib {
 
 /// The way of `destination`: always the same while the list is, and as many destinations for each as its weight says.
 #[cold]
-fn choose(ways: &[Share], destination: IpAddr) -> NextHop {
+fn choose(ways: &[WeightedNextHop], destination: IpAddr) -> NextHop {
     let bits = match destination {
         IpAddr::V4(v4) => u128::from(v4.to_bits()),
         IpAddr::V6(v6) => v6.to_bits(),
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn several_ways_share_the_destinations_by_weight_and_each_keeps_to_one() {
-        let share = |slot, weight| Share { next_hop: NextHop::OnLink(PortSlot(slot)), weight };
+        let share = |slot, weight| WeightedNextHop { next_hop: NextHop::OnLink(PortSlot(slot)), weight };
         let ways = [share(0, 1), share(1, 3), share(2, 0)];
         for (destination, base) in [("10.0.0.0", 10 << 24), ("2001:db8::", 0x2001_0db8_u128 << 96)] {
             let routes = [Route { ways: ways.to_vec(), ..route(destination, 8, NextHop::Local) }];

@@ -15,7 +15,7 @@ use pollux_esp::take_hop;
 use pollux_packet::ethernet::{self, HEADER_LEN, Mac};
 use pollux_packet::{Burst, Flow, IpVersion, Meta, Packet, PortSlot, Role, Verdict, hint};
 
-use crate::ports::{Outlet, PortEntry, host_slot};
+use crate::ports::{PacketSink, PortEntry, host_slot};
 use fib::{Fib, NextHop};
 use neighbour::{NeighbourKey, NeighbourTable};
 pub(crate) use waiting::Waiting;
@@ -186,7 +186,7 @@ impl Forwarder {
         &mut self,
         burst: &mut Burst,
         ports: &mut [PortEntry],
-        outlet: &mut Outlet<'_>,
+        sink: &mut PacketSink<'_>,
         again: &mut Burst,
     ) {
         for meta in burst.metas() {
@@ -198,28 +198,28 @@ impl Forwarder {
         let Some(first) = burst.metas().first().map(|meta| meta.port) else { return };
         let is_sent = |meta: &Meta| meta.port == first && !matches!(meta.verdict, Verdict::Drop(_));
         if usize::from(first.0) < ports.len() && burst.metas().iter().all(is_sent) {
-            note_host(&ports[usize::from(first.0)], burst.len(), outlet);
-            ports[usize::from(first.0)].send(burst, outlet);
+            note_host(&ports[usize::from(first.0)], burst.len(), sink);
+            ports[usize::from(first.0)].send(burst, sink);
             return;
         }
-        burst.take_dropped(|packet, reason| outlet.drop(packet, reason));
+        burst.take_dropped(|packet, reason| sink.drop(packet, reason));
         for (packet, mut meta) in burst.drain() {
             match meta.port {
-                WAITS => self.wait(packet, meta, ports, outlet),
+                WAITS => self.wait(packet, meta, ports, sink),
                 AGAIN => {
                     // What was forwarded loses a hop to the outbound half; what is ours does not.
                     meta.role = if Kind::of(&meta) == Kind::Reply { Role::Host } else { Role::Lan };
                     meta.verdict = Verdict::Pending;
                     if let Err(packet) = again.push(packet, meta) {
-                        outlet.drop(packet, DropReason::NoPolicy);
+                        sink.drop(packet, DropReason::NoPolicy);
                     }
                 }
                 slot => {
                     if let Some(entry) = ports.get_mut(usize::from(slot.0)) {
-                        note_host(entry, 1, outlet);
-                        entry.queue(packet, meta, outlet);
+                        note_host(entry, 1, sink);
+                        entry.queue(packet, meta, sink);
                     } else {
-                        outlet.drop(packet, DropReason::PortDown);
+                        sink.drop(packet, DropReason::PortDown);
                     }
                 }
             }
@@ -227,7 +227,7 @@ impl Forwarder {
     }
 
     /// Sends the packets that waited for `key`, which has been learned or given up.
-    pub(crate) fn release(&mut self, key: &NeighbourKey, ports: &mut [PortEntry], outlet: &mut Outlet<'_>) {
+    pub(crate) fn release(&mut self, key: &NeighbourKey, ports: &mut [PortEntry], sink: &mut PacketSink<'_>) {
         let known = self.neighbours.lookup(key).is_some();
         while let Some((mut packet, mut meta)) = self.waiting.take_for(key) {
             if known {
@@ -236,17 +236,17 @@ impl Forwarder {
                 meta.drop_for(DropReason::NoNeighbour);
             }
             match (meta.verdict, ports.get_mut(usize::from(meta.port.0))) {
-                (Verdict::Drop(reason), _) => outlet.drop(packet, reason),
-                (_, Some(entry)) => entry.queue(packet, meta, outlet),
-                (_, None) => outlet.drop(packet, DropReason::NoNeighbour),
+                (Verdict::Drop(reason), _) => sink.drop(packet, reason),
+                (_, Some(entry)) => entry.queue(packet, meta, sink),
+                (_, None) => sink.drop(packet, DropReason::NoNeighbour),
             }
         }
     }
 
     /// Drops what has waited too long.
-    pub(crate) fn expire(&mut self, outlet: &mut Outlet<'_>) {
+    pub(crate) fn expire(&mut self, sink: &mut PacketSink<'_>) {
         while let Some(packet) = self.waiting.take_expired(self.now_ns) {
-            outlet.drop(packet, DropReason::NoNeighbour);
+            sink.drop(packet, DropReason::NoNeighbour);
         }
     }
 
@@ -360,21 +360,21 @@ impl Forwarder {
     }
 
     #[cold]
-    fn wait(&mut self, packet: Packet, mut meta: Meta, ports: &mut [PortEntry], outlet: &mut Outlet<'_>) {
+    fn wait(&mut self, packet: Packet, mut meta: Meta, ports: &mut [PortEntry], sink: &mut PacketSink<'_>) {
         let is_sealed = Kind::of(&meta) == Kind::Sealed;
         let Resolution::Waits(key) = self.look_up(&meta.flow, is_sealed, ports) else {
-            outlet.drop(packet, DropReason::NoNeighbour);
+            sink.drop(packet, DropReason::NoNeighbour);
             return;
         };
         meta.port = key.port;
         match self.waiting.add(key, packet, meta, self.now_ns) {
             Ok(is_asked) => {
-                outlet.counters.waited.add(1);
+                sink.counters.waited.add(1);
                 if is_asked {
                     let _ = self.in_use.try_push(key);
                 }
             }
-            Err(packet) => outlet.drop(packet, DropReason::NeighbourQueueFull),
+            Err(packet) => sink.drop(packet, DropReason::NeighbourQueueFull),
         }
     }
 }
@@ -407,9 +407,9 @@ const fn ethertype(version: IpVersion) -> u16 {
     }
 }
 
-fn note_host(entry: &PortEntry, packets: usize, outlet: &Outlet<'_>) {
+fn note_host(entry: &PortEntry, packets: usize, sink: &PacketSink<'_>) {
     if entry.role == Role::Host {
-        outlet.counters.to_host.add(packets as u64);
+        sink.counters.to_host.add(packets as u64);
     }
 }
 

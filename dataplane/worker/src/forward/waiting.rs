@@ -20,7 +20,7 @@ pub(crate) const WAIT_NS: u64 = 1_000_000_000;
 /// How often the kernel is asked again for a neighbour while packets wait.
 const ASK_INTERVAL_NS: u64 = 250_000_000;
 
-struct Asked {
+struct PendingNeighbour {
     key: NeighbourKey,
     packets: usize,
     /// When the kernel was last asked.
@@ -38,7 +38,7 @@ struct Held {
 #[derive(Default)]
 pub(crate) struct Waiting {
     held: ArrayVec<Held, PACKETS_MAX>,
-    asked: ArrayVec<Asked, NEIGHBOURS_MAX>,
+    asked: ArrayVec<PendingNeighbour, NEIGHBOURS_MAX>,
 }
 
 impl Waiting {
@@ -57,7 +57,11 @@ impl Waiting {
             Some(at) => at,
             None if self.asked.is_full() => return Err(packet),
             None => {
-                self.asked.push(Asked { key, packets: 0, last_ns: now_ns.wrapping_sub(ASK_INTERVAL_NS) });
+                self.asked.push(PendingNeighbour {
+                    key,
+                    packets: 0,
+                    last_ns: now_ns.wrapping_sub(ASK_INTERVAL_NS),
+                });
                 self.asked.len() - 1
             }
         };

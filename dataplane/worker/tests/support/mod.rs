@@ -21,7 +21,7 @@ use pollux_port::{FramePool, MemoryPort, Port, Umem, UmemConfig};
 use pollux_worker::forward::fib::{Fib, NextHop, Route};
 use pollux_worker::forward::neighbour::NeighbourKey;
 use pollux_worker::handover::{Handover, mesh};
-use pollux_worker::housekeeping::{FromWorker, HouseEnd, PortFacts, ToWorker, channel, waker};
+use pollux_worker::housekeeping::{FromWorker, HousekeeperLink, PortFacts, ToWorker, channel, waker};
 use pollux_worker::stats::WorkerCounters;
 use pollux_worker::{PortEntry, Worker, WorkerParts};
 
@@ -39,7 +39,7 @@ pub(crate) const STALE_NS: u64 = 200_000_000;
 /// One worker of a gateway, with the far ends of its wires.
 pub(crate) struct Rig {
     pub(crate) worker: Worker,
-    pub(crate) house: HouseEnd,
+    pub(crate) housekeeper: HousekeeperLink,
     pub(crate) counters: Arc<WorkerCounters>,
     /// By slot: wan, lan, host.
     pub(crate) wires: [MemoryPort; 3],
@@ -65,7 +65,7 @@ impl Lab {
         let umem =
             Umem::new(UmemConfig { frames: FRAMES * u32::from(members), frame_len: 4096, huge_pages: false })
                 .expect("memory");
-        let (sleepers, wakers): (Vec<_>, Vec<_>) = (0..members).map(|_| waker().expect("a bell")).unzip();
+        let (sleepers, wakers): (Vec<_>, Vec<_>) = (0..members).map(|_| waker().expect("a doorbell")).unzip();
         let mut handovers = mesh(&wakers, FRAMES).expect("queues").into_iter();
         let mut rigs = Vec::new();
         for (id, sleeper) in (0..count).zip(sleepers) {
@@ -89,20 +89,20 @@ impl Lab {
                 PortEntry::new(Some(Box::new(lan.0)), Role::Lan, facts(2, None)),
                 PortEntry::new(Some(Box::new(host.0)), Role::Host, facts(3, Some(Mac([4; 6])))),
             ];
-            let (house, end) = channel(wakers[usize::from(count)].try_clone().expect("a bell"));
+            let (housekeeper, end) = channel(wakers[usize::from(count)].try_clone().expect("a doorbell"));
             let counters = Arc::new(WorkerCounters::default());
             let worker = Worker::new(WorkerParts {
                 engine,
                 pool: umem.pool(FRAMES).expect("frames"),
                 ports,
                 handover: handovers.next().expect("one each"),
-                house: end,
+                housekeeper: end,
                 sleeper,
                 counters: Arc::clone(&counters),
                 stale_ns: STALE_NS,
                 sa_capacity: 1 << 14,
             });
-            rigs.push(Rig { worker, house, counters, wires: [wan.1, lan.1, host.1] });
+            rigs.push(Rig { worker, housekeeper, counters, wires: [wan.1, lan.1, host.1] });
         }
         let home = handovers.next().expect("the test's own");
         Self { rigs, pool: umem.pool(FRAMES).expect("frames"), home, now_ns: 1_000_000_000 }
@@ -114,7 +114,7 @@ impl Lab {
         let found = self.rigs.iter_mut().map(|rig| rig.worker.round(self.now_ns)).sum();
         self.home.exchange_frames(&mut self.pool);
         for rig in &mut self.rigs {
-            while let Ok(message) = rig.house.from_worker.pop() {
+            while let Ok(message) = rig.housekeeper.from_worker.pop() {
                 drop(message);
             }
         }
@@ -218,12 +218,12 @@ impl Rig {
 
     /// Sends a message as the housekeeper does.
     pub(crate) fn tell(&mut self, message: ToWorker) {
-        assert!(self.house.to_worker.push(message).is_ok(), "room in the queue");
+        assert!(self.housekeeper.to_worker.push(message).is_ok(), "room in the queue");
     }
 
     /// What the worker has told the housekeeper.
     pub(crate) fn heard(&mut self) -> Vec<FromWorker> {
-        std::iter::from_fn(|| self.house.from_worker.pop().ok()).collect()
+        std::iter::from_fn(|| self.housekeeper.from_worker.pop().ok()).collect()
     }
 
     /// Installs an SA, or word of it where another worker owns it.

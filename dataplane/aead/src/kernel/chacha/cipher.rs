@@ -6,7 +6,7 @@ use super::hash::{Column, Hashes, LANES_MAX, SLOTS};
 use super::poly1305::{OneTimeKey, Poly1305, octets_of_two};
 use super::{AnyAad, View};
 use crate::kernel::isa::Isa;
-use crate::verdict::Verdict;
+use crate::verdict::OpenVerdict;
 
 /// Words of a block.
 const WORDS: usize = 16;
@@ -184,7 +184,7 @@ impl<'o, I: Isa> Group<'o, I> {
         let mut lane = 0;
         for &v in self.members {
             let v = usize::from(v);
-            if views[v].verdict == Verdict::BadIcv {
+            if views[v].verdict == OpenVerdict::BadIcv {
                 continue;
             }
             let len = views[v].text.len();

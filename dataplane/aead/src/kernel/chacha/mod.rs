@@ -21,7 +21,7 @@ use cipher::Group;
 use super::isa::{Isa, Task};
 use crate::ct::icv_matches;
 use crate::packet::Aad;
-use crate::verdict::Verdict;
+use crate::verdict::OpenVerdict;
 
 /// AAD as ESP has it, or any other.
 pub(crate) enum AnyAad<'a> {
@@ -39,7 +39,7 @@ pub(crate) struct View<'a> {
     pub(crate) text: &'a mut [u8],
     /// Written when sealing, compared when opening.
     pub(crate) icv: &'a mut [u8],
-    pub(crate) verdict: Verdict,
+    pub(crate) verdict: OpenVerdict,
 }
 
 /// Seals or opens packets.
@@ -68,7 +68,7 @@ impl Task for ChaChaBurst<'_, '_> {
                 }
             }
             if !seal {
-                for view in views.iter_mut().filter(|view| view.verdict != Verdict::Authentic) {
+                for view in views.iter_mut().filter(|view| view.verdict != OpenVerdict::Authentic) {
                     view.text.fill(0);
                 }
             }
@@ -109,7 +109,8 @@ impl<I: Isa> Group<'_, I> {
         let tags = self.tags(views);
         for (&v, tag) in self.members.iter().zip(&tags) {
             let view = &mut views[usize::from(v)];
-            view.verdict = if icv_matches(tag, view.icv) { Verdict::Authentic } else { Verdict::BadIcv };
+            view.verdict =
+                if icv_matches(tag, view.icv) { OpenVerdict::Authentic } else { OpenVerdict::BadIcv };
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use super::long::Long;
 use super::short::Short;
-use super::{Apart, Beside, Item, Jobs, LENGTHS, One, Packet, TEXT_MAX, vectors};
+use super::{Jobs, LENGTHS, NonceAad, One, Packet, PacketText, SplitNonceAad, TEXT_MAX, vectors};
 use crate::burst::{BURST, NO_ROOM, OpenJob, SealJob};
 use crate::kernel;
 use crate::kernel::isa::{Isa, Task};
 use crate::key::{Key, Tables};
-use crate::packet::{Form, HEADER_LEN, Text, header};
-use crate::verdict::Verdict;
+use crate::packet::{HEADER_LEN, PacketClass, Text, header};
+use crate::verdict::OpenVerdict;
 
 /// The class of each job of a burst: what it can share a loop with.
 ///
@@ -20,7 +20,7 @@ pub(crate) struct Order {
     lengths: [u8; BURST],
 }
 
-/// What the jobs of a burst have between them. Apart from [`Order`], whose arrays are in memory, it is in registers.
+/// What the jobs of a burst have between them. SplitNonceAad from [`Order`], whose arrays are in memory, it is in registers.
 #[derive(Clone, Copy)]
 struct Seen {
     /// A bit for each class that has jobs.
@@ -51,16 +51,16 @@ fn way<I: Isa>(text_len: usize, narrow: bool) -> usize {
 }
 
 /// Where a job belongs.
-enum Place {
+enum JobClass {
     /// In a class of ours.
     In { class: u8, text: Text },
     /// Not with the AES-GCM kernels.
     Elsewhere,
     /// Nowhere: there is no text in it.
-    Malformed(Verdict),
+    Malformed(OpenVerdict),
 }
 
-impl Place {
+impl JobClass {
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "there are 24 classes")]
     fn of<I: Isa>(key: &Key, packet_len: usize, narrow: bool) -> Self {
@@ -101,30 +101,30 @@ impl Order {
         }
         if !seen.many_kinds && !many_lens {
             // Flows of media are like that, and one look is enough.
-            match Place::of::<I>(first, len, narrow) {
-                Place::In { class, text } => {
+            match JobClass::of::<I>(first, len, narrow) {
+                JobClass::In { class, text } => {
                     for job in jobs {
                         job.prepare(text);
                     }
                     self.classes = [class; BURST];
                     seen.classes = 1 << class;
                 }
-                Place::Elsewhere => seen.all = false,
-                Place::Malformed(verdict) => outs[..jobs.len()].fill(P::malformed(verdict)),
+                JobClass::Elsewhere => seen.all = false,
+                JobClass::Malformed(verdict) => outs[..jobs.len()].fill(P::malformed(verdict)),
             }
             return seen;
         }
         for ((index, job), out) in jobs.iter_mut().enumerate().zip(outs) {
             let key = if seen.many_kinds { job.key() } else { first };
-            match Place::of::<I>(key, job.packet().len(), narrow) {
-                Place::In { class, text } => {
+            match JobClass::of::<I>(key, job.packet().len(), narrow) {
+                JobClass::In { class, text } => {
                     job.prepare(text);
                     self.classes[index] = class;
                     self.lengths[index] = (text.end >> 2) as u8;
                     seen.classes |= 1 << class;
                 }
-                Place::Elsewhere => seen.all = false,
-                Place::Malformed(verdict) => *out = P::malformed(verdict),
+                JobClass::Elsewhere => seen.all = false,
+                JobClass::Malformed(verdict) => *out = P::malformed(verdict),
             }
         }
         seen
@@ -195,7 +195,7 @@ impl Task for SealBurst<'_, '_> {
 /// Opens the AES-GCM jobs of a burst; others are left alone.
 pub(crate) struct OpenBurst<'j, 'a> {
     pub(crate) jobs: &'j mut [OpenJob<'a>],
-    pub(crate) verdicts: &'j mut [Verdict],
+    pub(crate) verdicts: &'j mut [OpenVerdict],
 }
 
 impl Task for OpenBurst<'_, '_> {
@@ -243,7 +243,7 @@ trait EspJob<'k>: Packet<'k> {
     fn prepare(&mut self, _: Text) {}
 
     /// What comes of it where no text can be found.
-    fn malformed(verdict: Verdict) -> Self::Out;
+    fn malformed(verdict: OpenVerdict) -> Self::Out;
 }
 
 impl<'k> EspJob<'k> for SealJob<'k> {
@@ -260,7 +260,7 @@ impl<'k> EspJob<'k> for SealJob<'k> {
 
     /// A mistake of the caller, who laid the packet out.
     #[inline(always)]
-    fn malformed(_: Verdict) {
+    fn malformed(_: OpenVerdict) {
         panic!("{NO_ROOM}");
     }
 }
@@ -272,7 +272,7 @@ impl<'k> EspJob<'k> for OpenJob<'k> {
     }
 
     #[inline(always)]
-    fn malformed(verdict: Verdict) -> Verdict {
+    fn malformed(verdict: OpenVerdict) -> OpenVerdict {
         verdict
     }
 }
@@ -281,18 +281,18 @@ impl<'k> EspJob<'k> for OpenJob<'k> {
 macro_rules! packet_of_job {
     () => {
         #[inline(always)]
-        fn form(&self) -> Form {
-            Form::of(self.key, self.packet)
+        fn form(&self) -> PacketClass {
+            PacketClass::of(self.key, self.packet)
         }
 
         #[inline(always)]
-        fn is_of(&self, form: &Form) -> bool {
+        fn is_of(&self, form: &PacketClass) -> bool {
             form.is_of(self.key, self.packet)
         }
 
         #[inline(always)]
-        fn item(&mut self, form: Form) -> Item<'_> {
-            Item::new(self.key, self.packet, form, self.seq_high)
+        fn item(&mut self, form: PacketClass) -> PacketText<'_> {
+            PacketText::new(self.key, self.packet, form, self.seq_high)
         }
 
         #[inline(always)]
@@ -333,7 +333,7 @@ impl<'k> Packet<'k> for SealJob<'k> {
 }
 
 impl<'k> Packet<'k> for OpenJob<'k> {
-    type Out = Verdict;
+    type Out = OpenVerdict;
 
     const SEALS: bool = false;
 
@@ -342,13 +342,13 @@ impl<'k> Packet<'k> for OpenJob<'k> {
     packet_of_job!();
 
     #[inline(always)]
-    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block, received: I::Block) -> Verdict {
-        if isa.icv_matches(window, tag, received) { Verdict::Authentic } else { Verdict::BadIcv }
+    fn finish<I: Isa>(isa: I, window: &mut I::Window<'_>, tag: I::Block, received: I::Block) -> OpenVerdict {
+        if isa.icv_matches(window, tag, received) { OpenVerdict::Authentic } else { OpenVerdict::BadIcv }
     }
 
     #[inline(always)]
-    fn refused(verdict: Verdict) -> bool {
-        verdict != Verdict::Authentic
+    fn refused(verdict: OpenVerdict) -> bool {
+        verdict != OpenVerdict::Authentic
     }
 }
 
@@ -362,31 +362,31 @@ impl SealJob<'_> {
     }
 }
 
-impl<'a> Item<'a> {
+impl<'a> PacketText<'a> {
     /// A packet that is long enough, with its explicit IV in place.
     #[inline(always)]
-    fn new(key: &'a Key, packet: &'a mut [u8], form: Form, seq_high: u32) -> Self {
-        let Form { text, esn, .. } = form;
+    fn new(key: &'a Key, packet: &'a mut [u8], form: PacketClass, seq_high: u32) -> Self {
+        let PacketClass { text, esn, .. } = form;
         let lengths =
             LENGTHS.get(text.end.wrapping_sub(text.start)).map(|lengths| &lengths[usize::from(esn)]);
         let beside = if form.is_sent() {
-            Beside::Sent
+            NonceAad::Sent
         } else {
             let header = u64::from_le_bytes(header(packet));
             let (spi, sequence, high) = (header & 0xffff_ffff, header >> 32, u64::from(seq_high.to_be()));
             let aad = if esn { [spi | (high << 32), sequence] } else { [header, 0] };
             if text.start == HEADER_LEN {
                 let (iv, aad_bits) = if esn { (high | (sequence << 32), 96) } else { (sequence << 32, 64) };
-                Beside::Apart(Apart { iv, salt: 0, aad, aad_bits })
+                NonceAad::SplitNonceAad(SplitNonceAad { iv, salt: 0, aad, aad_bits })
             } else {
-                Beside::Extended { aad }
+                NonceAad::Extended { aad }
             }
         };
-        Item { beside, lengths, tables: &key.tables, packet, text }
+        PacketText { beside, lengths, tables: &key.tables, packet, text }
     }
 
     /// Nonce and AAD, wherever they are.
-    pub(crate) fn apart(&self) -> Apart {
+    pub(crate) fn apart(&self) -> SplitNonceAad {
         let number = |at: usize| {
             let octets =
                 self.packet[at..].first_chunk().expect("SPI, sequence number and IV come before a text");
@@ -394,9 +394,11 @@ impl<'a> Item<'a> {
         };
         let aad_bits = self.beside.aad_bits();
         match self.beside {
-            Beside::Sent => Apart { iv: number(HEADER_LEN), salt: 0, aad: [number(0), 0], aad_bits },
-            Beside::Extended { aad } => Apart { iv: number(HEADER_LEN), salt: 0, aad, aad_bits },
-            Beside::Apart(apart) => apart,
+            NonceAad::Sent => {
+                SplitNonceAad { iv: number(HEADER_LEN), salt: 0, aad: [number(0), 0], aad_bits }
+            }
+            NonceAad::Extended { aad } => SplitNonceAad { iv: number(HEADER_LEN), salt: 0, aad, aad_bits },
+            NonceAad::SplitNonceAad(apart) => apart,
         }
     }
 }

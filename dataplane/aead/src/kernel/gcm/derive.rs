@@ -85,7 +85,7 @@ fn expand<I: Isa>(isa: I, key: &[u8], round_keys: &mut [[u8; 16]]) {
     zeroize::Zeroize::zeroize(&mut words);
 }
 
-/// AAD of any length as the one block that an [`super::Item`] has room for: the hash of all but the last block,
+/// AAD of any length as the one block that an [`super::PacketText`] has room for: the hash of all but the last block,
 /// added to the last. It comes in two strings, of which the first has whole blocks only.
 pub(crate) struct Absorb<'a> {
     pub(crate) tables: &'a Tables,

@@ -1,11 +1,11 @@
 //! Texts longer than any frame: a block at a time, since nobody waits for them.
 
-use super::{Absorb, Apart, Item};
+use super::{Absorb, PacketText, SplitNonceAad};
 use crate::kernel::isa::{Isa, Task};
 
 /// Seals or opens a text of any length; the tag that it has or ought to have.
 pub(crate) struct Huge<'a> {
-    pub(crate) item: Item<'a>,
+    pub(crate) item: PacketText<'a>,
     pub(crate) rounds: usize,
     pub(crate) seal: bool,
 }
@@ -16,7 +16,7 @@ impl Task for Huge<'_> {
     #[inline(always)]
     fn run<I: Isa>(self, isa: I) -> [u8; 16] {
         let Self { item, rounds, seal } = self;
-        let Apart { iv, salt, aad: aad_halves, aad_bits } = item.apart();
+        let SplitNonceAad { iv, salt, aad: aad_halves, aad_bits } = item.apart();
         let text = &mut item.packet[item.text.start..item.text.end];
         let text_bits = 8 * text.len() as u64;
         let keys = &item.tables.round_keys;

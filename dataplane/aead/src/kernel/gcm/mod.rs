@@ -20,7 +20,7 @@ pub(crate) use huge::Huge;
 
 use super::isa::Isa;
 use crate::key::Tables;
-use crate::packet::{Form, Text};
+use crate::packet::{PacketClass, Text};
 
 /// x¹²⁷ + x¹²⁶ + x¹²¹ of the field's polynomial, reversed: the half that reduction multiplies by. The other half
 /// is 1.
@@ -79,8 +79,8 @@ static LENGTHS: [[[u8; 16]; 2]; SHORT_TEXT_MAX + 1] = {
 const SHORT_TEXT_MAX: usize = 6 * 64 - 32;
 
 /// One packet, or any other text, on its way through a kernel.
-pub(crate) struct Item<'a> {
-    pub(crate) beside: Beside,
+pub(crate) struct PacketText<'a> {
+    pub(crate) beside: NonceAad,
     /// The block of lengths, if it is in a table.
     pub(crate) lengths: Option<&'static [u8; 16]>,
     pub(crate) tables: &'a Tables,
@@ -90,18 +90,18 @@ pub(crate) struct Item<'a> {
 
 /// What AES-GCM takes besides key and text. Numbers are as they lie in memory.
 #[derive(Clone, Copy)]
-pub(crate) enum Beside {
+pub(crate) enum NonceAad {
     /// The 16 octets before the text are SPI, sequence number and IV, and the first 8 of them are the AAD.
     Sent,
     /// The IV, too, lies in the 8 octets before the text, but the AAD is 12 octets and not as it was sent.
     Extended { aad: [u64; 2] },
     /// Anything.
-    Apart(Apart),
+    SplitNonceAad(SplitNonceAad),
 }
 
 /// Nonce and AAD.
 #[derive(Clone, Copy)]
-pub(crate) struct Apart {
+pub(crate) struct SplitNonceAad {
     pub(crate) iv: u64,
     /// Added to the salt that is in the first round key.
     pub(crate) salt: u32,
@@ -110,14 +110,14 @@ pub(crate) struct Apart {
     pub(crate) aad_bits: u64,
 }
 
-impl Beside {
+impl NonceAad {
     /// Bits of AAD.
     #[inline(always)]
     fn aad_bits(self) -> u64 {
         match self {
             Self::Sent => 64,
             Self::Extended { .. } => 96,
-            Self::Apart(apart) => apart.aad_bits,
+            Self::SplitNonceAad(apart) => apart.aad_bits,
         }
     }
 }
@@ -134,13 +134,13 @@ pub(crate) trait Packet<'k> {
     const ESP: bool;
 
     /// What it has in common with others.
-    fn form(&self) -> Form;
+    fn form(&self) -> PacketClass;
 
     /// Whether it has this form.
-    fn is_of(&self, form: &Form) -> bool;
+    fn is_of(&self, form: &PacketClass) -> bool;
 
     /// The kernel's view of it, by its form.
-    fn item(&mut self, form: Form) -> Item<'_>;
+    fn item(&mut self, form: PacketClass) -> PacketText<'_>;
 
     /// All of it.
     fn packet(&mut self) -> &mut [u8];
@@ -160,8 +160,8 @@ pub(crate) trait Packet<'k> {
 
 /// A single item, of which the tag is wanted and not an ICV in its place.
 pub(crate) struct One<'a, const SEALS: bool> {
-    pub(crate) item: Item<'a>,
-    pub(crate) form: Form,
+    pub(crate) item: PacketText<'a>,
+    pub(crate) form: PacketClass,
 }
 
 impl<'k, const SEALS: bool> Packet<'k> for One<'k, SEALS> {
@@ -172,20 +172,20 @@ impl<'k, const SEALS: bool> Packet<'k> for One<'k, SEALS> {
     const ESP: bool = false;
 
     #[inline(always)]
-    fn form(&self) -> Form {
+    fn form(&self) -> PacketClass {
         self.form
     }
 
     /// There is no other.
     #[inline(always)]
-    fn is_of(&self, _: &Form) -> bool {
+    fn is_of(&self, _: &PacketClass) -> bool {
         true
     }
 
     #[inline(always)]
-    fn item(&mut self, _: Form) -> Item<'_> {
+    fn item(&mut self, _: PacketClass) -> PacketText<'_> {
         let item = &mut self.item;
-        Item { packet: &mut *item.packet, ..*item }
+        PacketText { packet: &mut *item.packet, ..*item }
     }
 
     #[inline(always)]
@@ -299,10 +299,10 @@ pub(crate) fn vectors<I: Isa>(len: usize) -> usize {
 
 /// Nonce and first round key of a packet, joined: with a counter added, the input of AES's first full round.
 #[inline(always)]
-fn start<I: Isa>(isa: I, window: &I::Window<'_>, beside: Beside, round_key: I::V) -> I::V {
+fn start<I: Isa>(isa: I, window: &I::Window<'_>, beside: NonceAad, round_key: I::V) -> I::V {
     match beside {
-        Beside::Sent | Beside::Extended { .. } => isa.sent_start(window, round_key),
-        Beside::Apart(Apart { iv, salt, .. }) => isa.xor(isa.nonce(salt, iv), round_key),
+        NonceAad::Sent | NonceAad::Extended { .. } => isa.sent_start(window, round_key),
+        NonceAad::SplitNonceAad(SplitNonceAad { iv, salt, .. }) => isa.xor(isa.nonce(salt, iv), round_key),
     }
 }
 
@@ -319,30 +319,30 @@ fn states<I: Isa, const R: usize>(isa: I, window: &I::Window<'_>, start: I::V, v
 /// What a text has around it in its vectors.
 #[derive(Clone, Copy)]
 struct Around {
-    beside: Beside,
+    beside: NonceAad,
     text_len: usize,
     lengths: Option<&'static [u8; 16]>,
 }
 
 impl Around {
     #[inline(always)]
-    fn new(item: &Item<'_>) -> Self {
+    fn new(item: &PacketText<'_>) -> Self {
         Self { beside: item.beside, text_len: item.text.end - item.text.start, lengths: item.lengths }
     }
 
     /// What all packets of a form have whose text is short.
     #[inline(always)]
-    fn sent(form: Form) -> Self {
+    fn sent(form: PacketClass) -> Self {
         let text_len = form.text.end - form.text.start;
-        Self { beside: Beside::Sent, text_len, lengths: Some(&LENGTHS[text_len][0]) }
+        Self { beside: NonceAad::Sent, text_len, lengths: Some(&LENGTHS[text_len][0]) }
     }
 
     /// The first vector, with the AAD in its lane; `around` is what it has besides.
     #[inline(always)]
     fn load_head<I: Isa>(self, isa: I, window: &I::Window<'_>, around: I::V) -> I::V {
         match self.beside {
-            Beside::Sent => isa.load_sent_head(window, around),
-            Beside::Extended { aad } | Beside::Apart(Apart { aad, .. }) => {
+            NonceAad::Sent => isa.load_sent_head(window, around),
+            NonceAad::Extended { aad } | NonceAad::SplitNonceAad(SplitNonceAad { aad, .. }) => {
                 isa.insert(isa.load_head(window, around), isa.pad(window), aad[0], aad[1])
             }
         }

@@ -13,7 +13,7 @@ use super::{Ahead, Around, Jobs, Packet, hash_input, load, reversed, start, stat
 use crate::burst::BURST;
 use crate::kernel::isa::{Isa, Task};
 use crate::key::Tables;
-use crate::packet::Form;
+use crate::packet::PacketClass;
 
 /// Packets of `R` vectors each.
 pub(crate) struct Short<'j, 'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> {
@@ -71,7 +71,13 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Task for Short<'_, 
 impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'_, 'k, P, ROUNDS, R> {
     /// Jobs of this form; `ONE_KEY` says that all have the same.
     #[inline(always)]
-    fn run_same<I: Isa, const ONE_KEY: bool>(&mut self, isa: I, form: Form, same: Jobs, ahead: &mut Ahead) {
+    fn run_same<I: Isa, const ONE_KEY: bool>(
+        &mut self,
+        isa: I,
+        form: PacketClass,
+        same: Jobs,
+        ahead: &mut Ahead,
+    ) {
         if const { P::ESP } && form.is_sent() {
             self.run_form::<I, true, ONE_KEY>(isa, form, same, ahead);
         } else {
@@ -79,13 +85,13 @@ impl<'k, P: Packet<'k>, const ROUNDS: usize, const R: usize> Short<'_, 'k, P, RO
         }
     }
 
-    /// [`Self::run_same`], where `SENT` is [`Form::is_sent`]. All that follows from form and key is found before the
+    /// [`Self::run_same`], where `SENT` is [`PacketClass::is_sent`]. All that follows from form and key is found before the
     /// loop, whose every instruction counts.
     #[inline(always)]
     fn run_form<I: Isa, const SENT: bool, const ONE_KEY: bool>(
         &mut self,
         isa: I,
-        form: Form,
+        form: PacketClass,
         places: Jobs,
         ahead: &mut Ahead,
     ) {

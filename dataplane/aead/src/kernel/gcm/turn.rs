@@ -4,7 +4,7 @@ use super::rounds::Keys;
 use super::{Around, BATCH};
 use crate::kernel::isa::Isa;
 use crate::key::{POWERS, Tables};
-use crate::packet::Form;
+use crate::packet::PacketClass;
 
 /// Whether there are registers for packets in both halves of AES beside one in GHASH.
 pub(super) const fn halves<I: Isa>() -> bool {
@@ -13,7 +13,7 @@ pub(super) const fn halves<I: Isa>() -> bool {
 
 /// What packets of one form share.
 pub(super) struct Common<'k, I: Isa, const R: usize> {
-    pub(super) form: Form,
+    pub(super) form: PacketClass,
     pub(super) frame: I::Frame,
     /// What is around their texts, if it is as it is sent.
     pub(super) sent: Option<Around>,
@@ -172,7 +172,7 @@ pub(super) struct Hashing<'k, I: Isa, const R: usize> {
     lanes: I::V,
 }
 
-/// A packet whose hash is done, but for the sum of its lanes.
+/// A packet whose hash is done, except for the sum of its lanes.
 #[derive(Clone, Copy)]
 pub(super) struct Hashed<I: Isa> {
     pub(super) place: usize,

@@ -108,7 +108,7 @@ fn thousands_of_policies_have_few_shapes() {
         .map(|n| spec(n + 1, OUT, "10.0.0.0/8", &format!("172.16.{}.{}/32", n >> 8, n & 255), PROTECT))
         .collect();
     let policies = CompiledPolicies::compile(&specs).expect("sound");
-    assert_eq!(policies.outbound.shapes.len(), 1);
+    assert_eq!(policies.outbound.prefix_lengths.len(), 1);
     assert_eq!(policies.bundles.len(), 1);
     for n in [0u32, 1, 255, 256, 4_999] {
         let destination = format!("172.16.{}.{}", n >> 8, n & 255);

@@ -51,7 +51,7 @@ impl Path {
 
 /// The line itself.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub(crate) struct Channel {
     pub(crate) id: IkeSaId,
     pub(crate) spi_i: IkeSpi,
     pub(crate) spi_r: IkeSpi,
@@ -73,7 +73,7 @@ pub(crate) struct Line {
     pub(crate) born: Instant,
 }
 
-impl Line {
+impl Channel {
     pub(crate) fn new(
         id: IkeSaId,
         spis: (IkeSpi, IkeSpi),

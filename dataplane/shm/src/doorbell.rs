@@ -4,9 +4,9 @@
 //! then looks at the flag. Between either pair stands a full fence, so that at least one of them sees the
 //! other (a store followed by a load of another word may otherwise be reordered).
 //!
-//! A bell is one end of a socket pair and the rope the other, not a shared eventfd: each end has file
-//! status flags of its own, and every call says `MSG_DONTWAIT`, so that a hostile holder of the rope can
-//! neither make the holder of the bell block nor swallow what woke it for another reason.
+//! A doorbell is one end of a socket pair and the ringer the other, not a shared eventfd: each end has file
+//! status flags of its own, and every call says `MSG_DONTWAIT`, so that a hostile holder of the ringer can
+//! neither make the holder of the doorbell block nor swallow what woke it for another reason.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -15,25 +15,25 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 /// The end that is waited on: put its descriptor into a poll set.
 #[derive(Debug)]
-pub struct Bell(OwnedFd);
+pub struct Doorbell(OwnedFd);
 
 /// The end that is pulled.
 #[derive(Debug)]
-pub struct BellRope(OwnedFd);
+pub struct DoorbellRinger(OwnedFd);
 
-impl Bell {
-    /// A bell and its rope.
-    pub fn pair() -> Result<(Self, BellRope), Errno> {
-        let (bell, rope) = rustix::net::socketpair(
+impl Doorbell {
+    /// A doorbell and its ringer.
+    pub fn pair() -> Result<(Self, DoorbellRinger), Errno> {
+        let (doorbell, ringer) = rustix::net::socketpair(
             AddressFamily::UNIX,
             SocketType::DGRAM,
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )?;
-        Ok((Self(bell), BellRope(rope)))
+        Ok((Self(doorbell), DoorbellRinger(ringer)))
     }
 
-    /// A bell that another process gave us.
+    /// A doorbell that another process gave us.
     pub fn from_peer(fd: OwnedFd) -> Self {
         Self(fd)
     }
@@ -59,18 +59,18 @@ impl Bell {
     }
 }
 
-impl BellRope {
-    /// A rope that another process gave us.
+impl DoorbellRinger {
+    /// A ringer that another process gave us.
     pub fn from_peer(fd: OwnedFd) -> Self {
         Self(fd)
     }
 
-    /// Wakes whoever waits on the bell. Never blocks; a bell with unread pulls is rung enough.
+    /// Wakes whoever waits on the doorbell. Never blocks; a doorbell with unread pulls is rung enough.
     pub fn pull(&self) {
         let _ = rustix::net::send(&self.0, &[1], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
     }
 
-    /// A second rope to the same bell.
+    /// A second ringer to the same doorbell.
     pub fn try_clone(&self) -> Result<Self, Errno> {
         rustix::io::fcntl_dupfd_cloexec(&self.0, 0).map(Self)
     }
@@ -81,13 +81,13 @@ impl BellRope {
     }
 }
 
-impl AsFd for Bell {
+impl AsFd for Doorbell {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-impl AsFd for BellRope {
+impl AsFd for DoorbellRinger {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -101,35 +101,35 @@ mod tests {
     use super::*;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-    fn readable(bell: &Bell) -> PollFlags {
-        let mut set = [PollFd::new(bell, PollFlags::IN)];
+    fn readable(doorbell: &Doorbell) -> PollFlags {
+        let mut set = [PollFd::new(doorbell, PollFlags::IN)];
         poll(&mut set, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll");
         set[0].revents()
     }
 
     #[test]
     fn pulled_bell_is_readable_until_quiet() {
-        let (bell, rope) = Bell::pair().expect("pair");
-        assert_eq!(readable(&bell), PollFlags::empty());
-        rope.pull();
-        rope.pull();
-        assert_eq!(readable(&bell), PollFlags::IN);
-        assert_eq!(bell.quiet(), 2);
-        assert_eq!(readable(&bell), PollFlags::empty());
+        let (doorbell, ringer) = Doorbell::pair().expect("pair");
+        assert_eq!(readable(&doorbell), PollFlags::empty());
+        ringer.pull();
+        ringer.pull();
+        assert_eq!(readable(&doorbell), PollFlags::IN);
+        assert_eq!(doorbell.quiet(), 2);
+        assert_eq!(readable(&doorbell), PollFlags::empty());
     }
 
     #[test]
     fn hostile_rope_holder_neither_blocks_nor_deafens_the_bell() {
-        let (bell, rope) = Bell::pair().expect("pair");
-        let ours = rope.try_clone().expect("clone");
+        let (doorbell, ringer) = Doorbell::pair().expect("pair");
+        let ours = ringer.try_clone().expect("clone");
         // Clears O_NONBLOCK on its own end, floods it, shuts it down and closes it.
-        rustix::io::ioctl_fionbio(&rope, false).expect("ioctl");
-        (0..5000).for_each(|_| rope.pull());
-        assert!(bell.quiet() > 0);
-        assert!(rustix::fs::fcntl_getfl(&bell).expect("flags").contains(rustix::fs::OFlags::NONBLOCK));
-        drop(rope);
-        assert_eq!(readable(&bell) & PollFlags::HUP, PollFlags::empty());
+        rustix::io::ioctl_fionbio(&ringer, false).expect("ioctl");
+        (0..5000).for_each(|_| ringer.pull());
+        assert!(doorbell.quiet() > 0);
+        assert!(rustix::fs::fcntl_getfl(&doorbell).expect("flags").contains(rustix::fs::OFlags::NONBLOCK));
+        drop(ringer);
+        assert_eq!(readable(&doorbell) & PollFlags::HUP, PollFlags::empty());
         ours.pull();
-        assert_eq!(bell.quiet(), 1);
+        assert_eq!(doorbell.quiet(), 1);
     }
 }

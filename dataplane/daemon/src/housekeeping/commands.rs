@@ -10,7 +10,7 @@ use pollux_shm::HandshakeError;
 use pollux_worker::housekeeping::ToWorker;
 use pollux_worker::monotonic_ns;
 
-use super::House;
+use super::Housekeeper;
 use crate::pairs;
 use crate::registry::RegistryError;
 
@@ -29,13 +29,13 @@ pub(super) struct Commit {
     waiting: usize,
 }
 
-impl House {
+impl Housekeeper {
     /// Lets a control process attach, and notices when one has gone.
     pub(super) fn attend_control(&mut self) {
         if self.attachment.as_ref().is_some_and(|attachment| !attachment.is_alive()) {
             self.let_control_go("it hung up");
         }
-        match self.listener.accept(&self.welcome, self.attachment.as_ref()) {
+        match self.listener.accept(&self.attach_reply, self.attachment.as_ref()) {
             Ok(None) => {}
             Ok(Some((attachment, mut rings))) => {
                 tracing::info!(pid = attachment.pid(), uid = attachment.uid(), "control-attached");
@@ -142,7 +142,7 @@ impl House {
         if usize::from(spec.owner.0) >= self.workers.len() {
             return Err(CommandError::Owner);
         }
-        if spec.index.0 >= self.welcome.sa_capacity {
+        if spec.index.0 >= self.attach_reply.sa_capacity {
             return Err(CommandError::Index);
         }
         if keys.fits(spec.suite) { Ok(()) } else { Err(CommandError::KeyLength) }
@@ -151,7 +151,7 @@ impl House {
     fn add_sa(&mut self, spec: SaSpec, keys: &KeyMaterial) -> Result<u32, CommandError> {
         self.check(&spec, keys)?;
         let (id, spi, inbound) = (spec.id, spec.spi, spec.direction == Direction::Inbound);
-        let key = &self.welcome.fingerprint_key;
+        let key = &self.attach_reply.fingerprint_key;
         let slot = self.registry.add(spec, keys, key, &mut self.checkpoints).map_err(refusal)?;
         if inbound && let Err(error) = self.steering.add_spi(spi) {
             tracing::error!(%error, %spi, "spi-not-steered");
@@ -163,7 +163,7 @@ impl House {
 
     fn replace_sa(&mut self, spec: SaSpec, keys: &KeyMaterial) -> Result<u32, CommandError> {
         self.check(&spec, keys)?;
-        let key = &self.welcome.fingerprint_key;
+        let key = &self.attach_reply.fingerprint_key;
         let slot = self.registry.replace(spec, keys, key, &mut self.checkpoints).map_err(refusal)?;
         Ok(slot.unwrap_or(0))
     }

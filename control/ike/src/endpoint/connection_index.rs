@@ -12,7 +12,7 @@ use crate::config::{AddressRange, ChildConfig, Connection, EndpointConfig, PreSh
 use crate::identity::{Identity, IdentityPattern};
 
 /// A configuration with its indexes.
-pub(crate) struct Book {
+pub(crate) struct ConnectionIndex {
     config: Arc<EndpointConfig>,
     by_name: BTreeMap<Arc<str>, usize>,
     by_reqid: BTreeMap<Reqid, (usize, usize)>,
@@ -70,7 +70,7 @@ const DESCRIBED: usize = 3;
 const OF_A_CLASS: u8 = 1;
 const ANYONE: u8 = 0;
 
-impl Deref for Book {
+impl Deref for ConnectionIndex {
     type Target = EndpointConfig;
 
     fn deref(&self) -> &EndpointConfig {
@@ -78,9 +78,9 @@ impl Deref for Book {
     }
 }
 
-impl Book {
+impl ConnectionIndex {
     pub(crate) fn new(config: Arc<EndpointConfig>) -> Self {
-        let mut book = Self {
+        let mut connection_index = Self {
             by_name: BTreeMap::new(),
             by_reqid: BTreeMap::new(),
             by_address: BTreeMap::new(),
@@ -93,14 +93,14 @@ impl Book {
             secrets_for_many: Vec::new(),
             config,
         };
-        let config = book.config.clone();
+        let config = connection_index.config.clone();
         for (place, connection) in config.connections.iter().enumerate() {
-            book.enter_connection(place, connection);
+            connection_index.enter_connection(place, connection);
         }
         for (place, secret) in config.secrets.iter().enumerate() {
-            book.enter_secret(place, secret);
+            connection_index.enter_secret(place, secret);
         }
-        book
+        connection_index
     }
 
     fn enter_connection(&mut self, place: usize, connection: &Connection) {

@@ -9,7 +9,7 @@ use pollux_config::api::{
     DataplaneRequest, DataplaneStatus, DropRow, DropSite, Explanation, FlowQuery, FrameLedger, Latency,
     PolicyRow, PortRow, Reply, SaRow, Step, WorkerRow, XskStats,
 };
-use pollux_ebpf::Fate;
+use pollux_ebpf::Disposition;
 use pollux_esp::Outcome;
 use pollux_packet::Flow;
 use pollux_port::{CopyMode, PortStats};
@@ -19,12 +19,12 @@ use pollux_worker::monotonic_ns;
 use pollux_worker::stats::{PortCounters, WorkerLedger};
 use serde::Serialize;
 
-use super::House;
+use super::Housekeeper;
 
 /// How long a worker may take to answer a question; it looks at its queue in every round.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
 
-impl House {
+impl Housekeeper {
     /// Answers what the operator asks.
     pub(super) fn answer_queries(&mut self) {
         // Taken out so that answers can borrow the rest.
@@ -66,14 +66,14 @@ impl House {
             uptime_s: self.since.elapsed().as_secs(),
             netns: self.config.dataplane.netns.clone(),
             control_pid: self.attachment.as_ref().map(pollux_shm::Attachment::pid),
-            workers: self.welcome.workers,
-            spi_index_width: self.welcome.spi_index_width,
-            sa_capacity: self.welcome.sa_capacity,
+            workers: self.attach_reply.workers,
+            spi_index_width: self.attach_reply.spi_index_width,
+            sa_capacity: self.attach_reply.sa_capacity,
             sas_inbound: self.registry.count(Direction::Inbound),
             sas_outbound: self.registry.count(Direction::Outbound),
             policies: u32::try_from(self.policies.len()).unwrap_or(u32::MAX),
             aead: self.aead.to_owned(),
-            got: self.got.clone(),
+            effective: self.effective.clone(),
             frames: ledger(self.workers.iter().map(|worker| worker.counters.ledger())),
             drops: self.workers.iter().map(|worker| all_drops(&worker.counters.drops)).sum(),
         }
@@ -137,7 +137,7 @@ impl House {
                     xdp: device.attached.as_ref().map_or_else(String::new, |xdp| xdp.mode.to_string()),
                     zero_copy: socket
                         .and_then(|socket| socket.copy_mode.as_ref())
-                        .is_some_and(|mode| mode.got == CopyMode::ZeroCopy),
+                        .is_some_and(|mode| mode.effective == CopyMode::ZeroCopy),
                     napi_id: socket.and_then(|socket| socket.napi_id).unwrap_or(0),
                     rx_packets: stats.rx_packets,
                     rx_bytes: stats.rx_bytes,
@@ -212,7 +212,7 @@ impl House {
             }
         };
         let mut rows: Vec<DropRow> = Vec::new();
-        for count in verdicts.iter().filter(|count| count.verdict.fate() == Fate::Dropped) {
+        for count in verdicts.iter().filter(|count| count.verdict.disposition() == Disposition::Dropped) {
             let name = count.verdict.name();
             match rows.iter_mut().find(|row| row.reason == name) {
                 Some(row) => row.packets += count.frames,
@@ -242,8 +242,8 @@ impl House {
     fn ask(&mut self, worker: usize, flow: Flow, direction: Direction) -> Option<pollux_esp::Explanation> {
         self.explained = None;
         self.workers.get_mut(worker)?.send(ToWorker::Explain(Box::new(flow), direction));
-        let asked = Instant::now();
-        while self.explained.is_none() && asked.elapsed() < ANSWER_PATIENCE {
+        let requested = Instant::now();
+        while self.explained.is_none() && requested.elapsed() < ANSWER_PATIENCE {
             std::thread::sleep(Duration::from_millis(1));
             self.hear_workers();
         }

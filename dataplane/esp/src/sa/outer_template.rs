@@ -13,7 +13,7 @@ const V6_LEN: usize = ipv6::HEADER_LEN + SPI_LEN;
 
 /// Which headers there are; each has its length, so that copies are of fixed lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shape {
+enum HeaderKind {
     V4,
     V4Udp,
     V6,
@@ -22,11 +22,11 @@ enum Shape {
 
 /// Headers whose lengths, marks and checksums are filled in for each packet.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Front {
+pub(crate) struct OuterTemplate {
     octets: [u8; LEN_MAX],
     /// Of the IPv4 header with zeros for what is filled in.
     checksum: u16,
-    shape: Shape,
+    kind: HeaderKind,
 }
 
 /// What differs from packet to packet.
@@ -40,17 +40,17 @@ pub(crate) struct Marks {
     pub(crate) identification: u16,
 }
 
-impl Default for Front {
+impl Default for OuterTemplate {
     fn default() -> Self {
-        Self { octets: [0; LEN_MAX], checksum: 0, shape: Shape::V4 }
+        Self { octets: [0; LEN_MAX], checksum: 0, kind: HeaderKind::V4 }
     }
 }
 
-impl Front {
+impl OuterTemplate {
     /// The headers of packets of `outer`, with UDP where it has ports.
     pub(crate) fn new(outer: &Flow, flow_label: u32, spi: u32) -> Self {
-        let mut front = Self::default();
-        let mut rest = &mut front.octets[..];
+        let mut template = Self::default();
+        let mut rest = &mut template.octets[..];
         let mut put = |octets: &[u8]| {
             if let Some((room, left)) = core::mem::take(&mut rest).split_at_mut_checked(octets.len()) {
                 room.copy_from_slice(octets);
@@ -60,7 +60,7 @@ impl Front {
         match outer.version {
             IpVersion::V4 => {
                 let header = ipv4_header(outer).to_bytes();
-                front.checksum = u16::from_be_bytes([header[10], header[11]]);
+                template.checksum = u16::from_be_bytes([header[10], header[11]]);
                 put(&header);
             }
             IpVersion::V6 => put(&ipv6_header(outer, flow_label).to_bytes()),
@@ -69,38 +69,38 @@ impl Front {
             put(&udp::header(outer.source_port, outer.destination_port, 0));
         }
         put(&spi.to_be_bytes());
-        front.shape = match (outer.version, outer.has_ports) {
-            (IpVersion::V4, false) => Shape::V4,
-            (IpVersion::V4, true) => Shape::V4Udp,
-            (IpVersion::V6, false) => Shape::V6,
-            (IpVersion::V6, true) => Shape::V6Udp,
+        template.kind = match (outer.version, outer.has_ports) {
+            (IpVersion::V4, false) => HeaderKind::V4,
+            (IpVersion::V4, true) => HeaderKind::V4Udp,
+            (IpVersion::V6, false) => HeaderKind::V6,
+            (IpVersion::V6, true) => HeaderKind::V6Udp,
         };
-        front
+        template
     }
 
     /// Octets before the SPI.
     #[inline]
     pub(crate) const fn l4(&self) -> usize {
-        match self.shape {
-            Shape::V4 => ipv4::HEADER_LEN,
-            Shape::V4Udp => ipv4::HEADER_LEN + udp::HEADER_LEN,
-            Shape::V6 => ipv6::HEADER_LEN,
-            Shape::V6Udp => ipv6::HEADER_LEN + udp::HEADER_LEN,
+        match self.kind {
+            HeaderKind::V4 => ipv4::HEADER_LEN,
+            HeaderKind::V4Udp => ipv4::HEADER_LEN + udp::HEADER_LEN,
+            HeaderKind::V6 => ipv6::HEADER_LEN,
+            HeaderKind::V6Udp => ipv6::HEADER_LEN + udp::HEADER_LEN,
         }
     }
 
     /// Writes headers and SPI to the front of `packet`, which has `total_len` octets; `None` without room.
     #[inline]
     pub(crate) fn write(&self, packet: &mut [u8], total_len: u16, marks: Marks) -> Option<()> {
-        match self.shape {
-            Shape::V4 => self.write_v4(self.copy::<{ V4_LEN }>(packet)?, total_len, marks),
-            Shape::V4Udp => {
+        match self.kind {
+            HeaderKind::V4 => self.write_v4(self.copy::<{ V4_LEN }>(packet)?, total_len, marks),
+            HeaderKind::V4Udp => {
                 let octets = self.copy::<{ V4_LEN + udp::HEADER_LEN }>(packet)?;
                 self.write_v4(octets, total_len, marks)?;
                 write_udp_len(octets, V4_LEN - SPI_LEN, total_len)
             }
-            Shape::V6 => write_v6(self.copy::<{ V6_LEN }>(packet)?, total_len, marks),
-            Shape::V6Udp => {
+            HeaderKind::V6 => write_v6(self.copy::<{ V6_LEN }>(packet)?, total_len, marks),
+            HeaderKind::V6Udp => {
                 let octets = self.copy::<{ V6_LEN + udp::HEADER_LEN }>(packet)?;
                 write_v6(octets, total_len, marks)?;
                 write_udp_len(octets, V6_LEN - SPI_LEN, total_len)
@@ -218,14 +218,14 @@ mod tests {
                 (outer.source_port, outer.destination_port) = (4500, 40_000);
             }
             let marks = Marks { traffic_class, dont_fragment, identification };
-            let front = Front::new(&outer, flow_label, spi);
+            let template = OuterTemplate::new(&outer, flow_label, spi);
             let expected = built(&outer, flow_label, spi, total_len, marks);
             let mut octets = vec![0xee; 60];
-            prop_assert_eq!(front.write(&mut octets, total_len, marks), Some(()));
+            prop_assert_eq!(template.write(&mut octets, total_len, marks), Some(()));
             prop_assert_eq!(&octets[..expected.len()], &expected);
             prop_assert!(octets[expected.len()..].iter().all(|octet| *octet == 0xee));
-            prop_assert_eq!(front.l4() + SPI_LEN, expected.len());
-            prop_assert_eq!(front.write(&mut octets[..front.l4()], total_len, marks), None);
+            prop_assert_eq!(template.l4() + SPI_LEN, expected.len());
+            prop_assert_eq!(template.write(&mut octets[..template.l4()], total_len, marks), None);
         }
     }
 }

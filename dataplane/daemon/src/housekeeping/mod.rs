@@ -22,12 +22,12 @@ use nix::sys::signalfd::SignalFd;
 use pollux_abi::command::PolicySpec;
 use pollux_abi::{CoreId, Event};
 use pollux_config::Config;
-use pollux_config::api::Got;
+use pollux_config::api::Effective;
 use pollux_ebpf::{IpNet, Steering};
 use pollux_esp::{EngineCounters, Explanation, SaCounterTable};
 use pollux_port::Umem;
-use pollux_shm::{Attachment, CheckpointFile, DataplaneRing, Listener, Welcome};
-use pollux_worker::housekeeping::{FromWorker, HouseEnd, Sleeper, ToWorker, Waker};
+use pollux_shm::{AttachReply, Attachment, CheckpointFile, DataplaneRing, Listener};
+use pollux_worker::housekeeping::{FromWorker, HousekeeperLink, Sleeper, ToWorker, Waker};
 use pollux_worker::stats::WorkerCounters;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zeroize::Zeroize;
@@ -44,7 +44,7 @@ use commands::Commit;
 
 /// A worker as the housekeeper sees it.
 pub struct WorkerLink {
-    house: HouseEnd,
+    housekeeper: HousekeeperLink,
     waker: Waker,
     counters: Arc<WorkerCounters>,
     engine: Arc<EngineCounters>,
@@ -60,7 +60,7 @@ pub struct WorkerLink {
 impl WorkerLink {
     /// A worker whose thread has been started.
     pub fn new(
-        house: HouseEnd,
+        housekeeper: HousekeeperLink,
         waker: Waker,
         counters: Arc<WorkerCounters>,
         engine: Arc<EngineCounters>,
@@ -69,7 +69,7 @@ impl WorkerLink {
     ) -> Self {
         let thread = Some(thread);
         Self {
-            house,
+            housekeeper,
             waker,
             counters,
             engine,
@@ -91,7 +91,7 @@ impl WorkerLink {
     fn push(&mut self) {
         let mut sent = false;
         while let Some(message) = self.backlog.pop_front() {
-            match self.house.to_worker.push(message) {
+            match self.housekeeper.to_worker.push(message) {
                 Ok(()) => sent = true,
                 Err(rtrb::PushError::Full(message)) => {
                     self.backlog.push_front(message);
@@ -132,13 +132,13 @@ pub struct Parts {
     /// Where the operator asks.
     pub queries: QuerySocket,
     /// What control is told.
-    pub welcome: Welcome,
-    /// Asked and got.
-    pub got: Vec<Got>,
+    pub attach_reply: AttachReply,
+    /// Requested and effective.
+    pub effective: Vec<Effective>,
 }
 
 /// The housekeeper.
-pub struct House {
+pub struct Housekeeper {
     instance: u64,
     since: Instant,
     config: Config,
@@ -152,8 +152,8 @@ pub struct House {
     checkpoints: CheckpointFile,
     listener: Listener,
     queries: Option<QuerySocket>,
-    welcome: Welcome,
-    got: Vec<Got>,
+    attach_reply: AttachReply,
+    effective: Vec<Effective>,
     workers: Vec<WorkerLink>,
     sleeper: Sleeper,
     sa_counters: Arc<SaCounterTable>,
@@ -177,11 +177,11 @@ pub struct House {
 /// How long the housekeeper sleeps at most: the watchdog's pace.
 const NAP: Duration = Duration::from_millis(50);
 
-impl House {
+impl Housekeeper {
     /// A housekeeper that has told its workers nothing yet.
     pub fn new(parts: Parts) -> Self {
         let Started { workers, sleeper, sa_counters, aead } = parts.started;
-        let mut house = Self {
+        let mut housekeeper = Self {
             instance: parts.instance,
             since: Instant::now(),
             config: parts.config,
@@ -195,8 +195,8 @@ impl House {
             checkpoints: parts.checkpoints,
             listener: parts.listener,
             queries: Some(parts.queries),
-            welcome: parts.welcome,
-            got: parts.got,
+            attach_reply: parts.attach_reply,
+            effective: parts.effective,
             workers,
             sleeper,
             sa_counters,
@@ -212,13 +212,13 @@ impl House {
             explained: None,
             stopping: false,
         };
-        house.tell_everything();
-        house
+        housekeeper.tell_everything();
+        housekeeper
     }
 
     /// What was asked for and what was got, for the operator.
-    pub fn got(&self) -> &[Got] {
-        &self.got
+    pub fn effective(&self) -> &[Effective] {
+        &self.effective
     }
 
     /// Keeps house until a signal or the operator says stop; then stops the workers. The XDP program, the
@@ -246,7 +246,7 @@ impl House {
     fn sleep(&mut self, signals: &SignalFd) {
         self.sleeper.prepare();
         let ring_sleeps = self.ring.as_mut().is_none_or(|ring| ring.commands.prepare_sleep());
-        let quiet = self.workers.iter().all(|worker| worker.house.from_worker.is_empty());
+        let quiet = self.workers.iter().all(|worker| worker.housekeeper.from_worker.is_empty());
         if ring_sleeps && quiet {
             let mut set = vec![
                 PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
@@ -258,7 +258,7 @@ impl House {
                 set.push(PollFd::from_borrowed_fd(attachment.as_fd(), PollFlags::RDHUP));
             }
             if let Some(ring) = &self.ring {
-                set.push(PollFd::from_borrowed_fd(ring.bell.as_fd(), PollFlags::IN));
+                set.push(PollFd::from_borrowed_fd(ring.doorbell.as_fd(), PollFlags::IN));
             }
             for (fd, writes) in self.queries.iter().flat_map(QuerySocket::fds) {
                 let write = if writes { PollFlags::OUT } else { PollFlags::empty() };
@@ -271,14 +271,14 @@ impl House {
         self.sleeper.awake();
         if let Some(ring) = self.ring.as_mut() {
             ring.commands.awake();
-            ring.bell.quiet();
+            ring.doorbell.quiet();
         }
     }
 
     /// Takes in what the workers have sent.
     fn hear_workers(&mut self) {
         for at in 0..self.workers.len() {
-            while let Ok(message) = self.workers[at].house.from_worker.pop() {
+            while let Ok(message) = self.workers[at].housekeeper.from_worker.pop() {
                 match message {
                     FromWorker::Use(key) => self.use_neighbour(&key),
                     FromWorker::RetiredPolicies(policies) => {
@@ -315,8 +315,8 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for Housekeeper {
     fn drop(&mut self) {
-        self.welcome.fingerprint_key.zeroize();
+        self.attach_reply.fingerprint_key.zeroize();
     }
 }

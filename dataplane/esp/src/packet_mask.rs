@@ -4,11 +4,11 @@ use pollux_packet::BURST_MAX;
 
 /// One bit for each packet of a burst.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Live(u64);
+pub(crate) struct PacketMask(u64);
 
 const _: () = assert!(BURST_MAX <= 64);
 
-impl Live {
+impl PacketMask {
     /// Whether there are none.
     #[inline]
     pub(crate) const fn is_empty(self) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use zeroize::Zeroizing;
 
-use super::{Book, rank};
+use super::{ConnectionIndex, rank};
 use crate::config::{
     AddressRange, Connection, EndpointConfig, Limits, Ports, PreSharedKey, Retransmit, Unique,
 };
@@ -113,9 +113,9 @@ fn addresses_decide_between_connections_and_the_file_between_equals() {
         at("net", vec![range]),
         at("host", vec![AddressRange::host([192, 0, 2, 1].into())]),
     ];
-    let book = Book::new(Arc::new(EndpointConfig { connections, ..nothing() }));
+    let connection_index = ConnectionIndex::new(Arc::new(EndpointConfig { connections, ..nothing() }));
     let names = |remote: [u8; 4]| -> Vec<String> {
-        let found = book.about([192, 0, 2, 2].into(), remote.into());
+        let found = connection_index.about([192, 0, 2, 2].into(), remote.into());
         found.map(|connection| connection.name.to_string()).collect()
     };
     assert_eq!(names([192, 0, 2, 1]), ["host", "net", "any"]);
@@ -129,9 +129,9 @@ proptest! {
         config in config(), local in address(), remote in address(), theirs in identity(), ours in identity(),
         of in 0..8u8,
     ) {
-        let book = Book::new(Arc::new(config.clone()));
+        let connection_index = ConnectionIndex::new(Arc::new(config.clone()));
         let walked = walk(&config, local, remote);
-        let found: Vec<_> = book.about(local, remote).cloned().collect();
+        let found: Vec<_> = connection_index.about(local, remote).cloned().collect();
         prop_assert_eq!(&found, &walked);
 
         let mut of_peer: Vec<_> = walked
@@ -140,12 +140,12 @@ proptest! {
             .collect();
         of_peer.sort_by_key(|(rank, _)| core::cmp::Reverse(*rank));
         let of_peer: Vec<_> = of_peer.into_iter().map(|(_, connection)| connection).collect();
-        let found: Vec<_> = book.about_peer(local, remote, &theirs).cloned().collect();
+        let found: Vec<_> = connection_index.about_peer(local, remote, &theirs).cloned().collect();
         prop_assert_eq!(found, of_peer);
 
         let name = format!("c{of}");
         let of_all = crate::exchange::psk::best(config.secrets.iter(), &name, &ours, &theirs);
-        let of_some = crate::exchange::psk::find(&book, &name, &ours, &theirs).ok();
+        let of_some = crate::exchange::psk::find(&connection_index, &name, &ours, &theirs).ok();
         prop_assert_eq!(of_some, of_all.map(|secret| secret.key.clone()));
     }
 }

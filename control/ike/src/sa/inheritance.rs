@@ -5,9 +5,9 @@ use std::sync::Arc;
 use pollux_abi::Reqid;
 
 use super::IkeSaId;
+use super::channel::Channel;
 use super::children::{ChildSa, Children};
 use super::established::Established;
-use super::line::Line;
 use super::tasks::Tasks;
 use super::timer::Timer;
 use crate::config::{Action, ChildConfig, Connection};
@@ -16,14 +16,14 @@ use crate::event::DownReason;
 use crate::exchange::Ours;
 
 /// What an IKE SA leaves to the one that takes its place.
-pub(crate) struct Estate {
+pub(crate) struct InheritedChildren {
     connection: Arc<Connection>,
     children: Children,
     tasks: Tasks,
     reqids: Vec<(Arc<str>, Reqid)>,
 }
 
-impl Estate {
+impl InheritedChildren {
     /// There is no heir: Child SAs leave the data plane, and those that start by themselves start again.
     pub(crate) fn dissolve(self, turn: &mut Turn<'_>, ike: IkeSaId) {
         let mut wanted: Vec<Arc<ChildConfig>> = self.tasks.to_be_created().cloned().collect();
@@ -63,7 +63,7 @@ impl Established {
     }
 
     /// Ends it here: Child SAs leave the data plane.
-    pub(crate) fn abandon(&mut self, line: &Line, turn: &mut Turn<'_>, reason: DownReason) {
+    pub(crate) fn abandon(&mut self, channel: &Channel, turn: &mut Turn<'_>, reason: DownReason) {
         match reason {
             DownReason::PeerDead if self.successor.is_none() => {
                 self.bring_up_again(turn, |child| child.dpd_action == Action::Start);
@@ -78,51 +78,56 @@ impl Established {
             _ => {}
         }
         if let Some(ours) = self.ours.take()
-            && let Some(heir) = ours.abandon(turn)
+            && let Some(successor) = ours.abandon(turn)
         {
-            self.bequeath(turn, heir);
+            self.transfer_to(turn, successor);
         }
         if let Some(theirs) = self.theirs.take() {
             theirs.abandon(self, turn);
         }
         for child in core::mem::take(&mut self.children).into_values() {
-            drop_child(line, turn, child, reason);
+            drop_child(channel, turn, child, reason);
         }
     }
 
     /// Gives Child SAs and tasks to the IKE SA that takes our place.
-    pub(crate) fn bequeath(&mut self, turn: &mut Turn<'_>, heir: IkeSaId) {
-        self.successor = Some(heir);
-        let estate = Box::new(Estate {
+    pub(crate) fn transfer_to(&mut self, turn: &mut Turn<'_>, successor: IkeSaId) {
+        self.successor = Some(successor);
+        let inherited = Box::new(InheritedChildren {
             connection: self.peer.connection.clone(),
             children: core::mem::take(&mut self.children),
             tasks: core::mem::take(&mut self.tasks),
             reqids: self.peer.reqids.clone(),
         });
-        turn.effect(Effect::Inherit { to: heir, estate });
+        turn.effect(Effect::Inherit { to: successor, inherited });
     }
 
-    /// Takes over what a predecessor bequeathed.
-    pub(crate) fn inherit(&mut self, line: &mut Line, turn: &mut Turn<'_>, estate: Estate) {
+    /// Takes over what a predecessor passed on.
+    pub(crate) fn inherit(
+        &mut self,
+        channel: &mut Channel,
+        turn: &mut Turn<'_>,
+        inherited: InheritedChildren,
+    ) {
         self.undecided = false;
         let dpd_delay = self.peer.connection.dpd_delay;
         if !dpd_delay.is_zero() {
-            line.timers.set(Timer::Dpd, turn.now + dpd_delay);
+            channel.timers.set(Timer::Dpd, turn.now + dpd_delay);
         }
-        self.peer.reqids = estate.reqids;
-        self.children.inherit(turn, line.id, estate.children);
-        self.tasks.inherit(estate.tasks);
+        self.peer.reqids = inherited.reqids;
+        self.children.inherit(turn, channel.id, inherited.children);
+        self.tasks.inherit(inherited.tasks);
         for spi in core::mem::take(&mut self.late_deletes) {
             if let Some(key) = self.children.of_peer_spi(spi) {
-                self.deleted_by_peer(line, turn, key);
+                self.deleted_by_peer(channel, turn, key);
             }
         }
-        self.children_follow(line, turn);
+        self.children_follow(channel, turn);
     }
 }
 
-fn drop_child(line: &Line, turn: &mut Turn<'_>, mut child: ChildSa, reason: DownReason) {
+fn drop_child(channel: &Channel, turn: &mut Turn<'_>, mut child: ChildSa, reason: DownReason) {
     child.down = reason;
-    child.tell_down(turn, line.id);
+    child.tell_down(turn, channel.id);
     child.remove_both(turn);
 }

@@ -3,12 +3,12 @@
 use pollux_worker::monotonic_ns;
 use pollux_worker::stats::Activity;
 
-use super::{House, WorkerLink};
+use super::{Housekeeper, WorkerLink};
 
 /// A worker that has not begun a round for so long, and does not block, stands still.
 const STALLED_NS: u64 = 250_000_000;
 
-impl House {
+impl Housekeeper {
     /// Notices workers that stand still, and that move again.
     pub(super) fn watch_workers(&mut self) {
         let now_ns = monotonic_ns();

@@ -10,13 +10,13 @@ use pollux_worker::forward::fib::Fib;
 use pollux_worker::forward::neighbour::NeighbourKey;
 use pollux_worker::housekeeping::ToWorker;
 
-use super::House;
+use super::Housekeeper;
 use crate::device::mtu_max;
 use crate::host_port::HostPort;
 use crate::netlink::Neighbour;
 use crate::netlink::mirror::Changes;
 
-impl House {
+impl Housekeeper {
     /// The first word to the workers: all that is known.
     pub(super) fn tell_everything(&mut self) {
         self.tell_routes();
