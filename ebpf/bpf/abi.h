@@ -7,7 +7,7 @@
 #define POLLUX_ABI_H
 
 /* Raised with every change of a map's layout or meaning: pins of another version are not reused. */
-#define ABI_VERSION 1
+#define ABI_VERSION 2
 
 /* What an interface is to the gateway. 0 is an interface that nobody declared. */
 #define ROLE_NONE  0
@@ -31,12 +31,14 @@
 #define VLAN_TAGS_MAX    4
 #define IPV6_HEADERS_MAX 8
 
-/* Value of `ports`, 8 octets. */
+/* Value of `ports`, 16 octets. */
 struct port {
 	__u32 netns; /* inode of the network namespace that the ifindex belongs to */
 	__u16 slot;
 	__u8 role;
-	__u8 mode; /* how the loader attached it; the program does not look */
+	__u8 mode;   /* how the loader attached it; the program does not look */
+	__u8 mac[6]; /* frames to another unicast address are not ours; zero: not known, all are */
+	__u8 zero[2];
 };
 
 /* Key of a set of protected pairs, 8 octets: what the two tries returned. */

@@ -5,6 +5,9 @@
 #ifndef POLLUX_PARSE_H
 #define POLLUX_PARSE_H
 
+/* The VLAN identifier within a tag. */
+#define VLAN_VID_MASK 0x0fff
+
 struct cursor {
 	void *at;
 	void *end;
@@ -19,6 +22,14 @@ struct vlan_tag {
 struct ipv6_option {
 	__u8 next;
 	__u8 len; /* in units of 8 octets, not counting the first 8 */
+};
+
+/* The fragment header (RFC 8200 §4.5). */
+struct ipv6_fragment {
+	__u8 next;
+	__u8 reserved;
+	__be16 offset; /* in its upper 13 bits */
+	__be32 identification;
 };
 
 enum shape {
@@ -36,8 +47,9 @@ struct facts {
 	void *l2;
 	bool ipv6;
 	bool group;    /* the frame went to a group address */
-	bool tagged;   /* one VLAN tag or more */
-	bool fragment; /* any but an unfragmented packet; l4 and protocol mean nothing then */
+	bool tagged;   /* in a VLAN; a priority tag (VID 0) is none (IEEE 802.1Q §6.9) */
+	bool fragment; /* any but an unfragmented packet */
+	bool later;    /* a fragment that is not the first: l4 means nothing then */
 	__u8 protocol;
 	__u8 hop_limit;
 };
@@ -64,6 +76,7 @@ static __always_inline enum shape parse_ipv4(struct cursor *c, struct facts *f)
 	f->protocol = ip->protocol;
 	f->hop_limit = ip->ttl;
 	f->fragment = ip->frag_off & bpf_htons(0x3fff); /* MF and offset; DF and the reserved bit aside */
+	f->later = ip->frag_off & bpf_htons(0x1fff);
 	c->at = ip; /* the verifier bounds ihl * 4, but not (ihl - 5) * 4 */
 	if (!take(c, ip->ihl * 4))
 		return SHAPE_MALFORMED;
@@ -90,6 +103,11 @@ static __always_inline enum shape parse_ipv6(struct cursor *c, struct facts *f)
 	for (int i = 0; i < IPV6_HEADERS_MAX; i++) {
 		if (f->protocol == IPPROTO_FRAGMENT) {
 			f->fragment = true;
+			struct ipv6_fragment *fragment = take(c, sizeof(*fragment));
+			if (!fragment)
+				break;
+			f->later = fragment->offset & bpf_htons(0xfff8);
+			f->protocol = fragment->next;
 			break;
 		}
 		if (f->protocol != IPPROTO_HOPOPTS && f->protocol != IPPROTO_ROUTING &&
@@ -125,7 +143,7 @@ static __always_inline enum shape parse(struct xdp_md *ctx, struct facts *f)
 		struct vlan_tag *tag = take(&c, sizeof(*tag));
 		if (!tag)
 			return SHAPE_MALFORMED;
-		f->tagged = true;
+		f->tagged |= (tag->tci & bpf_htons(VLAN_VID_MASK)) != 0;
 		ethertype = tag->ethertype;
 	}
 	switch (ethertype) {

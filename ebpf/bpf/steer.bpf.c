@@ -4,8 +4,10 @@
  *
  * A frame gets one verdict. The order of the rules is the security argument:
  *
- *  1. What is not IP passes, and so does what the kernel never routes: frames to a link-layer group address,
- *     link-local, multicast and broadcast packets, packets without a source. ARP, ND, DHCP, OSPF live here.
+ *  1. Frames to another host's MAC address pass: they are not ours. What is not IP passes, and so does what
+ *     the kernel never routes: link-local packets, link-local multicast, broadcast, packets without a source.
+ *     ARP, ND, DHCP, OSPF live here. Multicast of a wider scope is dropped inside a protected pair, and
+ *     passes elsewhere.
  *  2. What the gateway itself is addressed with: IKE passes; on the wan, ESP for us goes to the worker;
  *     then everything for a local address outside the local selectors passes.
  *  3. The (local, remote) prefix pair decides about all the rest, before anything looks at fragments or
@@ -23,7 +25,7 @@
  *
  * Fragments of a protected pair take the way of whole packets. The worker encrypts them where the policy has
  * no port selector and drops them where it has (RFC 4301 §7); passing them on would leak. Fragments of outer
- * packets (ESP and UDP 4500 for us) go to the kernel, which alone reassembles.
+ * packets (ESP, UDP 4500 and IKE for us) go to the kernel, which alone reassembles.
  *
  * Fail closed: bpf_redirect_map(…, XDP_DROP) drops where no socket is bound to the queue, also because
  * the data plane died. Its return value tells the two apart, and DROP_NO_XSK counts.
@@ -53,6 +55,9 @@
 #define ND_FIRST     133
 #define ND_LAST      137
 #define ND_HOP_LIMIT 255
+
+/* Multicast scope of the link (RFC 4291 §2.7); those below it do not leave the interface. */
+#define SCOPE_LINK_LOCAL 2
 
 struct esp_header {
 	__be32 spi;
@@ -103,21 +108,43 @@ static __always_inline bool is_zero(const __u8 *octets, int n)
 }
 
 /*
- * Link-local, multicast, broadcast, unspecified source: the kernel forwards none of them. An IPv4 packet
- * with a link-local *source* is not among them, since Linux does forward that.
+ * The frame went to another host's MAC address: flooded by a switch, or seen because the port is promiscuous.
+ * pollux0 has no link layer of its own: its frames carry whatever the kernel has at hand.
+ */
+static __always_inline bool is_for_other_host(const struct port *port, const struct facts *f)
+{
+	const struct ethhdr *eth = f->l2;
+
+	if (!eth || f->group || port->role == ROLE_HOST || is_zero(port->mac, ETH_ALEN))
+		return false;
+	__u8 differ = 0;
+#pragma unroll
+	for (int i = 0; i < ETH_ALEN; i++)
+		differ |= eth->h_dest[i] ^ port->mac[i];
+	return differ != 0;
+}
+
+/*
+ * Link-local, link-local multicast, broadcast, unspecified source: the kernel forwards none of them. IPv4
+ * packets from or to 169.254.0.0/16 are not among them, since Linux does forward those.
  */
 static __always_inline bool stays_on_link(const struct facts *f)
 {
 	const __u8 *d = f->destination;
 	const __u8 *s = f->source;
 
-	if (f->group)
-		return true;
 	if (f->ipv6)
-		return d[0] == 0xff || (d[0] == 0xfe && (d[1] & 0xc0) == 0x80) ||
-		       (s[0] == 0xfe && (s[1] & 0xc0) == 0x80) || is_zero(s, 16);
-	return (d[0] & 0xf0) == 224 || (d[0] == 169 && d[1] == 254) ||
+		return (d[0] == 0xff && (d[1] & 0x0f) <= SCOPE_LINK_LOCAL) ||
+		       (d[0] == 0xfe && (d[1] & 0xc0) == 0x80) || (s[0] == 0xfe && (s[1] & 0xc0) == 0x80) ||
+		       is_zero(s, 16);
+	return (d[0] == 224 && d[1] == 0 && d[2] == 0) ||
 	       (d[0] == 255 && d[1] == 255 && d[2] == 255 && d[3] == 255) || is_zero(s, 4);
+}
+
+/* Multicast of a scope that routers forward. */
+static __always_inline bool is_multicast(const struct facts *f)
+{
+	return f->ipv6 ? f->destination[0] == 0xff : (f->destination[0] & 0xf0) == 224;
 }
 
 /* The entry of the destination among the gateway's own addresses, or NULL. */
@@ -213,6 +240,26 @@ static __always_inline enum verdict judge_own(const struct facts *f)
 }
 
 /*
+ * Whether a fragment may belong to an IKE message, which large certificates make of several fragments. A
+ * later fragment carries no ports; it completes nothing unless the first one passed too, and the kernel
+ * gives up a packet whose fragments overlap (RFC 5722).
+ */
+static __always_inline bool is_ike_fragment(const struct facts *f)
+{
+	struct cursor c = f->l4;
+
+	if (f->protocol != IPPROTO_UDP)
+		return false;
+	if (f->later)
+		return true;
+	struct udphdr *udp = take(&c, sizeof(*udp));
+	if (!udp)
+		return false;
+	return udp->dest == bpf_htons(PORT_IKE) ||
+	       (udp->dest == bpf_htons(PORT_NATT) && judge_natt(&c, udp) == PASS_IKE);
+}
+
+/*
  * A DHCP server answers to the address that it offers, which is not ours yet and may lie inside a selector
  * as wide as 0.0.0.0/0. As a link-layer broadcast the answer reaches our DHCP client, and the kernel cannot
  * forward it to anyone else: ip_forward() refuses what is not addressed to this host's own MAC.
@@ -238,6 +285,8 @@ static __always_inline int wan(struct xdp_md *ctx, const struct port *port, cons
 	enum verdict own = PASS_OTHER;
 
 	if (local) {
+		if (f->fragment && is_ike_fragment(f))
+			return pass(port->role, PASS_FRAGMENT);
 		own = f->fragment ? PASS_FRAGMENT : judge_own(f);
 		if (own == PASS_IKE || own == PASS_ND || own == PASS_DHCP)
 			return pass(port->role, own);
@@ -267,11 +316,28 @@ static __always_inline int lan(struct xdp_md *ctx, const struct port *port, cons
 	if (local_address(f))
 		return pass(port->role, PASS_LOCAL);
 	if (protected_pair(f, f->source, f->destination)) {
+		if (f->group)
+			return drop(port->role, DROP_GROUP_MAC);
 		if (f->tagged)
 			return drop(port->role, DROP_TAGGED);
 		return to_worker(ctx, port, f->fragment ? XSK_FRAGMENT : XSK_PROTECTED);
 	}
 	return pass(port->role, PASS_OTHER);
+}
+
+/*
+ * A tunnel carries unicast: no SA takes multicast, and the kernel would route it in clear past the policy
+ * (RFC 4301 §4.4.1). A packet whose hops are used up, as IGMP and MLD reports are sent, is forwarded by
+ * nobody.
+ */
+static __always_inline int multicast(const struct port *port, const struct facts *f)
+{
+	bool protected = port->role == ROLE_WAN ? protected_pair(f, f->destination, f->source)
+						: protected_pair(f, f->source, f->destination);
+
+	if (protected && f->hop_limit > 1)
+		return drop(port->role, DROP_MULTICAST);
+	return pass(port->role, PASS_SCOPE);
 }
 
 static __always_inline int steer_frame(struct xdp_md *ctx)
@@ -282,7 +348,10 @@ static __always_inline int steer_frame(struct xdp_md *ctx)
 
 	if (!port || port->role >= ROLE_COUNT)
 		return pass(ROLE_NONE, PASS_NO_ROLE);
-	switch (parse(ctx, &f)) {
+	enum shape shape = parse(ctx, &f);
+	if (is_for_other_host(port, &f))
+		return pass(port->role, PASS_OTHER_HOST);
+	switch (shape) {
 	case SHAPE_NON_IP:
 		return pass(port->role, PASS_NON_IP);
 	case SHAPE_MALFORMED:
@@ -294,6 +363,8 @@ static __always_inline int steer_frame(struct xdp_md *ctx)
 	}
 	if (stays_on_link(&f))
 		return pass(port->role, PASS_SCOPE);
+	if (is_multicast(&f))
+		return multicast(port, &f);
 	switch (port->role) {
 	case ROLE_WAN:
 		return wan(ctx, port, &f);

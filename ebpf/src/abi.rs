@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Version of the maps' layout and meaning. It names the pin folder, so that pins of another version are
 /// never taken for ours.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Interfaces that may be ports at the same time.
 pub const PORT_SLOTS: u32 = 32;
@@ -107,19 +107,26 @@ pub(crate) struct PortEntry {
     pub(crate) role: Role,
     /// How it was attached; `None` until then.
     pub(crate) mode: Option<Mode>,
+    /// The interface's MAC address: frames to another unicast address are not ours. Zero: not known.
+    pub(crate) mac: [u8; 6],
 }
 
 impl PortEntry {
-    pub(crate) fn encode(self) -> [u8; 8] {
+    pub(crate) fn encode(self) -> [u8; 16] {
         let netns = self.netns.to_ne_bytes();
         let slot = self.slot.to_ne_bytes();
         let mode = self.mode.map_or(0, |mode| mode as u8);
-        [netns[0], netns[1], netns[2], netns[3], slot[0], slot[1], self.role as u8, mode]
+        let mut value = [0; 16];
+        value[..4].copy_from_slice(&netns);
+        value[4..6].copy_from_slice(&slot);
+        value[6..8].copy_from_slice(&[self.role as u8, mode]);
+        value[8..14].copy_from_slice(&self.mac);
+        value
     }
 
     /// `None` for a value that this loader cannot have written.
-    pub(crate) fn decode(value: [u8; 8]) -> Option<Self> {
-        let [n0, n1, n2, n3, s0, s1, role, mode] = value;
+    pub(crate) fn decode(value: [u8; 16]) -> Option<Self> {
+        let [n0, n1, n2, n3, s0, s1, role, mode, mac @ .., _, _] = value;
         let mode = match mode {
             0 => None,
             1 => Some(Mode::Driver),
@@ -130,7 +137,13 @@ impl PortEntry {
         if u32::from(slot) >= PORT_SLOTS {
             return None;
         }
-        Some(Self { netns: u32::from_ne_bytes([n0, n1, n2, n3]), slot, role: Role::from_u8(role)?, mode })
+        Some(Self {
+            netns: u32::from_ne_bytes([n0, n1, n2, n3]),
+            slot,
+            role: Role::from_u8(role)?,
+            mode,
+            mac,
+        })
     }
 }
 
@@ -142,11 +155,11 @@ mod tests {
     fn port_entries_survive_a_round_trip_and_refuse_strange_octets() {
         for role in Role::ALL {
             for mode in [None, Some(Mode::Driver), Some(Mode::Generic)] {
-                let entry = PortEntry { netns: 0xf000_0123, slot: 31, role, mode };
+                let entry = PortEntry { netns: 0xf000_0123, slot: 31, role, mode, mac: [2, 0, 0, 1, 2, 3] };
                 assert_eq!(PortEntry::decode(entry.encode()), Some(entry));
             }
         }
-        let good = PortEntry { netns: 7, slot: 0, role: Role::Wan, mode: None }.encode();
+        let good = PortEntry { netns: 7, slot: 0, role: Role::Wan, mode: None, mac: [0; 6] }.encode();
         for (octet, value) in [(4, 32), (6, 0), (6, 4), (7, 3)] {
             let mut bad = good;
             bad[octet] = value;

@@ -20,7 +20,7 @@ const NO_PREALLOC: u32 = 1;
 
 /// Handles of every map, taken out of the object.
 pub(crate) struct Maps {
-    pub(crate) ports: BpfHash<MapData, u32, [u8; 8]>,
+    pub(crate) ports: BpfHash<MapData, u32, [u8; 16]>,
     pub(crate) xsks: XskMap<MapData>,
     pub(crate) local_addrs: LocalAddrs,
     pub(crate) spis: BpfHash<MapData, u32, u8>,

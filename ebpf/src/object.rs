@@ -57,7 +57,7 @@ fn map_specs(capacity: &Capacity) -> [MapSpec; 11] {
         spec("remote_prefixes4", MapType::LpmTrie, 8, 4, capacity.prefixes),
         spec("local_prefixes6", MapType::LpmTrie, 20, 4, capacity.prefixes),
         spec("remote_prefixes6", MapType::LpmTrie, 20, 4, capacity.prefixes),
-        spec("ports", MapType::Hash, 4, 8, PORT_SLOTS),
+        spec("ports", MapType::Hash, 4, 16, PORT_SLOTS),
         spec("xsks", MapType::XskMap, 4, 4, PORT_SLOTS * QUEUES_PER_PORT),
         spec("local_addrs4", MapType::Hash, 4, 4, capacity.local_addrs),
         spec("local_addrs6", MapType::Hash, 16, 4, capacity.local_addrs),

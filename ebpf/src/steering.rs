@@ -74,12 +74,19 @@ impl Steering {
     /// [`Self::set_xsk`] can be called before [`Self::attach`].
     pub fn add_port(&mut self, ifindex: IfIndex, role: Role) -> Result<(), SteerError> {
         let netns = bpffs::net_namespace()?;
-        let (slot, mode) = match self.port_entry(ifindex)? {
-            Some(entry) if entry.netns == netns => (entry.slot, entry.mode),
-            Some(entry) => (entry.slot, None),
-            None => (self.free_slot(ifindex)?, None),
+        let (slot, mode, mac) = match self.port_entry(ifindex)? {
+            Some(entry) if entry.netns == netns => (entry.slot, entry.mode, entry.mac),
+            Some(entry) => (entry.slot, None, [0; 6]),
+            None => (self.free_slot(ifindex)?, None, [0; 6]),
         };
-        self.write_port(ifindex, PortEntry { netns, slot, role, mode })
+        self.write_port(ifindex, PortEntry { netns, slot, role, mode, mac })
+    }
+
+    /// Tells a declared port's MAC address: from then on, frames to another unicast address pass to the
+    /// kernel untouched. Until then, and with an address of zeros, every frame is for us.
+    pub fn set_mac(&mut self, ifindex: IfIndex, mac: [u8; 6]) -> Result<(), SteerError> {
+        let entry = self.port_entry(ifindex)?.ok_or(SteerError::UnknownPort { ifindex })?;
+        self.write_port(ifindex, PortEntry { mac, ..entry })
     }
 
     /// Every declared interface, also those of an earlier process.

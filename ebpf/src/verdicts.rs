@@ -23,6 +23,7 @@ pub enum XdpVerdict {
     PassNoRole,
     PassNonIp,
     PassMalformed,
+    PassOtherHost,
     PassScope,
     PassLocal,
     PassIke,
@@ -38,16 +39,19 @@ pub enum XdpVerdict {
     XskFragment,
     DropKeepalive,
     DropTagged,
+    DropMulticast,
+    DropGroupMac,
     DropTagDepth,
     DropNoXsk,
 }
 
 impl XdpVerdict {
     /// Every verdict, in the order of its counters.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 23] = [
         Self::PassNoRole,
         Self::PassNonIp,
         Self::PassMalformed,
+        Self::PassOtherHost,
         Self::PassScope,
         Self::PassLocal,
         Self::PassIke,
@@ -63,12 +67,14 @@ impl XdpVerdict {
         Self::XskFragment,
         Self::DropKeepalive,
         Self::DropTagged,
+        Self::DropMulticast,
+        Self::DropGroupMac,
         Self::DropTagDepth,
         Self::DropNoXsk,
     ];
 
     /// How many there are.
-    pub const COUNT: u32 = 20;
+    pub const COUNT: u32 = 23;
 
     /// The counter's name.
     pub const fn name(self) -> &'static str {
@@ -76,6 +82,7 @@ impl XdpVerdict {
             Self::PassNoRole => "pass_no_role",
             Self::PassNonIp => "pass_non_ip",
             Self::PassMalformed => "pass_malformed",
+            Self::PassOtherHost => "pass_other_host",
             Self::PassScope => "pass_scope",
             Self::PassLocal => "pass_local",
             Self::PassIke => "pass_ike",
@@ -91,6 +98,8 @@ impl XdpVerdict {
             Self::XskFragment => "xsk_fragment",
             Self::DropKeepalive => "drop_keepalive",
             Self::DropTagged => "drop_tagged",
+            Self::DropMulticast => "drop_multicast",
+            Self::DropGroupMac => "drop_group_mac",
             Self::DropTagDepth => "drop_tag_depth",
             Self::DropNoXsk => "drop_no_xsk",
         }
@@ -102,7 +111,8 @@ impl XdpVerdict {
             Self::PassNoRole => "Came in on an interface that is no port of the gateway",
             Self::PassNonIp => "Not IP: ARP, LLDP and the like",
             Self::PassMalformed => "An IP header cut short or wrong, which the kernel refuses",
-            Self::PassScope => "Link-local, multicast or broadcast",
+            Self::PassOtherHost => "To the MAC address of another host",
+            Self::PassScope => "Link-local, broadcast, or multicast that no policy protects",
             Self::PassLocal => "For an address of the gateway",
             Self::PassIke => "IKE: UDP 500, or UDP 4500 with the zero marker",
             Self::PassNatt => "UDP 4500 that is neither IKE nor ESP: STUN, DTLS, RTP",
@@ -119,6 +129,8 @@ impl XdpVerdict {
             Self::DropTagged => {
                 "Protected, but inside a VLAN tag, which no worker reads: use an untagged port"
             }
+            Self::DropMulticast => "Multicast inside a protected pair: tunnels carry unicast alone",
+            Self::DropGroupMac => "Protected unicast in a frame to a group MAC address",
             Self::DropTagDepth => "More VLAN tags than can be looked through",
             Self::DropNoXsk => {
                 "For a worker, but none listens on this queue: the data plane is down or has too few workers"

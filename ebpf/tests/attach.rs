@@ -223,7 +223,7 @@ fn a_bpffs_mounted_from_another_mount_namespace_outlives_it() {
         elsewhere.join().expect("the other namespace's assertions");
     });
     assert!(pollux_ebpf::bpffs::is_bpffs(&run.pins).expect("the mount point"));
-    assert!(run.pins.join("v1/verdicts").exists());
+    assert!(run.pins.join("v2/verdicts").exists());
 }
 
 #[test]

@@ -13,6 +13,8 @@ mod run_dir;
 mod abi;
 #[path = "steer/gateway.rs"]
 mod gateway;
+#[path = "steer/link.rs"]
+mod link;
 #[path = "steer/lockout.rs"]
 mod lockout;
 #[path = "steer/maps.rs"]

@@ -74,6 +74,7 @@ impl Device {
     ) -> Result<Vec<BoxedPort>, SetupError> {
         let index = link.index;
         steering.add_port(index, self.role)?;
+        steering.set_mac(index, link.mac.0)?;
         let mut ports: Vec<BoxedPort> = Vec::new();
         self.sockets.clear();
         for queue in 0..u32::from(config.queues) {

@@ -29,12 +29,22 @@ pub(crate) fn ether_to(destination: [u8; 6], ethertype: u16, payload: &[u8]) -> 
     [&destination[..], &[2, 0, 0, 0, 0, 2], &ethertype.to_be_bytes(), payload].concat()
 }
 
-/// Puts VLAN tags, outermost first, into a frame.
+/// The same frame to another MAC address.
+pub(crate) fn to_mac(destination: [u8; 6], frame: &[u8]) -> Vec<u8> {
+    [&destination[..], &frame[6..]].concat()
+}
+
+/// Puts tags of VLAN 100, outermost first, into a frame.
 pub(crate) fn tag(frame: &[u8], tags: &[u16]) -> Vec<u8> {
+    tag_with(frame, tags, 100)
+}
+
+/// Puts tags with this control information (priority, DEI, VID), outermost first, into a frame.
+pub(crate) fn tag_with(frame: &[u8], tags: &[u16], tci: u16) -> Vec<u8> {
     let mut tagged = frame[..12].to_vec();
     for tpid in tags {
         tagged.extend_from_slice(&tpid.to_be_bytes());
-        tagged.extend_from_slice(&100_u16.to_be_bytes());
+        tagged.extend_from_slice(&tci.to_be_bytes());
     }
     tagged.extend_from_slice(&frame[12..]);
     tagged

@@ -34,7 +34,7 @@ fn a_second_loader_finds_what_the_first_one_wrote() {
 fn a_restart_with_the_same_pairs_changes_no_map() {
     let Some(rig) = Rig::new(SITE_PAIRS) else { return };
     let mut second = Steering::open(&rig.run.pins, Capacity::default()).expect("the same maps");
-    let ids = || aya::maps::MapInfo::from_pin(rig.run.pins.join("v1/pairs")).expect("the pin").id();
+    let ids = || aya::maps::MapInfo::from_pin(rig.run.pins.join("v2/pairs")).expect("the pin").id();
     let before = ids();
     second.set_protected(&prefixes(SITE_PAIRS)).expect("pairs");
     second.set_local_addrs(&addresses(crate::rig::GATEWAY)).expect("addresses");
@@ -54,7 +54,7 @@ fn maps_of_another_size_are_made_anew() {
     assert_eq!(second.test_run(&protected).expect("a frame").action, XdpAction::Redirect, "the ports fitted");
     // The first program keeps the maps that it was loaded with.
     rig.check(&[("protected by the old maps", Lan, protected, XdpVerdict::XskProtected)]);
-    let info = aya::maps::MapInfo::from_pin(rig.run.pins.join("v1/local_prefixes4")).expect("the pin");
+    let info = aya::maps::MapInfo::from_pin(rig.run.pins.join("v2/local_prefixes4")).expect("the pin");
     assert_eq!(info.max_entries(), 100_000);
 }
 

@@ -16,6 +16,9 @@ pub(crate) const OUR_SPI: u32 = 0xc000_1234;
 pub(crate) const MANUAL_SPI: u32 = 0x0000_1001;
 pub(crate) const FOREIGN_SPI: u32 = 0x0000_2002;
 
+/// The port's MAC address, to which [`crate::frame::ether`] sends.
+pub(crate) const PORT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
 /// The pairs and addresses that most tables use: one site behind the gateway, one behind the peer.
 pub(crate) const SITE_PAIRS: &[(&str, &str)] =
     &[("10.1.0.0/16", "10.2.0.0/16"), ("fd00:1::/32", "fd00:2::/32")];
@@ -39,6 +42,7 @@ impl Rig {
         steering.set_protected(&prefixes(pairs)).expect("pairs");
         steering.add_spi(Spi::new(MANUAL_SPI).expect("no reserved SPI")).expect("an SPI");
         steering.add_port(LO, Role::Wan).expect("a slot");
+        steering.set_mac(LO, PORT_MAC).expect("the port is there");
         let socket = xdp_socket();
         steering.set_xsk(LO, QueueId(0), socket.as_fd()).expect("an unbound socket goes into the XSKMAP");
         Some(Self { steering, run, socket })

@@ -148,6 +148,9 @@ impl Housekeeper {
             tracing::info!(port = %now.name, up = now.up && now.carrier, mtu = now.mtu, "port-changed");
             device.name.clone_from(&now.name);
             device.link = Some(now.clone());
+            if let Err(error) = self.steering.set_mac(now.index, now.mac.0) {
+                tracing::warn!(%error, port = %now.name, "mac-not-told");
+            }
             let room = mtu_max(self.umem.info().frame_len);
             if now.mtu > room {
                 tracing::warn!(port = %now.name, mtu = now.mtu, room, "mtu-beyond-frames");
