@@ -301,7 +301,14 @@ const PROTOCOLS: &[(&str, u8)] = &[
 /// A selector as swanctl writes it: `10.1.0.0/16`, `10.1.0.0/16[udp/16384-32767]`, `10.1.0.1-10.1.0.9[tcp]`.
 pub(crate) fn selector(value: &DeValue<'_>) -> Result<TrafficSelector, Wrong> {
     let written = text(value)?;
-    parse_selector(&written)
+    let selector = parse_selector(&written)?;
+    if selector.first().is_multicast() && selector.last().is_multicast() {
+        return Err(Wrong::new(
+            format!("`{written}` names multicast groups, and tunnels carry unicast alone"),
+            "leave it out; multicast between protected prefixes is dropped, never sent in clear",
+        ));
+    }
+    Ok(selector)
 }
 
 /// See [`selector`].

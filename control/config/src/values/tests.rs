@@ -49,6 +49,17 @@ fn selectors_read_as_swanctl_writes_them() {
 }
 
 #[test]
+fn selectors_of_multicast_groups_are_refused() {
+    for written in ["239.1.0.0/16", "224.0.0.0/4", "ff05::/16", "239.1.2.3-239.1.2.9"] {
+        let wrong = parsed(selector, &format!("{written:?}")).expect_err(written);
+        assert!(wrong.reason.contains("multicast"), "{written}: {}", wrong.reason);
+    }
+    for written in ["0.0.0.0/0", "192.0.0.0/2", "223.255.255.0/24", "::/0"] {
+        assert!(parsed(selector, &format!("{written:?}")).is_ok(), "{written}");
+    }
+}
+
+#[test]
 fn spis_may_be_hexadecimal_text_or_numbers() {
     assert_eq!(parsed(spi, "0xc0ffee01").map(Spi::get), Ok(0xc0ff_ee01));
     assert_eq!(parsed(spi, "\"0x1000\"").map(Spi::get), Ok(0x1000));

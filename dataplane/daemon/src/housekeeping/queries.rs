@@ -298,6 +298,13 @@ impl Housekeeper {
                 None => "no held pair of prefixes: left to the kernel".to_owned(),
             },
         );
+        if held.is_some() && is_routed_multicast(flow.destination()) {
+            let verdict = pollux_ebpf::XdpVerdict::DropMulticast;
+            step("drop", format!("{verdict}: {}", verdict.text()));
+            "drop".clone_into(&mut words.verdict);
+            words.drop = Some(verdict.name().to_owned());
+            return words;
+        }
         if let Some((id, action)) = found.policy {
             step(
                 "policy",
@@ -350,6 +357,15 @@ impl Housekeeper {
             NextHop::Via(port, router) => format!("{} via {router}", name(port)),
             NextHop::Unreachable => "no route".to_owned(),
         }
+    }
+}
+
+/// Multicast that routers forward: the XDP program drops it inside a protected pair.
+fn is_routed_multicast(group: std::net::IpAddr) -> bool {
+    match group {
+        std::net::IpAddr::V4(group) => group.is_multicast() && group.octets()[..3] != [224, 0, 0],
+        // The scope (RFC 4291 §2.7): 1 is the interface, 2 the link.
+        std::net::IpAddr::V6(group) => group.is_multicast() && group.octets()[1] & 0xf > 2,
     }
 }
 
