@@ -27,7 +27,9 @@ pub(crate) struct ExpectInitReply {
     /// The child that is wanted; `None` for all.
     pub(crate) child: Option<Arc<str>>,
     nonce: [u8; 32],
-    ke: Box<dyn KeyExchange>,
+    /// Until the first reply that could be the right one uses it up.
+    ke: Option<Box<dyn KeyExchange>>,
+    method: KeMethod,
     cookie: Vec<u8>,
     request: Vec<u8>,
     /// Cookies and method changes followed so far.
@@ -63,8 +65,16 @@ pub(crate) fn begin(
     let provider = turn.shared.provider.clone();
     let ke = provider.start_ke(method, turn.rng)?;
     let nonce = nonce(turn.rng);
-    let mut expect =
-        ExpectInitReply { connection, child, nonce, ke, cookie: Vec::new(), request: Vec::new(), detours: 0 };
+    let mut expect = ExpectInitReply {
+        connection,
+        child,
+        nonce,
+        ke: Some(ke),
+        method,
+        cookie: Vec::new(),
+        request: Vec::new(),
+        detours: 0,
+    };
     expect.request = expect.write(&channel, turn)?;
     channel.requested(turn, MessageId(0), expect.request.clone());
     Ok(IkeSa::new(channel, State::ExpectInitReply(Box::new(expect))))
@@ -89,7 +99,8 @@ impl ExpectInitReply {
             writer.notify(Notify::new(NotifyType::Cookie, &self.cookie));
         }
         writer.sa(&proposal::offer(&self.connection.proposals, &[]));
-        writer.ke(Ke { method: self.ke.method().id(), public: self.ke.public() });
+        let ke = self.ke.as_ref().ok_or(IkeError::Internal { what: "a key exchange that is used up" })?;
+        writer.ke(Ke { method: self.method.id(), public: ke.public() });
         writer.nonce(&self.nonce);
         let provider = turn.shared.provider.clone();
         let spis = (channel.spi_i, IkeSpi::ZERO);
@@ -163,7 +174,7 @@ impl ExpectInitReply {
         }
         let wanted = notify.data_u16().and_then(KeMethod::from_id);
         let Some(method) = wanted.filter(|&method| {
-            method != self.ke.method() && proposal::offers_ke(&self.connection.proposals, method)
+            method != self.method && proposal::offers_ke(&self.connection.proposals, method)
         }) else {
             return false;
         };
@@ -172,7 +183,7 @@ impl ExpectInitReply {
         }
         let provider = turn.shared.provider.clone();
         if let Ok(ke) = provider.start_ke(method, turn.rng) {
-            self.ke = ke;
+            (self.ke, self.method) = (Some(ke), method);
             self.ask_anew(channel, turn);
         }
         true
@@ -205,7 +216,7 @@ impl ExpectInitReply {
         let chosen = proposal::accept_ike(&self.connection.proposals, sa, 0).ok_or_else(|| {
             unfit(IkeError::PeerMisbehaved { what: "it chose an IKE proposal that was not offered" })
         })?;
-        let method = self.ke.method();
+        let method = self.method;
         if chosen.agreement.ke != method
             || theirs.method != method.id()
             || theirs.public.len() != method.public_len()
@@ -216,8 +227,8 @@ impl ExpectInitReply {
         // The private key is used up by the first reply that could be the right one; a forged one costs
         // us this attempt, and the next one begins anew.
         let provider = turn.shared.provider.clone();
-        let spare = provider.start_ke(method, turn.rng).map_err(|error| (error.into(), false))?;
-        let ke = core::mem::replace(&mut self.ke, spare);
+        let used_up = (IkeError::Internal { what: "a key exchange that is used up" }, false);
+        let ke = self.ke.take().ok_or(used_up)?;
         let shared = ke.finish(theirs.public).map_err(|error| (error.into(), false))?;
         channel.spi_r = spi_r;
         let from = Contributions {
