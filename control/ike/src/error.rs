@@ -23,6 +23,17 @@ pub enum IkeError {
         /// What it did.
         what: &'static str,
     },
+    /// The peer left AUTH out of IKE_AUTH, which asks for EAP (RFC 7296 §2.16).
+    #[error(
+        "authentication failed: the peer, {identity}, wants EAP (its IKE_AUTH has no AUTH payload), we accept {methods}; \
+         set the peer to one of these"
+    )]
+    EapWanted {
+        /// Who it claims to be.
+        identity: String,
+        /// The methods that we speak.
+        methods: &'static str,
+    },
     /// Authentication of the peer failed.
     #[error("authentication failed: the peer offered {offered}, we accept {accepted}; {key} decides it")]
     AuthenticationFailed {
@@ -147,16 +158,23 @@ pub enum IkeError {
 }
 
 impl IkeError {
+    /// Whether the notify that tells the peer ends the IKE SA at both ends, without a DELETE (RFC 7296 §2.21.3).
+    pub fn is_fatal(&self) -> bool {
+        self.notify() == NotifyType::InvalidSyntax
+    }
+
     /// The notify that tells the peer (RFC 7296 §3.10.1).
     pub const fn notify(&self) -> NotifyType {
         match self {
             Self::Malformed(malformed) => malformed.notify(),
+            // What no other type covers (RFC 7296 §3.10.1).
             Self::PeerMisbehaved { .. } => NotifyType::InvalidSyntax,
             Self::NoProposalChosen { .. } => NotifyType::NoProposalChosen,
             Self::InvalidKe { .. } => NotifyType::InvalidKePayload,
-            Self::AuthenticationFailed { .. } | Self::NoConnection { .. } | Self::NoSecret { .. } => {
-                NotifyType::AuthenticationFailed
-            }
+            Self::AuthenticationFailed { .. }
+            | Self::EapWanted { .. }
+            | Self::NoConnection { .. }
+            | Self::NoSecret { .. } => NotifyType::AuthenticationFailed,
             Self::Limit { .. } => NotifyType::NoAdditionalSas,
             Self::TsUnacceptable { .. } => NotifyType::TsUnacceptable,
             Self::ChildSaNotFound { .. } => NotifyType::ChildSaNotFound,

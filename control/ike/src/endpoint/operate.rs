@@ -325,6 +325,7 @@ impl Endpoint {
                 Effect::Again { connection, child, failed } => {
                     self.again(now, &connection, child, failed, rng);
                 }
+                Effect::Later { connection, child } => self.later(now, &connection, child, rng),
                 Effect::Reached(connection) => self.retries.reached(&connection.name),
                 Effect::Superseded(reqid) => self.shared.orphans.superseded(reqid, &mut self.shared.out),
             }
@@ -348,6 +349,16 @@ impl Endpoint {
         let wait = wait + turn.part_of(wait / 2);
         turn.event(Event::Retry { connection: connection.name.clone(), wait });
         self.retries.plan((connection.name.clone(), child), now + wait);
+    }
+
+    fn later(&mut self, now: Instant, connection: &Arc<Connection>, child: Arc<str>, rng: &mut dyn Rng) {
+        if !self.shared.config.has(connection) {
+            return;
+        }
+        let mut turn = Turn { now, rng, shared: &mut self.shared };
+        let wait = NOT_UNDERSTOOD + turn.part_of(NOT_UNDERSTOOD);
+        turn.event(Event::Retry { connection: connection.name.clone(), wait });
+        self.retries.plan((connection.name.clone(), Some(child)), now + wait);
     }
 
     /// Another IKE SA with the same peer may have to go (RFC 7296 §2.4).
@@ -492,6 +503,8 @@ impl IkeSa {
 
 /// SAs of an earlier life are given up after so long where the configuration names no lifetime.
 const ORPHANS_LIVE: Duration = Duration::from_hours(1);
+/// After INVALID_SYNTAX the next IKE SA is begun so much later: the same message will come up again in it.
+const NOT_UNDERSTOOD: Duration = Duration::from_secs(10);
 /// Two IKE SAs that the two ends began within this time were begun at once.
 const CROSSED: Duration = Duration::from_secs(30);
 /// The replaced IKE SA stays until the new one's Child SAs surely carry the traffic.

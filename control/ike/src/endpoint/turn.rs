@@ -74,6 +74,8 @@ pub(crate) enum Effect {
     Established { ike: IkeSaId, initial_contact: bool },
     /// A connection, or one child of it, shall be brought up again.
     Again { connection: Arc<Connection>, child: Option<Arc<str>>, failed: bool },
+    /// A child shall be brought up again, but not at once: the peer and we do not understand each other.
+    Later { connection: Arc<Connection>, child: Arc<str> },
     /// A connection is up: its failed attempts are forgotten.
     Reached(Arc<Connection>),
     /// A new outbound SA of this reqid works: those of an earlier life may go.

@@ -152,6 +152,8 @@ impl ExpectAuthReply {
         incoming: Incoming<'_>,
     ) -> State {
         let refused = incoming.payloads.auth.is_none().then(|| incoming.payloads.error()).flatten();
+        // Whatever else the reply says, its sender has no IKE SA any more (RFC 7296 §2.21.3).
+        let refused = incoming.payloads.notify(NotifyType::InvalidSyntax).or(refused);
         if let Some(notify) = refused {
             let error = self.refused(notify.kind);
             tell(channel, turn, &self.init.connection, error);
@@ -162,7 +164,9 @@ impl ExpectAuthReply {
         match self.authenticate(channel, turn, incoming) {
             Ok(remote_id) => self.establish(channel, turn, incoming, remote_id),
             Err(error) => {
-                let notify = error.notify();
+                // RFC 7296 §2.21.2 has two notifies for what the initiator finds.
+                let malformed = matches!(error, IkeError::Malformed(_));
+                let notify = if malformed { error.notify() } else { NotifyType::AuthenticationFailed };
                 tell(channel, turn, &self.init.connection, error);
                 let (connection, child) = self.abandon(turn);
                 failed(channel, turn, connection, child);

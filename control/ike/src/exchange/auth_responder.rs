@@ -7,14 +7,14 @@ use pollux_abi::command::Direction;
 
 use super::child_answer::Answer;
 use super::child_offer::KeymatInputs;
-use super::{psk, required, write_refusal};
+use super::{psk, write_refusal};
 use crate::config::Connection;
 use crate::crypto::{Secret, constant_time_eq};
 use crate::endpoint::{Effect, Turn, matching};
 use crate::error::IkeError;
 use crate::event::Event;
 use crate::identity::Identity;
-use crate::message::{Auth, AuthMethod, ExchangeType, MessageId, NotifyType, write_id};
+use crate::message::{Auth, AuthMethod, ExchangeType, Id, Malformed, MessageId, NotifyType, write_id};
 use crate::negotiate::IkeAgreement;
 use crate::sa::{Channel, Established, Incoming, Keys, Peer, State};
 use crate::time::Instant;
@@ -43,26 +43,22 @@ pub(crate) struct ExpectAuthInstalled {
 }
 
 impl ExpectAuth {
-    /// IKE_AUTH came, authentic as to its sender's keys.
+    /// IKE_AUTH came, authentic as to its sender's keys, or an exchange that has no place before it.
     pub(crate) fn on_request(
         self: Box<Self>,
         channel: &mut Channel,
         turn: &mut Turn<'_>,
         incoming: Incoming<'_>,
     ) -> State {
+        if incoming.exchange != ExchangeType::IkeAuth {
+            let error = Malformed::Exchange(incoming.exchange).into();
+            return refuse(channel, turn, incoming, None, error);
+        }
         match self.authenticate(channel, turn, incoming) {
             Ok((connection, local_id, remote_id, auth)) => {
                 self.establish(channel, turn, incoming, (connection, local_id, remote_id), auth)
             }
-            Err(error) => {
-                let sent = channel.respond(turn, ExchangeType::IkeAuth, incoming.id, |writer| {
-                    write_refusal(writer, &error);
-                });
-                let remote = channel.path.remote;
-                let (ike, connection) = (Some(channel.id), None);
-                turn.event(Event::Refused { ike, connection, remote, error, authenticated: true });
-                if sent.is_ok() { State::closed(channel, turn.now) } else { State::Gone }
-            }
+            Err(error) => refuse(channel, turn, incoming, None, error),
         }
     }
 
@@ -73,13 +69,12 @@ impl ExpectAuth {
         turn: &Turn<'_>,
         incoming: Incoming<'_>,
     ) -> Result<(Arc<Connection>, Identity, Identity, Secret), IkeError> {
-        let id = required(incoming.payloads.id_i, "IKE_AUTH without IDi")?;
-        let auth = required(incoming.payloads.auth, "IKE_AUTH without AUTH")?;
-        let remote_id = required(Identity::new(id.kind, id.data), "an identity of excessive length")?;
-        let wanted = match incoming.payloads.id_r {
-            Some(id) => Some(required(Identity::new(id.kind, id.data), "an identity of excessive length")?),
-            None => None,
+        let id = incoming.payloads.id_i.ok_or_else(|| unknown("nobody, in IKE_AUTH without IDi"))?;
+        let remote_id = identity(&id)?;
+        let Some(auth) = incoming.payloads.auth else {
+            return Err(IkeError::EapWanted { identity: remote_id.to_string(), methods: psk::METHODS });
         };
+        let wanted = incoming.payloads.id_r.as_ref().map(identity).transpose()?;
         let connection_index = &turn.shared.config;
         let (connection, local_id) =
             matching(connection_index, &channel.path, &remote_id, wanted.as_ref(), self.suite)?;
@@ -142,12 +137,41 @@ impl ExpectAuth {
                     initial_contact,
                 }))
             }
+            // An IKE_AUTH of bad syntax makes no IKE SA.
+            Some(Err(error)) if error.is_fatal() => {
+                refuse(channel, turn, incoming, Some(established.peer.connection.name.clone()), error)
+            }
             Some(Err(error)) => {
                 without_child(established, channel, turn, (incoming.id, &auth, initial_contact), Some(error))
             }
             None => without_child(established, channel, turn, (incoming.id, &auth, initial_contact), None),
         }
     }
+}
+
+/// Answers IKE_AUTH with one notify, after which there is no IKE SA (RFC 7296 §2.21.2).
+fn refuse(
+    channel: &mut Channel,
+    turn: &mut Turn<'_>,
+    incoming: Incoming<'_>,
+    connection: Option<Arc<str>>,
+    error: IkeError,
+) -> State {
+    let sent = channel.respond(turn, incoming.exchange, incoming.id, |writer| write_refusal(writer, &error));
+    let (ike, remote) = (Some(channel.id), channel.path.remote);
+    turn.event(Event::Refused { ike, connection, remote, error, authenticated: true });
+    if sent.is_ok() { State::closed(channel, turn.now) } else { State::Gone }
+}
+
+/// An identity of the peer, or one that it asks for.
+fn identity(id: &Id<'_>) -> Result<Identity, IkeError> {
+    Identity::new(id.kind, id.data).ok_or_else(|| unknown("an identity of excessive length"))
+}
+
+fn unknown(offered: &str) -> IkeError {
+    let accepted = "an identity of a connection".to_owned();
+    let key = "connection.*.remote.id".to_owned();
+    IkeError::AuthenticationFailed { offered: offered.to_owned(), accepted, key }
 }
 
 impl ExpectAuthInstalled {

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use pollux_abi::{Spi, TrafficSelector};
 
 use super::child_offer::{KeymatInputs, proposals, selectors};
-use super::{ke_method, required};
+use super::ke_method;
 use crate::config::ChildConfig;
 use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::DownReason;
-use crate::message::{Payloads, Protocol, Writer};
+use crate::message::{Payloads, Protocol, Ts, Writer};
 use crate::negotiate::{Chosen, EspAgreement, proposal, selector, syntax};
 use crate::sa::{ChildSa, DirectionSa, DirectionState, Path, Peer, Phase};
 
@@ -39,12 +39,25 @@ impl Answer {
         only: Option<&str>,
         in_auth: bool,
     ) -> Result<Self, IkeError> {
-        let sa = required(payloads.sa.as_ref(), "a request for a Child SA without SA")?;
-        let ts_i = required(payloads.ts_i.as_ref(), "a request for a Child SA without TSi")?;
-        let ts_r = required(payloads.ts_r.as_ref(), "a request for a Child SA without TSr")?;
         let sent = payloads.ke.as_ref().and_then(ke_method);
         let children = &peer.connection.children;
         let candidates = || children.iter().filter(|child| only.is_none_or(|only| *child.name == *only));
+        let outside = || IkeError::TsUnacceptable {
+            offered: offered(payloads),
+            accepted: accepted(candidates().map(|config| &**config), path),
+            key: format!("connection.{}.children.*.remote_ts and local_ts", peer.connection.name),
+        };
+        let refused = |config: &ChildConfig, offered: String| IkeError::NoProposalChosen {
+            offered,
+            accepted: syntax::describe(&proposals(config, in_auth)),
+            key: format!("connection.{}.children.{}.esp_proposals", peer.connection.name, config.name),
+        };
+        let (Some(ts_i), Some(ts_r)) = (&payloads.ts_i, &payloads.ts_r) else { return Err(outside()) };
+        let Some(sa) = &payloads.sa else {
+            let first = candidates().next();
+            return Err(first.map_or_else(outside, |config| refused(config, "nothing".to_owned())));
+        };
+        sa.check_numbers()?;
         let mut proposal_missing = None;
         for config in candidates() {
             let remote_ts =
@@ -55,14 +68,7 @@ impl Answer {
             }
             let ours = proposals(config, in_auth);
             let Some(chosen) = proposal::choose_esp(&ours, sa, sent, in_auth) else {
-                proposal_missing.get_or_insert_with(|| IkeError::NoProposalChosen {
-                    offered: syntax::describe_sa(sa),
-                    accepted: syntax::describe(&ours),
-                    key: format!(
-                        "connection.{}.children.{}.esp_proposals",
-                        peer.connection.name, config.name
-                    ),
-                });
+                proposal_missing.get_or_insert_with(|| refused(config, syntax::describe_sa(sa)));
                 continue;
             };
             if let (Some(wanted), false) = (chosen.agreement.ke, in_auth)
@@ -77,20 +83,11 @@ impl Answer {
                     ),
                 });
             }
-            let reserved = IkeError::PeerMisbehaved { what: "its SPI is a reserved one" };
-            let peer_spi = chosen.esp_spi().ok_or(reserved)?;
+            let reserved = || refused(config, format!("{} with a reserved SPI", syntax::describe_sa(sa)));
+            let peer_spi = chosen.esp_spi().ok_or_else(reserved)?;
             let spi = turn.inbound_spi()?;
             return Ok(Self { config: config.clone(), chosen, spi, peer_spi, local_ts, remote_ts });
         }
-        let outside = || IkeError::TsUnacceptable {
-            offered: format!(
-                "{} === {}",
-                selector::describe(ts_i.selectors()),
-                selector::describe(ts_r.selectors())
-            ),
-            accepted: accepted(candidates().map(|config| &**config), path),
-            key: format!("connection.{}.children.*.remote_ts and local_ts", peer.connection.name),
-        };
         Err(proposal_missing.unwrap_or_else(outside))
     }
 
@@ -150,6 +147,11 @@ impl Answer {
             told: false,
         })
     }
+}
+
+fn offered(payloads: &Payloads<'_>) -> String {
+    let list = |ts: &Option<Ts<'_>>| selector::describe(ts.iter().flat_map(Ts::selectors));
+    format!("{} === {}", list(&payloads.ts_i), list(&payloads.ts_r))
 }
 
 fn accepted<'a>(children: impl Iterator<Item = &'a ChildConfig>, path: &Path) -> String {

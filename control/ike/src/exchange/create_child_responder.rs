@@ -5,11 +5,11 @@ use pollux_abi::command::Direction;
 
 use super::child_answer::Answer;
 use super::child_offer::KeymatInputs;
-use super::{Ours, ke_method, nonce, required, write_refusal};
+use super::{Ours, ke_method, nonce, present, write_refusal};
 use crate::crypto::Secret;
 use crate::endpoint::Turn;
 use crate::error::IkeError;
-use crate::message::{ExchangeType, Ke, MessageId, NotifyType, Protocol};
+use crate::message::{ExchangeType, Ke, MessageId, NotifyType, PayloadType, Protocol};
 use crate::sa::{Channel, Established, Incoming, Phase, lowest_nonce};
 
 /// The Child SA is chosen; the answer leaves when its inbound half is installed.
@@ -59,7 +59,7 @@ impl Established {
         if self.children.len() >= turn.shared.config.limits.children_max as usize {
             return Err(IkeError::Limit { what: "Child SAs of one IKE SA" });
         }
-        let peer_nonce = required(payloads.nonce, "a request for a Child SA without nonce")?;
+        let peer_nonce = present(payloads.nonce, PayloadType::Nonce)?;
         let name = old.and_then(|old| self.children.get(old)).map(|old| old.config.name.clone());
         let answer = Answer::choose(turn, &self.peer, &channel.path, payloads, name.as_deref(), false)?;
         let made = self.make(channel, turn, &answer, incoming, peer_nonce);

@@ -7,7 +7,7 @@ use crate::config::Action;
 use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::DownReason;
-use crate::message::{ExchangeType, NotifyType, Payloads, Protocol};
+use crate::message::{NotifyType, Payloads, Protocol};
 use crate::sa::{Channel, Established, Incoming, Phase, Task};
 
 impl Established {
@@ -20,7 +20,7 @@ impl Established {
     ) {
         let deletes_ike = incoming.payloads.deletes().any(|delete| delete.protocol == Protocol::Ike);
         let ours = if deletes_ike { Vec::new() } else { self.on_deletes(channel, turn, incoming.payloads) };
-        let sent = channel.respond(turn, ExchangeType::Informational, incoming.id, |writer| {
+        let sent = channel.respond(turn, incoming.exchange, incoming.id, |writer| {
             if !ours.is_empty() {
                 writer.delete_esp(&ours);
             }
@@ -28,6 +28,14 @@ impl Established {
         self.check(&sent);
         if deletes_ike {
             self.on_ike_deleted(turn);
+            return;
+        }
+        let fatal = [NotifyType::InvalidSyntax, NotifyType::AuthenticationFailed]
+            .into_iter()
+            .find(|kind| incoming.payloads.has_notify(*kind));
+        if let Some(notify) = fatal {
+            self.answered_last = true;
+            self.ended_by_peer(channel, turn, notify);
         } else if let Some(notify) = incoming.payloads.error() {
             self.on_late_error(channel, turn, notify.kind);
         }
@@ -92,20 +100,15 @@ impl Established {
         });
     }
 
-    /// The peer found after the handshake that something was wrong with it (RFC 7296 §2.21.2).
+    /// The peer found after an exchange that something was wrong with it.
     fn on_late_error(&mut self, channel: &Channel, turn: &mut Turn<'_>, notify: NotifyType) {
         let name = &self.peer.connection.name;
-        let fatal = matches!(notify, NotifyType::AuthenticationFailed | NotifyType::InvalidSyntax);
         let error = IkeError::PeerRefused {
             notify,
             offered: format!("to be {}", self.peer.local_id),
             key: format!("connection.{name}.local.id and psk"),
         };
         self.tell_refused(channel, turn, error);
-        if fatal {
-            self.answered_last = true;
-            self.finished = Some(DownReason::Failed);
-        }
     }
 }
 

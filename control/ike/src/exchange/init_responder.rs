@@ -4,12 +4,13 @@ use core::net::SocketAddr;
 
 use super::auth_responder::ExpectAuth;
 use super::rekey_ike_initiator::new_spi;
-use super::{ke_method, nat, nonce, required};
+use super::{ke_method, nat, nonce, present};
 use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::Event;
 use crate::message::{
-    ExchangeType, Flags, Header, IkeSpi, Ke, MessageId, Notify, NotifyType, Payloads, Protocol, Writer,
+    ExchangeType, Flags, Header, IkeSpi, Ke, MessageId, Notify, NotifyType, PayloadType, Payloads, Protocol,
+    Writer,
 };
 use crate::negotiate::{Chosen, IkeAgreement, proposal, syntax};
 use crate::sa::keys::{Contributions, Seed, grow};
@@ -23,8 +24,8 @@ pub(crate) fn answer(
     payloads: &Payloads<'_>,
     request: &[u8],
 ) -> Result<IkeSa, IkeError> {
-    let nonce_i = required(payloads.nonce, "IKE_SA_INIT without nonce")?;
-    let theirs = required(payloads.ke, "IKE_SA_INIT without key exchange")?;
+    let nonce_i = present(payloads.nonce, PayloadType::Nonce)?;
+    let theirs = present(payloads.ke, PayloadType::Ke)?;
     let (chosen, encap) = choose(turn, payloads, (local, remote))?;
     let suite = chosen.agreement;
     let provider = turn.shared.provider.clone();
@@ -79,8 +80,9 @@ fn choose(
     payloads: &Payloads<'_>,
     (local, remote): (SocketAddr, SocketAddr),
 ) -> Result<(Chosen<IkeAgreement>, bool), IkeError> {
-    let sa = required(payloads.sa.as_ref(), "IKE_SA_INIT without SA")?;
-    let theirs = required(payloads.ke, "IKE_SA_INIT without key exchange")?;
+    let sa = present(payloads.sa.as_ref(), PayloadType::Sa)?;
+    let theirs = present(payloads.ke, PayloadType::Ke)?;
+    sa.check_numbers()?;
     let about = || turn.shared.config.about(local.ip(), remote.ip());
     for connection in about() {
         let key = || format!("connection.{}.proposals", connection.name);

@@ -21,7 +21,7 @@ use crate::config::ChildConfig;
 use crate::crypto::{KeMethod, Rng, draw};
 use crate::endpoint::Turn;
 use crate::error::IkeError;
-use crate::message::{Ke, Notify, Payloads, Writer};
+use crate::message::{Ke, Malformed, Notify, PayloadType, Payloads, Writer};
 use crate::sa::{Channel, Established, IkeSaId, Task};
 use create_child_initiator::ExpectChildReply;
 use informational_initiator::{ExpectDeleteReply, ExpectIkeDeleteReply, ExpectProbeReply};
@@ -108,7 +108,7 @@ pub(crate) fn write_refusal(writer: &mut Writer, error: &IkeError) {
         IkeError::ChildSaNotFound { spi } => {
             writer.notify(Notify::about_esp(kind, &spi.to_be_bytes()));
         }
-        IkeError::Malformed(crate::message::Malformed::UnknownCritical(number)) => {
+        IkeError::Malformed(Malformed::UnknownCritical(number)) => {
             writer.notify(Notify::new(kind, &[*number]));
         }
         _ => {
@@ -127,18 +127,21 @@ pub(crate) fn required<T>(payload: Option<T>, what: &'static str) -> Result<T, I
     payload.ok_or(IkeError::PeerMisbehaved { what })
 }
 
+/// A payload without which a message has not the syntax of its exchange.
+pub(crate) fn present<T>(payload: Option<T>, kind: PayloadType) -> Result<T, IkeError> {
+    payload.ok_or(IkeError::Malformed(Malformed::Missing(kind)))
+}
+
 /// The method of a KE payload, if we know it and the value has its length.
 pub(crate) fn ke_method(ke: &Ke<'_>) -> Option<KeMethod> {
     KeMethod::from_id(ke.method)
 }
 
-/// Cryptography that failed: the peer's fault where its public value is none, else ours.
+/// Cryptography that failed: the peer's fault where its public value is none (RFC 6989 §2.5), else ours.
 impl From<crate::crypto::CryptoError> for IkeError {
     fn from(error: crate::crypto::CryptoError) -> Self {
         match error {
-            crate::crypto::CryptoError::PublicValue(_) => {
-                Self::PeerMisbehaved { what: "its public value is not valid" }
-            }
+            crate::crypto::CryptoError::PublicValue(method) => Malformed::PublicValue(method.id()).into(),
             _ => Self::Internal { what: "cryptography failed" },
         }
     }

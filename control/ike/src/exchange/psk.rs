@@ -10,6 +10,9 @@ use crate::error::IkeError;
 use crate::identity::Identity;
 use crate::message::AuthMethod;
 
+/// The authentication methods that we speak, as the operator reads them.
+pub(crate) const METHODS: &str = "a pre-shared key";
+
 /// The key that the connection names; else the one whose owners fit best: the peer's identity counts more than
 /// ours, and anyone's key is the last resort. Between equals the first one of the file wins.
 pub(crate) fn find(

@@ -1,12 +1,12 @@
 //! CREATE_CHILD_SA for a new IKE SA, as responder (RFC 7296 §1.3.2, §2.18, §2.25.2).
 
 use super::rekey_ike_initiator::{new_spi, successor};
-use super::{Ours, ke_method, nonce, required};
+use super::{Ours, ke_method, nonce, present};
 use crate::endpoint::{Effect, Turn};
 use crate::error::IkeError;
 use crate::event::Event;
-use crate::message::{ExchangeType, IkeSpi, Ke, Protocol};
-use crate::negotiate::{proposal, syntax};
+use crate::message::{ExchangeType, IkeSpi, Ke, PayloadType, Protocol};
+use crate::negotiate::{Chosen, IkeAgreement, proposal, syntax};
 use crate::sa::keys::Contributions;
 use crate::sa::{Channel, Established, Incoming, LAST_WORDS, Phase, State, Timer, lowest_nonce};
 
@@ -20,23 +20,26 @@ impl Established {
     ) -> Result<(), IkeError> {
         self.may_be_rekeyed()?;
         let payloads = incoming.payloads;
-        let sa = required(payloads.sa.as_ref(), "a request without SA")?;
-        let peer_nonce = required(payloads.nonce, "a request without nonce")?;
-        let theirs = required(payloads.ke, "a request without key exchange")?;
+        let sa = present(payloads.sa.as_ref(), PayloadType::Sa)?;
+        let peer_nonce = present(payloads.nonce, PayloadType::Nonce)?;
+        sa.check_numbers()?;
+        let sent = payloads.ke;
         let proposals = &self.peer.connection.proposals;
         let key = format!("connection.{}.proposals", self.peer.connection.name);
-        let Some(chosen) = proposal::choose_ike(proposals, sa, ke_method(&theirs), 8) else {
+        let chosen = proposal::choose_ike(proposals, sa, sent.as_ref().and_then(ke_method), 8);
+        let spi = |chosen: &Chosen<IkeAgreement>| {
+            let spi = chosen.spi.as_slice().try_into().map_or(IkeSpi::ZERO, IkeSpi::from_be_bytes);
+            (!spi.is_zero()).then_some(spi)
+        };
+        let Some((chosen, peer_spi)) = chosen.and_then(|chosen| spi(&chosen).map(|spi| (chosen, spi))) else {
             let (offered, accepted) = (syntax::describe_sa(sa), syntax::describe(proposals));
             return Err(IkeError::NoProposalChosen { offered, accepted, key });
         };
         let suite = chosen.agreement;
-        if theirs.method != suite.ke.id() {
-            return Err(IkeError::InvalidKe { offered: theirs.method, accepted: suite.ke.id(), key });
-        }
-        let peer_spi = chosen.spi.as_slice().try_into().map_or(IkeSpi::ZERO, IkeSpi::from_be_bytes);
-        if peer_spi.is_zero() {
-            return Err(IkeError::PeerMisbehaved { what: "an SPI of zero" });
-        }
+        let Some(theirs) = sent.filter(|sent| sent.method == suite.ke.id()) else {
+            let offered = sent.map_or(0, |sent| sent.method);
+            return Err(IkeError::InvalidKe { offered, accepted: suite.ke.id(), key });
+        };
         let provider = turn.shared.provider.clone();
         let (public, shared) = provider.answer_ke(suite.ke, theirs.public, turn.rng)?;
         let (spi, nonce) = (new_spi(turn), nonce(turn.rng));

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use super::{NotifyType, PayloadType};
+use super::{ExchangeType, NotifyType, PayloadType};
 
 /// A message that breaks the format. The peer's fault, or the network's.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -83,6 +83,15 @@ pub enum Malformed {
         /// Its value.
         value: u32,
     },
+    /// A payload without which the message means nothing.
+    #[error("payload {0} is missing")]
+    Missing(PayloadType),
+    /// A public value that is none of its group (RFC 6989 §2.5).
+    #[error("payload KE: its public value is none of group {0}")]
+    PublicValue(u16),
+    /// An exchange that does not exist, or has no place here.
+    #[error("exchange {0} has no place here")]
+    Exchange(ExchangeType),
     /// The padding of a decrypted payload is longer than the payload.
     #[error("the padding claims {claimed} octets, {left} are there")]
     Padding {

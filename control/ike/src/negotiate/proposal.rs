@@ -151,25 +151,30 @@ pub fn choose_esp(
 
 /// Initiator, IKE: what the responder chose, if it is one of ours and unambiguous.
 pub fn accept_ike(ours: &[Proposal], theirs: &Sa<'_>, spi_len: usize) -> Option<Chosen<IkeAgreement>> {
-    if is_answer(theirs) { choose_ike(ours, theirs, None, spi_len) } else { None }
+    let ours = answered(ours, theirs)?;
+    choose_ike(core::slice::from_ref(ours), theirs, None, spi_len)
 }
 
 /// Initiator, ESP: what the responder chose, if it is one of ours and unambiguous.
 pub fn accept_esp(ours: &[Proposal], theirs: &Sa<'_>, in_auth: bool) -> Option<Chosen<EspAgreement>> {
-    if is_answer(theirs) { choose_esp(ours, theirs, None, in_auth) } else { None }
+    let ours = answered(ours, theirs)?;
+    choose_esp(core::slice::from_ref(ours), theirs, None, in_auth)
 }
 
-/// One proposal, with at most one transform of each type (RFC 7296 §3.3.6).
-fn is_answer(sa: &Sa<'_>) -> bool {
+/// The proposal of ours that an answer has chosen by its number: the answer is one proposal with at most one transform
+/// of each type (RFC 7296 §3.3.1, §3.3.6).
+fn answered<'a>(ours: &'a [Proposal], sa: &Sa<'_>) -> Option<&'a Proposal> {
     let mut proposals = sa.proposals();
-    let (Some(only), None) = (proposals.next(), proposals.next()) else { return false };
+    let (Some(only), None) = (proposals.next(), proposals.next()) else { return None };
     let mut seen = 0u64;
-    only.transforms().all(|transform| {
+    let once = only.transforms().all(|transform| {
         let bit = 1u64.checked_shl(u32::from(transform.kind.to_wire())).unwrap_or(0);
         let fresh = bit != 0 && seen & bit == 0;
         seen |= bit;
         fresh
-    })
+    });
+    let place = usize::from(only.number).checked_sub(1)?;
+    ours.get(place).filter(|_| once)
 }
 
 fn choose<A>(
@@ -219,10 +224,6 @@ fn match_esp(
     let mut theirs: Vec<Transform> = theirs.transforms().collect();
     if in_auth {
         theirs.retain(|transform| transform.kind != TransformType::KeyExchange);
-    }
-    if of_type(&theirs, TransformType::SequenceNumbers).next().is_none() {
-        // Silence means the 32-bit numbers of old.
-        theirs.push(Transform::new(TransformType::SequenceNumbers, NO_ESN));
     }
     let mut answer = refusable(&theirs, TransformType::Prf)?;
     let (encryption, integrity, suite) =

@@ -18,7 +18,7 @@ use crate::error::IkeError;
 use crate::event::{DownReason, Event, IkeUp};
 use crate::exchange::{Ours, create_child_responder::ExpectInstalled};
 use crate::identity::Identity;
-use crate::message::{ExchangeType, NotifyType};
+use crate::message::{ExchangeType, Malformed, NotifyType};
 use crate::negotiate::IkeAgreement;
 use crate::time::Instant;
 
@@ -168,16 +168,19 @@ impl Established {
     /// A request of the peer.
     pub(crate) fn on_request(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, incoming: Incoming<'_>) {
         match incoming.exchange {
+            // The peer ends the IKE SA, wherever it says so (RFC 7296 §2.21.3).
+            _ if incoming.payloads.has_notify(NotifyType::InvalidSyntax) => {
+                self.on_informational_request(channel, turn, incoming);
+            }
             ExchangeType::CreateChildSa => self.on_create_child_request(channel, turn, incoming),
             ExchangeType::Informational => self.on_informational_request(channel, turn, incoming),
-            _ => {
-                let error = IkeError::PeerMisbehaved { what: "an exchange that has no place here" };
-                self.refuse(channel, turn, incoming, error);
+            exchange => {
+                self.refuse(channel, turn, incoming, Malformed::Exchange(exchange).into());
             }
         }
     }
 
-    /// Answers a request with the notify of an error, and tells the operator.
+    /// Answers a request with the notify of an error, and tells the operator. INVALID_SYNTAX ends the IKE SA.
     pub(crate) fn refuse(
         &mut self,
         channel: &mut Channel,
@@ -188,6 +191,10 @@ impl Established {
         let sent = channel.respond(turn, incoming.exchange, incoming.id, |writer| {
             crate::exchange::write_refusal(writer, &error);
         });
+        if error.is_fatal() {
+            self.answered_last = true;
+            self.finished = Some(DownReason::Failed);
+        }
         self.tell_refused(channel, turn, error);
         self.check(&sent);
     }
@@ -211,9 +218,24 @@ impl Established {
 
     /// A response to our outstanding request.
     pub(crate) fn on_response(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, incoming: Incoming<'_>) {
+        if incoming.payloads.has_notify(NotifyType::InvalidSyntax) {
+            return self.ended_by_peer(channel, turn, NotifyType::InvalidSyntax);
+        }
         if let Some(ours) = self.ours.take() {
             ours.on_reply(self, channel, turn, incoming.payloads);
         }
+    }
+
+    /// The peer has found that it cannot go on with this IKE SA, which is gone at its end (RFC 7296 §2.21.2, §2.21.3).
+    pub(crate) fn ended_by_peer(&mut self, channel: &Channel, turn: &mut Turn<'_>, notify: NotifyType) {
+        let name = &self.peer.connection.name;
+        let (offered, key) = if notify == NotifyType::InvalidSyntax {
+            ("a message that it cannot read".to_owned(), "what the peer's log says of it".to_owned())
+        } else {
+            (format!("to be {}", self.peer.local_id), format!("connection.{name}.local.id and psk"))
+        };
+        self.tell_refused(channel, turn, IkeError::PeerRefused { notify, offered, key });
+        self.finished = Some(DownReason::Failed);
     }
 
     /// Runs tasks until one has to wait for the peer.

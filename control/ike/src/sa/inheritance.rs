@@ -48,6 +48,21 @@ impl Established {
     /// Asks the endpoint to bring up children once more that `which` selects, of those that are there or
     /// wanted.
     pub(crate) fn bring_up_again(&self, turn: &mut Turn<'_>, which: impl Fn(&ChildConfig) -> bool) {
+        for name in self.children_there_or_wanted(which) {
+            let connection = self.peer.connection.clone();
+            turn.effect(Effect::Again { connection, child: Some(name), failed: false });
+        }
+    }
+
+    /// The same after a while.
+    fn bring_up_later(&self, turn: &mut Turn<'_>, which: impl Fn(&ChildConfig) -> bool) {
+        for name in self.children_there_or_wanted(which) {
+            let connection = self.peer.connection.clone();
+            turn.effect(Effect::Later { connection, child: name });
+        }
+    }
+
+    fn children_there_or_wanted(&self, which: impl Fn(&ChildConfig) -> bool) -> Vec<Arc<str>> {
         let there = self.children.iter().map(|(_, child)| &child.config);
         let asked = self.ours.iter().filter_map(Ours::creates);
         let mut names: Vec<Arc<str>> = Vec::new();
@@ -56,10 +71,7 @@ impl Established {
                 names.push(config.name.clone());
             }
         }
-        for name in names {
-            let connection = self.peer.connection.clone();
-            turn.effect(Effect::Again { connection, child: Some(name), failed: false });
-        }
+        names
     }
 
     /// Ends it here: Child SAs leave the data plane.
@@ -67,6 +79,10 @@ impl Established {
         match reason {
             DownReason::PeerDead if self.successor.is_none() => {
                 self.bring_up_again(turn, |child| child.dpd_action == Action::Start);
+            }
+            // One end could not read the other. A new IKE SA may do better, but not at once.
+            DownReason::Failed if self.successor.is_none() => {
+                self.bring_up_later(turn, |child| child.start_action == Action::Start);
             }
             DownReason::Peer if self.successor.is_none() => {
                 self.bring_up_again(turn, |child| child.close_action == Action::Start);

@@ -42,7 +42,7 @@ use crate::exchange::{
     init_initiator::ExpectInitReply,
 };
 use crate::identity::Identity;
-use crate::message::{Encrypted, ExchangeType, Header, MessageId, OpenError, Payloads};
+use crate::message::{Encrypted, ExchangeType, Extent, Header, MessageId, OpenError, Payloads};
 use crate::time::Instant;
 
 /// Our name for an IKE SA, never given twice.
@@ -182,7 +182,9 @@ impl IkeSa {
         if half_open { None } else { self.channel.half_open.take() }
     }
 
-    /// An encrypted message with our SPI. What does not authenticate changes nothing.
+    /// An encrypted message with our SPI. What does not authenticate changes nothing, and a request that has no place
+    /// yet is judged before its message id is used up: the peer repeats it, and it is served then (RFC 7296 §2.1,
+    /// §2.2).
     pub(crate) fn on_message(
         &mut self,
         turn: &mut Turn<'_>,
@@ -191,6 +193,10 @@ impl IkeSa {
         bytes: &mut [u8],
         (local, remote): (SocketAddr, SocketAddr),
     ) {
+        // We have not announced fragmentation, so no fragment is meant for us (RFC 7383 §2.3).
+        if encrypted.extent != Extent::Whole {
+            return;
+        }
         let response = header.flags.response;
         let acceptable = if response {
             self.channel.window.awaits(header.id)
@@ -218,6 +224,9 @@ impl IkeSa {
                 }
                 return;
             }
+            if !self.serves(header.exchange) {
+                return;
+            }
             self.channel.window.accept(header.id);
             self.channel.reply_to = (local, remote);
         }
@@ -237,16 +246,33 @@ impl IkeSa {
         self.after(turn);
     }
 
+    /// Whether a request of this exchange type is answered in the present state. What the peer may rightly send later
+    /// waits for its repetition: a request that overtakes our answer to IKE_AUTH, or that answer its own IKE_AUTH.
+    const fn serves(&self, exchange: ExchangeType) -> bool {
+        match &self.state {
+            State::Established(_) => true,
+            State::ExpectAuth(_) => {
+                !matches!(exchange, ExchangeType::CreateChildSa | ExchangeType::Informational)
+            }
+            State::ExpectInitReply(_)
+            | State::ExpectAuthReply(_)
+            | State::ExpectAuthInstalled(_)
+            | State::ExpectFarewellReply(_)
+            | State::Closed
+            | State::Gone => false,
+        }
+    }
+
+    /// A request that [`Self::serves`] lets in.
     fn on_request(&mut self, turn: &mut Turn<'_>, state: State, incoming: Incoming<'_>) -> State {
         let channel = &mut self.channel;
-        match (state, incoming.exchange) {
-            (State::ExpectAuth(expect), ExchangeType::IkeAuth) => expect.on_request(channel, turn, incoming),
-            (State::Established(mut established), _) => {
+        match state {
+            State::ExpectAuth(expect) => expect.on_request(channel, turn, incoming),
+            State::Established(mut established) => {
                 established.on_request(channel, turn, incoming);
                 State::Established(established)
             }
-            // Anything else has no place here; a peer that means it will repeat it without an answer.
-            (state, _) => state,
+            state => state,
         }
     }
 

@@ -12,6 +12,8 @@ pub(crate) struct Window {
     pending: Option<Pending>,
     expected: Option<MessageId>,
     answer: Option<Vec<u8>>,
+    /// The last request is taken and not answered yet.
+    unanswered: bool,
 }
 
 /// Our request that waits for its response.
@@ -29,7 +31,8 @@ pub(crate) enum Judged<'a> {
     New,
     /// It was seen before; here is the answer, or `None` where that is still being made.
     Repeated(Option<&'a [u8]>),
-    /// It is neither: drop it.
+    /// It is neither, or comes while the one before it is not answered yet: drop it. We have announced a window of
+    /// one (RFC 7296 §2.3), and the peer repeats what it means.
     Outside,
 }
 
@@ -41,7 +44,7 @@ impl Window {
 
     /// A window whose ids start elsewhere: after IKE_SA_INIT.
     pub(crate) const fn starting_at(next: MessageId, expected: MessageId) -> Self {
-        Self { next: Some(next), pending: None, expected: Some(expected), answer: None }
+        Self { next: Some(next), pending: None, expected: Some(expected), answer: None, unanswered: false }
     }
 
     /// The id for our next request; `None` while one is outstanding or after the last.
@@ -100,7 +103,7 @@ impl Window {
     /// What to do with a request.
     pub(crate) fn judge(&self, id: MessageId) -> Judged<'_> {
         match self.expected {
-            Some(expected) if id == expected => Judged::New,
+            Some(expected) if id == expected && !self.unanswered => Judged::New,
             Some(expected) if id.next() == Some(expected) => Judged::Repeated(self.answer.as_deref()),
             None if id.next().is_none() => Judged::Repeated(self.answer.as_deref()),
             _ => Judged::Outside,
@@ -111,11 +114,13 @@ impl Window {
     pub(crate) fn accept(&mut self, id: MessageId) {
         self.expected = id.next();
         self.answer = None;
+        self.unanswered = true;
     }
 
     /// Keeps the answer to the last request.
     pub(crate) fn answered(&mut self, bytes: Vec<u8>) {
         self.answer = Some(bytes);
+        self.unanswered = false;
     }
 
     /// Octets kept for repetition.
@@ -139,6 +144,7 @@ mod tests {
         assert_eq!(window.judge(MessageId(0)), Judged::New);
         window.accept(MessageId(0));
         assert_eq!(window.judge(MessageId(0)), Judged::Repeated(None));
+        assert_eq!(window.judge(MessageId(1)), Judged::Outside, "one request at a time");
         window.answered(vec![1]);
         assert_eq!(window.judge(MessageId(0)), Judged::Repeated(Some(&[1])));
         assert_eq!(window.judge(MessageId(1)), Judged::New);

@@ -3,9 +3,6 @@
 use crate::message::octets::Octets;
 use crate::message::{Malformed, PayloadType, Protocol, TransformType};
 
-/// Proposals in one SA payload. Peers send one or a few; a number is an octet and counts from 1.
-const PROPOSALS_MAX: usize = 32;
-
 /// The attribute "Key Length" in its short form (RFC 7296 §3.3.5).
 const KEY_LENGTH: u16 = 14;
 /// Attribute type bit: the value stands in the attribute's second half.
@@ -83,13 +80,10 @@ pub struct Sa<'a> {
 impl<'a> Sa<'a> {
     /// Checks every length, proposal and transform.
     pub fn parse(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut count = 0;
+        let mut empty = true;
         for proposal in proposals(body) {
             let proposal = proposal?;
-            count += 1;
-            if count > PROPOSALS_MAX {
-                return Err(field("number of proposals", count));
-            }
+            empty = false;
             for transform in (TransformWalk {
                 octets: Octets::new(PayloadType::Sa, proposal.view.transforms),
                 done: false,
@@ -101,10 +95,23 @@ impl<'a> Sa<'a> {
                 return Err(field("number of transforms", usize::from(proposal.transform_count)));
             }
         }
-        if count == 0 {
+        if empty {
             return Err(Malformed::Truncated { kind: PayloadType::Sa, field: "first proposal" });
         }
         Ok(Self { body })
+    }
+
+    /// Checks that the proposals of an offer are numbered 1, 2, 3 and so on (RFC 7296 §3.3.1). An answer repeats the
+    /// number of the one that was chosen, whatever that is.
+    pub fn check_numbers(&self) -> Result<(), Malformed> {
+        let mut expected = Some(1u8);
+        for proposal in self.proposals() {
+            if Some(proposal.number) != expected {
+                return Err(field("proposal's number", usize::from(proposal.number)));
+            }
+            expected = proposal.number.checked_add(1);
+        }
+        Ok(())
     }
 
     /// The proposals, in the sender's order of preference.

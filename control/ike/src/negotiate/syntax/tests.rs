@@ -233,11 +233,46 @@ fn sequence_numbers_follow_what_both_can() {
         let chosen = choose_esp(&[esp(ours)], &Sa::parse(&body).expect("well-formed"), None, true);
         assert_eq!(chosen.map(|chosen| chosen.agreement.esn), expected, "{ours} with {theirs}");
     }
+    // RFC 7296 §3.3.3: ESN is mandatory in a proposal for ESP, and an answer holds what was offered and no more.
     let silent = [Transform::with_key_bits(TransformType::Encryption, 20, 256)];
     let body = body(&[ProposalSpec { number: 1, protocol: Protocol::Esp, spi: &spi, transforms: &silent }]);
     let silent = Sa::parse(&body).expect("well-formed");
-    let chosen = choose_esp(&[esp("aes256gcm16")], &silent, None, true).expect("agreed");
-    assert!(!chosen.agreement.esn, "silence means 32-bit numbers");
+    for ours in ["aes256gcm16", "aes256gcm16-noesn", "aes256gcm16-esn"] {
+        assert_eq!(choose_esp(&[esp(ours)], &silent, None, true), None, "as responder, {ours}");
+        assert_eq!(accept_esp(&[esp(ours)], &silent, true), None, "as initiator, {ours}");
+    }
+}
+
+#[test]
+fn an_answer_names_the_proposal_that_it_chose() {
+    let ours = [ike("aes256gcm16-prfsha256-x25519"), ike("aes128gcm16-prfsha256-x25519")];
+    for (number, accepted) in [(0, false), (1, false), (2, true), (3, false)] {
+        let transforms = ours[1].transforms();
+        let body = body(&[ProposalSpec { number, protocol: Protocol::Ike, spi: &[], transforms }]);
+        let answer = Sa::parse(&body).expect("well-formed");
+        assert_eq!(accept_ike(&ours, &answer, 0).is_some(), accepted, "{number}");
+    }
+}
+
+#[test]
+fn the_numbers_of_an_offer_count_up_from_one() {
+    let list = ike("aes256gcm16-prfsha256-x25519");
+    let numbered = |numbers: &[u8]| {
+        let spec = |&number: &u8| ProposalSpec {
+            number,
+            protocol: Protocol::Ike,
+            spi: &[],
+            transforms: list.transforms(),
+        };
+        let specs: Vec<_> = numbers.iter().map(spec).collect();
+        Sa::parse(&body(&specs)).expect("well-formed").check_numbers().is_ok()
+    };
+    let all: Vec<u8> = (1..=u8::MAX).collect();
+    assert!(numbered(&[1]) && numbered(&[1, 2, 3]) && numbered(&all));
+    for wrong in [&[0][..], &[2], &[1, 1], &[1, 3], &[2, 1], &[1, 2, 2], &[0, 1, 2]] {
+        assert!(!numbered(wrong), "{wrong:?}");
+    }
+    assert!(!numbered(&[&all[..], &[0]].concat()), "there are 255 numbers");
 }
 
 #[test]
