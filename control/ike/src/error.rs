@@ -163,6 +163,16 @@ impl IkeError {
         self.notify() == NotifyType::InvalidSyntax
     }
 
+    /// Whether what was refused may go through a little later (RFC 7296 §2.25).
+    pub const fn is_temporary(&self) -> bool {
+        matches!(
+            self,
+            Self::PeerRefused { notify: NotifyType::TemporaryFailure | NotifyType::NoAdditionalSas, .. }
+                | Self::DataPlane { .. }
+                | Self::Limit { .. }
+        )
+    }
+
     /// The notify that tells the peer (RFC 7296 §3.10.1).
     pub const fn notify(&self) -> NotifyType {
         match self {

@@ -31,9 +31,11 @@ impl PortRange {
         self.first <= port && port <= self.last
     }
 
-    /// Whether all of `other` lies in the range.
+    /// Whether all of `other` lies in the range. [`Self::OPAQUE`] lies in itself and in [`Self::ANY`] alone.
     pub const fn covers(self, other: Self) -> bool {
-        self.first <= other.first && other.last <= self.last
+        let opaque = other.first > other.last;
+        let all_or_opaque = self.first > self.last || self.first == 0 && self.last == u16::MAX;
+        self.first <= other.first && other.last <= self.last && (!opaque || all_or_opaque)
     }
 }
 

@@ -30,18 +30,19 @@ pub(crate) struct Answer {
 impl Answer {
     /// Chooses a child of the connection, a proposal and selectors.
     ///
-    /// `only` names the child of the one that is being rekeyed.
+    /// `old` is the Child SA that is being rekeyed: the new one is never narrower (RFC 7296 §2.9.2).
     pub(crate) fn choose(
         turn: &mut Turn<'_>,
         peer: &Peer,
         path: &Path,
         payloads: &Payloads<'_>,
-        only: Option<&str>,
+        old: Option<&ChildSa>,
         in_auth: bool,
     ) -> Result<Self, IkeError> {
         let sent = payloads.ke.as_ref().and_then(ke_method);
         let children = &peer.connection.children;
-        let candidates = || children.iter().filter(|child| only.is_none_or(|only| *child.name == *only));
+        let candidates =
+            || children.iter().filter(|child| old.is_none_or(|old| child.name == old.config.name));
         let outside = || IkeError::TsUnacceptable {
             offered: offered(payloads),
             accepted: accepted(candidates().map(|config| &**config), path),
@@ -60,12 +61,11 @@ impl Answer {
         sa.check_numbers()?;
         let mut proposal_missing = None;
         for config in candidates() {
-            let remote_ts =
-                selector::narrow(&selectors(&config.remote_ts, path.remote.ip()), ts_i.selectors());
-            let local_ts = selector::narrow(&selectors(&config.local_ts, path.local.ip()), ts_r.selectors());
-            if remote_ts.is_empty() || local_ts.is_empty() {
-                continue;
-            }
+            let ours = selectors(&config.remote_ts, path.remote.ip());
+            let remote_ts = narrow(&ours, ts_i, old.map(|old| &*old.remote_ts));
+            let ours = selectors(&config.local_ts, path.local.ip());
+            let local_ts = narrow(&ours, ts_r, old.map(|old| &*old.local_ts));
+            let (Some(remote_ts), Some(local_ts)) = (remote_ts, local_ts) else { continue };
             let ours = proposals(config, in_auth);
             let Some(chosen) = proposal::choose_esp(&ours, sa, sent, in_auth) else {
                 proposal_missing.get_or_insert_with(|| refused(config, syntax::describe_sa(sa)));
@@ -147,6 +147,20 @@ impl Answer {
             told: false,
         })
     }
+}
+
+/// What of the peer's selectors is in the answer; `None` where that is nothing, or less than what is in use.
+fn narrow(
+    ours: &[TrafficSelector],
+    theirs: &Ts<'_>,
+    of_old: Option<&[TrafficSelector]>,
+) -> Option<Vec<TrafficSelector>> {
+    let in_use = selector::in_use(of_old.unwrap_or_default(), ours);
+    // What is in use goes first, so that it is in the answer even where that has to be cut short.
+    let kept = in_use.iter().filter(|old| theirs.selectors().any(|theirs| theirs.covers(old))).copied();
+    let narrowed = selector::narrow(ours, kept.chain(theirs.selectors()));
+    let enough = !narrowed.is_empty() && selector::covers_all(&narrowed, &in_use);
+    enough.then_some(narrowed)
 }
 
 fn offered(payloads: &Payloads<'_>) -> String {

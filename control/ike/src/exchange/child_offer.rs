@@ -66,6 +66,40 @@ impl Offer {
         })
     }
 
+    /// The same for the successor of a Child SA: it is to carry all that is in use (RFC 7296 §2.9.2).
+    #[must_use]
+    pub(crate) fn in_place_of(mut self, old: &ChildSa) -> Self {
+        for (ours, of_old) in [(&mut self.local_ts, &old.local_ts), (&mut self.remote_ts, &old.remote_ts)] {
+            let in_use = selector::in_use(of_old, ours);
+            *ours = selector::for_rekey(&in_use, ours);
+        }
+        self
+    }
+
+    /// Whether the Child SA that came of this offer carries all that `old` does, as far as the policy still allows it.
+    pub(crate) fn check_successor(&self, new: &ChildSa, old: &ChildSa) -> Result<(), IkeError> {
+        let holds = |offered: &[TrafficSelector], new: &[TrafficSelector], old: &[TrafficSelector]| {
+            selector::covers_all(new, &selector::in_use(old, offered))
+        };
+        if holds(&self.local_ts, &new.local_ts, &old.local_ts)
+            && holds(&self.remote_ts, &new.remote_ts, &old.remote_ts)
+        {
+            return Ok(());
+        }
+        let describe = |child: &ChildSa| {
+            let local = selector::describe(child.local_ts.iter().copied());
+            format!("{local} === {}", selector::describe(child.remote_ts.iter().copied()))
+        };
+        Err(IkeError::TsUnacceptable {
+            offered: format!("{}, narrower than the Child SA in use, at its rekey", describe(new)),
+            accepted: describe(old),
+            key: format!(
+                "the peer's policy for connection.{}.children.{}",
+                self.connection, self.config.name
+            ),
+        })
+    }
+
     /// Gives back the SPI, unless it has died with its data plane.
     pub(crate) fn release(&self, turn: &mut Turn<'_>) {
         if self.life == turn.shared.data_plane_lives {

@@ -22,6 +22,8 @@ pub(crate) struct ExpectChildReply {
     ke: Option<Box<dyn KeyExchange>>,
     /// The Child SA whose place it shall take.
     rekeys: Option<SaId>,
+    /// The peer has deleted that Child SA meanwhile, and `close_action` wants another one.
+    closed: bool,
     /// The peer's rekey of the same Child SA, and the lowest nonce of that exchange (RFC 7296 §2.8.1).
     collision: Option<(SaId, Lowest)>,
     /// Whether the peer has already asked for another key exchange method once.
@@ -85,12 +87,16 @@ fn ask(
         None => established.peer.reqid(turn, &config),
     };
     let connection = established.peer.connection.name.clone();
-    let offer = Offer::new(turn, connection, config, &channel.path, reqid, false)?;
+    let mut offer = Offer::new(turn, connection, config, &channel.path, reqid, false)?;
+    if let Some(old) = rekeys.and_then(|old| established.children.get(old)) {
+        offer = offer.in_place_of(old);
+    }
     let sent = send(established, channel, turn, &offer, rekeys, method);
     match sent {
         Ok((nonce, ke)) => {
             let method_changed = method.is_some();
-            let expect = ExpectChildReply { offer, nonce, ke, rekeys, collision: None, method_changed };
+            let expect =
+                ExpectChildReply { offer, nonce, ke, rekeys, closed: false, collision: None, method_changed };
             Ok(Some(Ours::CreateChild(Box::new(expect))))
         }
         Err(error) => {
@@ -143,6 +149,11 @@ impl ExpectChildReply {
         self.rekeys == Some(key)
     }
 
+    /// The peer has deleted the Child SA that is being rekeyed: if the rekey fails, `close_action` counts.
+    pub(crate) const fn old_is_closed(&mut self) {
+        self.closed = true;
+    }
+
     /// The peer rekeys the same Child SA at the same time, and has got `theirs` of us.
     pub(crate) fn collided(&mut self, theirs: SaId, lowest: Lowest) {
         self.collision = Some((theirs, lowest));
@@ -169,8 +180,8 @@ impl ExpectChildReply {
         payloads: &Payloads<'_>,
     ) {
         let task = match self.rekeys {
-            Some(key) => Task::RekeyChild(key),
-            None => Task::CreateChild(self.offer.config.clone()),
+            Some(key) if !self.closed => Task::RekeyChild(key),
+            _ => Task::CreateChild(self.offer.config.clone()),
         };
         if let Some(notify) = payloads.error() {
             self.offer.release(turn);
@@ -182,8 +193,24 @@ impl ExpectChildReply {
                 // The peer has made it: it must hear that we did not.
                 established.tasks.push(Task::Release(self.offer.spi));
                 self.offer.release(turn);
-                established.on_refused(channel, turn, error, task);
+                self.refused(established, channel, turn, error, task);
             }
+        }
+    }
+
+    /// It came to nothing. A rekey whose old Child SA the peer has deleted was also the last that there was of it.
+    fn refused(
+        &self,
+        established: &mut Established,
+        channel: &Channel,
+        turn: &mut Turn<'_>,
+        error: IkeError,
+        task: Task,
+    ) {
+        let anew = self.closed && !error.is_temporary();
+        established.on_refused(channel, turn, error, task.clone());
+        if anew {
+            established.tasks.push(task);
         }
     }
 
@@ -202,6 +229,10 @@ impl ExpectChildReply {
                 if let Some(method) = wanted {
                     let config = self.offer.config.clone();
                     match ask(established, channel, turn, config, self.rekeys, Some(method)) {
+                        Ok(Some(Ours::CreateChild(mut again))) => {
+                            again.closed = self.closed;
+                            established.ours = Some(Ours::CreateChild(again));
+                        }
                         Ok(ours) => established.ours = ours,
                         Err(error) => established.on_refused(channel, turn, error, task),
                     }
@@ -224,8 +255,7 @@ impl ExpectChildReply {
             }
             _ => {}
         }
-        let error = self.offer.refused(notify.kind);
-        established.on_refused(channel, turn, error, task);
+        self.refused(established, channel, turn, self.offer.refused(notify.kind), task);
     }
 
     fn accept(
@@ -244,6 +274,9 @@ impl ExpectChildReply {
             shared: shared.as_ref(),
         };
         let mut child = self.offer.accept(turn, &channel.path, payloads, keymat_inputs)?;
+        if let Some(old) = self.rekeys.and_then(|old| established.children.get(old)) {
+            self.offer.check_successor(&child, old)?;
+        }
         child.replaces = self.rekeys;
         let lost = self.decide(established, &lowest_nonce(&self.nonce, peer_nonce));
         if lost {

@@ -60,8 +60,8 @@ impl Established {
             return Err(IkeError::Limit { what: "Child SAs of one IKE SA" });
         }
         let peer_nonce = present(payloads.nonce, PayloadType::Nonce)?;
-        let name = old.and_then(|old| self.children.get(old)).map(|old| old.config.name.clone());
-        let answer = Answer::choose(turn, &self.peer, &channel.path, payloads, name.as_deref(), false)?;
+        let predecessor = old.and_then(|old| self.children.get(old));
+        let answer = Answer::choose(turn, &self.peer, &channel.path, payloads, predecessor, false)?;
         let made = self.make(channel, turn, &answer, incoming, peer_nonce);
         let (mut child, nonce, ke) = match made {
             Ok(made) => made,

@@ -77,9 +77,12 @@ impl Established {
         if child.phase != Phase::Deleting {
             child.down = if child.replaced_by.is_some() { DownReason::Replaced } else { DownReason::Peer };
             let again = child.replaced_by.is_none() && !child.redundant;
-            let rekeying = matches!(&self.ours, Some(Ours::CreateChild(expect)) if expect.rekeys(key));
-            if again && !rekeying && child.config.close_action == Action::Start {
-                self.tasks.push(Task::CreateChild(child.config.clone()));
+            if again && child.config.close_action == Action::Start {
+                match &mut self.ours {
+                    // Our rekey may still go through.
+                    Some(Ours::CreateChild(expect)) if expect.rekeys(key) => expect.old_is_closed(),
+                    _ => self.tasks.push(Task::CreateChild(child.config.clone())),
+                }
             }
         }
         self.forget_child(channel, turn, key);

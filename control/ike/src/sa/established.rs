@@ -355,12 +355,7 @@ impl Established {
 
     /// A request of ours was refused for now, or for good.
     pub(crate) fn on_refused(&mut self, channel: &Channel, turn: &mut Turn<'_>, error: IkeError, task: Task) {
-        let temporary = matches!(
-            &error,
-            IkeError::PeerRefused { notify: NotifyType::TemporaryFailure | NotifyType::NoAdditionalSas, .. }
-                | IkeError::DataPlane { .. }
-                | IkeError::Limit { .. }
-        );
+        let temporary = error.is_temporary();
         self.tell_refused(channel, turn, error);
         match task {
             Task::RekeyChild(key) => {

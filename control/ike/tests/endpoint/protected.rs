@@ -4,6 +4,7 @@
 use core::time::Duration;
 use std::sync::Arc;
 
+use pollux_abi::TrafficSelector;
 use pollux_ike::config::{Action, ChildConfig};
 use pollux_ike::crypto::{CryptoError, Encryption, Iv, SkCipher};
 use pollux_ike::endpoint::{Command, Target, Transmit};
@@ -46,7 +47,7 @@ impl SkCipher for Plain {
 }
 
 /// A pair whose end 0 has brought the connection up.
-fn up() -> Pair {
+pub(super) fn up() -> Pair {
     let mut pair = Pair::gullible(config("a"), config("b"));
     pair.initiate(0);
     pair.run(2_000);
@@ -55,7 +56,7 @@ fn up() -> Pair {
 }
 
 /// The header of a message that end `from`, 0 being the original initiator, sends in the pair's first IKE SA.
-fn header(pair: &Pair, from: usize, exchange: ExchangeType, id: u32, response: bool) -> Header {
+pub(super) fn header(pair: &Pair, from: usize, exchange: ExchangeType, id: u32, response: bool) -> Header {
     let first = Header::parse(&pair.sent[0].1.bytes).expect("a header");
     let answer = pair.sent.iter().find(|(end, _)| *end == 1).expect("the answer to IKE_SA_INIT");
     let spi_r = Header::parse(&answer.1.bytes).expect("a header").spi_r;
@@ -64,7 +65,7 @@ fn header(pair: &Pair, from: usize, exchange: ExchangeType, id: u32, response: b
 }
 
 /// Brings `bytes` of end `from` to the other one; what that sends in return.
-fn deliver(pair: &mut Pair, from: usize, bytes: Vec<u8>) -> Vec<Vec<u8>> {
+pub(super) fn deliver(pair: &mut Pair, from: usize, bytes: Vec<u8>) -> Vec<Vec<u8>> {
     let (_, own) = pair.sent.iter().find(|(end, _)| *end == from).expect("it has sent something");
     let transmit = Transmit { bytes, ..own.clone() };
     let at = pair.sent.len();
@@ -73,14 +74,14 @@ fn deliver(pair: &mut Pair, from: usize, bytes: Vec<u8>) -> Vec<Vec<u8>> {
     answers.map(|(_, transmit)| transmit.bytes.clone()).collect()
 }
 
-fn sealed(header: &Header, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
+pub(super) fn sealed(header: &Header, body: impl FnOnce(&mut Writer)) -> Vec<u8> {
     let mut writer = Writer::encrypted(header, &Plain);
     body(&mut writer);
     writer.seal(&Plain, &Iv::new(Encryption::Aes128Gcm16, 1, &mut Seeded::new(1))).expect("all lengths fit")
 }
 
 /// A request of end `from`, and the answers to it.
-fn ask(
+pub(super) fn ask(
     pair: &mut Pair,
     from: usize,
     exchange: ExchangeType,
@@ -92,7 +93,7 @@ fn ask(
 }
 
 /// A response of end `from` to the request that the other end has sent last.
-fn answer(pair: &mut Pair, from: usize, body: impl FnOnce(&mut Writer)) {
+pub(super) fn answer(pair: &mut Pair, from: usize, body: impl FnOnce(&mut Writer)) {
     let (_, request) = pair.sent.iter().rev().find(|(end, _)| *end == 1 - from).expect("a request");
     let request = Header::parse(&request.bytes).expect("a header");
     let bytes = sealed(&header(pair, from, request.exchange, request.id.0, true), body);
@@ -100,28 +101,38 @@ fn answer(pair: &mut Pair, from: usize, body: impl FnOnce(&mut Writer)) {
 }
 
 /// The notifies inside a protected message.
-fn notifies(message: &[u8]) -> Vec<NotifyType> {
+pub(super) fn notifies(message: &[u8]) -> Vec<NotifyType> {
     let encrypted = Message::parse(message).expect("well-formed").encrypted.expect("protected");
     let inside = &message[encrypted.content + IV_LEN..message.len() - ICV_LEN - 1];
     let payloads = Payloads::parse(encrypted.first, inside).expect("well-formed");
     payloads.notifies().map(|notify| notify.kind).collect()
 }
 
-fn ike_sas(pair: &Pair, end: usize) -> usize {
+pub(super) fn ike_sas(pair: &Pair, end: usize) -> usize {
     pair.ends[end].status(pair.now).len()
 }
 
+/// Selectors of whole prefixes.
+pub(super) fn nets(list: &[&str]) -> Vec<TrafficSelector> {
+    let net = |text: &&str| {
+        let (address, len) = text.split_once('/').expect("a prefix");
+        let address = address.parse().expect("an address");
+        TrafficSelector::prefix(address, len.parse().expect("a length")).expect("fits")
+    };
+    list.iter().map(net).collect()
+}
+
 /// Payloads of a request for a Child SA, some of which may be left out or changed.
-struct ChildRequest {
-    numbers: Vec<u8>,
-    spi: [u8; 4],
-    transforms: Vec<Transform>,
-    nonce: bool,
-    ts: bool,
+pub(super) struct ChildRequest {
+    pub(super) numbers: Vec<u8>,
+    pub(super) spi: [u8; 4],
+    pub(super) transforms: Vec<Transform>,
+    pub(super) nonce: bool,
+    pub(super) ts: bool,
 }
 
 impl ChildRequest {
-    fn good() -> Self {
+    pub(super) fn good() -> Self {
         let transforms = vec![
             Transform::with_key_bits(TransformType::Encryption, 20, 256),
             Transform::new(TransformType::SequenceNumbers, 0),
@@ -129,7 +140,7 @@ impl ChildRequest {
         Self { numbers: vec![1], spi: [0xc0, 0, 0, 9], transforms, nonce: true, ts: true }
     }
 
-    fn write(&self, writer: &mut Writer) {
+    pub(super) fn write(&self, writer: &mut Writer) {
         let spec = |&number: &u8| ProposalSpec {
             number,
             protocol: Protocol::Esp,
@@ -144,8 +155,7 @@ impl ChildRequest {
             writer.nonce(&[7; 32]);
         }
         if self.ts {
-            let net = |net| pollux_abi::TrafficSelector::prefix(net, 16).expect("a prefix");
-            writer.ts_i(&[net([10, 1, 0, 0].into())]).ts_r(&[net([10, 2, 0, 0].into())]);
+            writer.ts_i(&nets(&["10.1.0.0/16"])).ts_r(&nets(&["10.2.0.0/16"]));
         }
     }
 }

@@ -107,3 +107,62 @@ proptest! {
         prop_assert!(is_narrowed(&theirs, narrowed));
     }
 }
+
+#[test]
+fn coverage_counts_several_selectors_together() {
+    /// What the row is about; the new selectors, the old ones, and whether nothing is lost.
+    type Row<'a> = (&'a str, &'a [TrafficSelector], &'a [TrafficSelector], bool);
+    let opaque = with("10.1.0.0/16", 17, PortRange::OPAQUE.first, PortRange::OPAQUE.last);
+    let rows: &[Row<'_>] = &[
+        ("the same", &[net("10.1.0.0/16")], &[net("10.1.0.0/16")], true),
+        ("nothing of old", &[], &[], true),
+        ("half", &[net("10.1.0.0/17")], &[net("10.1.0.0/16")], false),
+        ("both halves", &[net("10.1.128.0/17"), net("10.1.0.0/17")], &[net("10.1.0.0/16")], true),
+        ("without the middle", &[net("10.1.0.0/18"), net("10.1.128.0/17")], &[net("10.1.0.0/16")], false),
+        ("a protocol alone", &[with("10.1.0.0/16", 17, 0, 65535)], &[net("10.1.0.0/16")], false),
+        (
+            "ports in two",
+            &[with("::/0", 6, 0, 99), with("::/0", 6, 100, 65535)],
+            &[with("::/1", 6, 0, 65535)],
+            true,
+        ),
+        (
+            "a port is lost",
+            &[with("::/0", 6, 0, 98), with("::/0", 6, 100, 65535)],
+            &[with("::/1", 6, 0, 200)],
+            false,
+        ),
+        ("opaque ports", &[opaque], &[opaque], true),
+        ("ports are not opaque", &[with("10.1.0.0/16", 17, 5060, 5060)], &[opaque], false),
+        ("all of one family", &[net("0.0.0.0/0")], &[net("0.0.0.0/1"), net("128.0.0.0/1")], true),
+        ("the other family", &[net("0.0.0.0/0")], &[net("::/0")], false),
+    ];
+    for (what, new, old, expected) in rows {
+        assert_eq!(covers_all(new, old), *expected, "{what}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn coverage_is_what_every_packet_says(
+        new in prop::collection::vec((0u8..16, 0u8..16, 0u16..8, 0u16..8, any::<bool>()), 0..6),
+        old in prop::collection::vec((0u8..16, 0u8..16, 0u16..8, 0u16..8, any::<bool>()), 0..3),
+    ) {
+        let selector = |&(a, b, p, q, udp): &(u8, u8, u16, u16, bool)| {
+            let address = |octet| IpAddr::from([10, 0, 0, octet]);
+            let ports = if udp { PortRange { first: p.min(q), last: p.max(q) } } else { PortRange::ANY };
+            let protocol = udp.then_some(17);
+            TrafficSelector::new(address(a.min(b)), address(a.max(b)), protocol, ports).expect("in order")
+        };
+        let new: Vec<_> = new.iter().map(selector).collect();
+        let old: Vec<_> = old.iter().map(selector).collect();
+        let matched = |list: &[TrafficSelector], address: u8, protocol, port| {
+            list.iter().any(|selector| selector.contains([10, 0, 0, address].into(), protocol, port))
+        };
+        let packets = (0..16u8).flat_map(|address| (0..9u16).flat_map(move |port| [6u8, 17].map(|p| (address, p, port))));
+        let lost = packets
+            .into_iter()
+            .any(|(a, protocol, port)| matched(&old, a, protocol, port) && !matched(&new, a, protocol, port));
+        prop_assert_eq!(covers_all(&new, &old), !lost);
+    }
+}
