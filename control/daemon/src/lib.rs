@@ -30,6 +30,7 @@ mod policies;
 mod query;
 mod report;
 mod rings;
+mod routes;
 mod sandbox;
 mod shell;
 mod table;

@@ -24,6 +24,7 @@ use crate::journal::{Journal, Level, fields};
 use crate::peers::Peers;
 use crate::policies::{self, ChildName, Entry};
 use crate::rings::Rings;
+use crate::routes::KernelRoutes;
 use crate::table::{Allocator, SaEntry, State, Table};
 use crate::udp::{Datagram, Sockets};
 use crate::waiter::Waiters;
@@ -110,6 +111,7 @@ impl Shell {
             Arc::new(ike::config(&config, &secrets, &reqids)?),
             Arc::new(AwsLc),
             Box::new(allocator.clone()),
+            Box::new(KernelRoutes { ike_port: config.control.ike_port }),
         );
         Ok(Self {
             file: config.file.clone(),

@@ -129,6 +129,14 @@ pub enum IkeError {
         /// What was asked for.
         name: String,
     },
+    /// The kernel has no route to the peer, so that there is no address of ours to begin from.
+    #[error("there is no route to {remote}; add one, or name our address in {key}")]
+    NoRoute {
+        /// The peer's address.
+        remote: IpAddr,
+        /// The key of the configuration that takes the place of the route's source address.
+        key: String,
+    },
 
     // Blame: us.
     /// The data plane did not install an SA, or not in time.
@@ -192,6 +200,7 @@ impl IkeError {
             | Self::TemporaryFailure { .. }
             | Self::Internal { .. }
             | Self::PeerRefused { .. }
+            | Self::NoRoute { .. }
             | Self::UnknownTarget { .. } => NotifyType::TemporaryFailure,
         }
     }

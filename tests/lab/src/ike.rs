@@ -68,11 +68,15 @@ impl Connection {
             format!("[{}]", items.join(", "))
         };
         let [local_ts, remote_ts] = self.ends(side);
+        // One side leaves it to the kernel's routes, as most files do.
+        let local = match side {
+            Side::A => String::new(),
+            Side::B => format!("local_addrs = \"{}\"\n", side.outer(self.family)),
+        };
         config.table(&format!(
-            "[[connection]]\nname = \"{NAME}\"\nlocal_addrs = \"{}\"\n{remote}proposals = {}\npsk = \"{NAME}\"\nencap = {}\n{}\n\
+            "[[connection]]\nname = \"{NAME}\"\n{local}{remote}proposals = {}\npsk = \"{NAME}\"\nencap = {}\n{}\n\
              [connection.local]\nid = \"gateway-{}.example\"\n\n[connection.remote]\nid = \"gateway-{}.example\"\n\n\
              [connection.children.{NAME}]\nlocal_ts = {}\nremote_ts = {}\nesp_proposals = {}\nstart_action = \"{start}\"\n{}",
-            side.outer(self.family),
             list(self.ike),
             self.encap,
             self.ours,

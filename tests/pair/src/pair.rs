@@ -1,5 +1,6 @@
 //! The two ends, their network and their data planes.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -9,11 +10,12 @@ use pollux_abi::command::Direction;
 use pollux_abi::event::SaStats;
 use pollux_ike::config::EndpointConfig;
 use pollux_ike::crypto::{Provider, Rng};
-use pollux_ike::endpoint::{Command, LiveSa, Output, SaCommand, SaInstall, Transmit};
+use pollux_ike::endpoint::{Command, LiveSa, Output, Routes, SaCommand, SaInstall, Transmit};
 use pollux_ike::event::{ChildUp, DownReason, Event};
 use pollux_ike::message::NotifyType;
 use pollux_ike::{Endpoint, IkeError, Instant};
 
+use crate::configs::address;
 use crate::null_crypto::NullCrypto;
 use crate::random::Seeded;
 use crate::spis::Counting;
@@ -82,11 +84,12 @@ impl<R: Rng> Pair<R> {
         remembers: bool,
     ) -> Self {
         let configs = [Arc::new(a), Arc::new(b)];
-        let end = |config: &Arc<EndpointConfig>| {
-            Endpoint::new(config.clone(), provider.clone(), Box::new(Counting::default()))
+        let end = |end: usize| {
+            let allocator = Box::new(Counting::default());
+            Endpoint::new(configs[end].clone(), provider.clone(), allocator, routes(end))
         };
         let mut pair = Self {
-            ends: [end(&configs[0]), end(&configs[1])],
+            ends: [end(0), end(1)],
             now: Instant::from_nanos(1_000_000_000),
             events: Vec::new(),
             children_up: [0; 2],
@@ -257,7 +260,8 @@ impl<R: Rng> Pair<R> {
             self.tables[end].clear();
         }
         let allocator = Box::new(Counting::behind(1_000, 1_000));
-        self.ends[end] = Endpoint::new(self.configs[end].clone(), self.provider.clone(), allocator);
+        self.ends[end] =
+            Endpoint::new(self.configs[end].clone(), self.provider.clone(), allocator, routes(end));
         self.command(end, Command::DataPlaneUp { live });
     }
 
@@ -293,4 +297,10 @@ impl<R: Rng> Pair<R> {
             _ => false,
         })
     }
+}
+
+/// The routes of one end: there is one way, and it leaves with that end's address.
+fn routes(end: usize) -> Box<dyn Routes + Send> {
+    let source = address(if end == 0 { "a" } else { "b" });
+    Box::new(move |remote: IpAddr| (remote.is_ipv4() == source.is_ipv4()).then_some(source))
 }

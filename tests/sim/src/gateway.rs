@@ -1,9 +1,11 @@
 //! One gateway: an endpoint, its data plane, and the lives it has had.
 
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use pollux_ike::config::EndpointConfig;
 use pollux_ike::crypto::Provider;
+use pollux_ike::endpoint::Routes;
 use pollux_ike::{Endpoint, Instant};
 use pollux_pair::Seeded;
 
@@ -18,21 +20,29 @@ pub(crate) struct Gateway {
     pub(crate) life: u32,
     config: Arc<EndpointConfig>,
     provider: Arc<dyn Provider>,
+    /// The address that the routes give to what it sends.
+    address: IpAddr,
 }
 
 impl Gateway {
-    pub(crate) fn new(config: EndpointConfig, provider: Arc<dyn Provider>, rng: &mut Seeded) -> Self {
+    pub(crate) fn new(
+        config: EndpointConfig,
+        provider: Arc<dyn Provider>,
+        address: IpAddr,
+        rng: &mut Seeded,
+    ) -> Self {
         let (config, data_plane) = (Arc::new(config), DataPlane::new(rng.part()));
         let allocator = Box::new(data_plane.allocator.clone());
-        let endpoint = Endpoint::new(config.clone(), provider.clone(), allocator);
-        Self { endpoint, data_plane, rng: rng.part(), life: 0, config, provider }
+        let endpoint = Endpoint::new(config.clone(), provider.clone(), allocator, routes(address));
+        Self { endpoint, data_plane, rng: rng.part(), life: 0, config, provider, address }
     }
 
     /// The control process dies and comes back; the data plane does not notice.
     pub(crate) fn restart_control(&mut self) {
         self.data_plane.allocator.restart(self.data_plane.inbound_spis());
         let allocator = Box::new(self.data_plane.allocator.clone());
-        self.endpoint = Endpoint::new(self.config.clone(), self.provider.clone(), allocator);
+        let routes = routes(self.address);
+        self.endpoint = Endpoint::new(self.config.clone(), self.provider.clone(), allocator, routes);
         self.life += 1;
     }
 
@@ -46,4 +56,9 @@ impl Gateway {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.endpoint.next_deadline()
     }
+}
+
+/// There is one way out, and it leaves with this address.
+fn routes(address: IpAddr) -> Box<dyn Routes + Send> {
+    Box::new(move |_: IpAddr| Some(address))
 }

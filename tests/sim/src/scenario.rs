@@ -72,6 +72,8 @@ const SUITES: [Suite; 7] = [
 pub(crate) struct ScenarioParams {
     pub(crate) profile: FaultProfile,
     pub(crate) nat: bool,
+    /// `local_addrs` is left out: the routes say which address is ours.
+    unspecified: bool,
     pub(crate) v6: bool,
     encap: bool,
     /// Jitter of rekey times; without it both ends rekey at once.
@@ -96,9 +98,11 @@ impl ScenarioParams {
         };
         let rand_time = Duration::from_secs([0, 0, 2, 15][usize::try_from(rng.below(4)).unwrap_or(0)]);
         let nat = rng.per_mille(250);
+        let unspecified = rng.per_mille(400);
         Self {
             profile,
             nat,
+            unspecified,
             v6: !nat && rng.per_mille(300),
             encap: rng.per_mille(150),
             rand_time,
@@ -113,6 +117,11 @@ impl ScenarioParams {
         }
     }
 
+    /// Whether ESP goes in UDP: because of a NAT, or forced (RFC 7296 §2.23).
+    pub(crate) const fn in_udp(&self) -> bool {
+        self.nat || self.encap
+    }
+
     /// The configuration of one gateway.
     pub(crate) fn config(&self, end: usize) -> EndpointConfig {
         let names = ["a.example", "b.example"];
@@ -123,7 +132,11 @@ impl ScenarioParams {
         let start = if end == 0 || self.both_start && initiates { Action::Start } else { Action::None };
         let connection = Connection {
             name: "peer".into(),
-            local_addrs: vec![AddressRange::host(addresses(self.v6)[end])],
+            local_addrs: if self.unspecified {
+                Vec::new()
+            } else {
+                vec![AddressRange::host(addresses(self.v6)[end])]
+            },
             remote_addrs: if initiates { vec![AddressRange::host(remote)] } else { Vec::new() },
             remote_port: Ports::default().ike,
             local_id: Identity::parse(names[end]),

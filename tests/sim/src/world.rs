@@ -15,7 +15,7 @@ use pollux_pair::{NullCrypto, Seeded};
 use crate::data_plane::{EspPacket, Faults, Opened};
 use crate::gateway::Gateway;
 use crate::invariants::{Watch, bounded, converged};
-use crate::network::{Arrival, Network, NetworkFaults};
+use crate::network::{Arrival, Network, NetworkFaults, addresses};
 use crate::scenario::{Cryptography, FaultProfile, Scenario, ScenarioParams};
 
 /// What a run was like.
@@ -109,7 +109,10 @@ impl World {
     fn new(scenario: Scenario, provider: &Arc<dyn Provider>) -> Self {
         let mut rng = Seeded::new(scenario.seed);
         let params = ScenarioParams::new(&mut rng);
-        let gateways = [0, 1].map(|end| Gateway::new(params.config(end), provider.clone(), &mut rng));
+        let gateways = [0, 1].map(|end| {
+            let address = addresses(params.v6)[end];
+            Gateway::new(params.config(end), provider.clone(), address, &mut rng)
+        });
         let network = Network::new(rng.part(), params.nat, params.v6);
         let now = Instant::from_nanos(1_000_000_000);
         let (queue, watch) = (BTreeMap::new(), Watch::default());
@@ -349,6 +352,9 @@ impl World {
                     self.tell(|| format!("[{end}] {event:?}"));
                     self.watch.event(&event);
                     if let Event::ChildUp(child) = &event {
+                        if child.encap != self.params.in_udp() {
+                            return Err(format!("ESP in UDP: {}, where no or another NAT is", child.encap));
+                        }
                         // Up at the responder first, at the initiator last: then both can send.
                         if end == 0 {
                             self.watch.up.insert(child.reqid.0);
@@ -432,7 +438,7 @@ impl World {
             let mut bytes = vec![0; len];
             pollux_ike::crypto::Rng::fill(&mut self.rng, &mut bytes);
             let port = ports[usize::try_from(self.rng.below(2)).unwrap_or(0)];
-            let local = core::net::SocketAddr::new(crate::network::addresses(self.params.v6)[end], port);
+            let local = core::net::SocketAddr::new(addresses(self.params.v6)[end], port);
             let remote = core::net::SocketAddr::new([192, 0, 2, 66].into(), 4500);
             let gateway = &mut self.gateways[end];
             gateway.endpoint.handle_datagram(self.now, local, remote, &bytes, &mut gateway.rng);

@@ -26,7 +26,7 @@ pub use command::{Command, LiveSa, Target};
 pub(crate) use connection_index::ConnectionIndex;
 pub(crate) use connections::matching;
 pub(crate) use directory::{Entry, Identities};
-pub use output::{Output, SaAllocator, SaCommand, SaInstall, Transmit};
+pub use output::{Output, Routes, SaAllocator, SaCommand, SaInstall, Transmit};
 pub use status::{ChildStatus, IkeStatus};
 pub use turn::DYNAMIC_REQID;
 pub(crate) use turn::{Effect, Shared, Turn};
@@ -64,12 +64,14 @@ impl Endpoint {
         config: Arc<EndpointConfig>,
         provider: Arc<dyn Provider>,
         allocator: Box<dyn SaAllocator + Send>,
+        routes: Box<dyn Routes + Send>,
     ) -> Self {
         Self {
             shared: Shared {
                 config: ConnectionIndex::new(config),
                 provider,
                 allocator,
+                routes,
                 out: VecDeque::new(),
                 owners: BTreeMap::new(),
                 effects: VecDeque::new(),

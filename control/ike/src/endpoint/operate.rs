@@ -1,6 +1,6 @@
 //! Commands, answers of the data plane, and the effects that one IKE SA has on others.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -145,13 +145,23 @@ impl Endpoint {
         let same_family = |address: &IpAddr| address.is_ipv4() == remote.is_ipv4();
         let local =
             connection.local_addrs.iter().filter_map(crate::config::AddressRange::single).find(same_family);
-        let any: IpAddr =
-            if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let Some(local) = local.or_else(|| self.shared.routes.source(remote)) else {
+            let key = format!("connection.{}.local_addrs", connection.name);
+            let name = Some(connection.name.clone());
+            self.shared.out.push_back(super::Output::Event(Event::Refused {
+                ike: None,
+                connection: name,
+                remote: SocketAddr::new(remote, connection.remote_port),
+                error: IkeError::NoRoute { remote, key },
+                authenticated: true,
+            }));
+            return self.again(now, connection, child, true, rng);
+        };
         let (ports, usual) = (self.shared.config.ports, Ports::default());
         // What listens at the NAT-T port expects the marker, which our own NAT-T socket adds.
         let in_udp = [usual.nat_t, ports.nat_t].contains(&connection.remote_port);
         let port = if in_udp { ports.nat_t } else { ports.ike };
-        let local = SocketAddr::new(local.unwrap_or(any), port);
+        let local = SocketAddr::new(local, port);
         let remote = SocketAddr::new(remote, connection.remote_port);
         let mut turn = Turn { now, rng, shared: &mut self.shared };
         match init_initiator::begin(&mut turn, connection.clone(), child, local, remote) {

@@ -23,7 +23,7 @@ pub enum Output {
 /// One UDP datagram to send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transmit {
-    /// Our address and port; the port says which socket. An unspecified address leaves it to routing.
+    /// Our address and port; the port says which socket.
     pub local: SocketAddr,
     /// Where to.
     pub remote: SocketAddr,
@@ -105,6 +105,19 @@ pub struct SaInstall {
     pub connection: Arc<str>,
     /// Child.
     pub child: Arc<str>,
+}
+
+/// The kernel's routes, as far as IKE asks for them.
+pub trait Routes {
+    /// The address of ours that a packet to `remote` would carry now; `None` without a route. The NAT
+    /// detection payloads hash it (RFC 7296 §2.23), so that it has to be known before the first message.
+    fn source(&self, remote: IpAddr) -> Option<IpAddr>;
+}
+
+impl<F: Fn(IpAddr) -> Option<IpAddr>> Routes for F {
+    fn source(&self, remote: IpAddr) -> Option<IpAddr> {
+        self(remote)
+    }
 }
 
 /// Where SPIs and SA names come from: the caller keeps the data plane's table.

@@ -9,7 +9,7 @@ use pollux_abi::{Reqid, SaId};
 
 use super::connection_index::ConnectionIndex;
 use super::orphans::Orphans;
-use super::output::{Output, SaAllocator, SaCommand, Transmit};
+use super::output::{Output, Routes, SaAllocator, SaCommand, Transmit};
 use crate::config::Connection;
 use crate::crypto::{Provider, Rng};
 use crate::error::IkeError;
@@ -22,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) config: ConnectionIndex,
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) allocator: Box<dyn SaAllocator + Send>,
+    pub(crate) routes: Box<dyn Routes + Send>,
     pub(crate) out: VecDeque<Output>,
     /// Which IKE SA hears of an SA of the data plane.
     pub(crate) owners: BTreeMap<SaId, IkeSaId>,

@@ -221,6 +221,42 @@ fn masquerade(end: usize, mut transmit: Transmit) -> Transmit {
 }
 
 #[test]
+fn the_source_address_of_the_route_is_what_nat_detection_hashes() {
+    let unspecified = |end: &str| config_of(Connection { local_addrs: Vec::new(), ..connection(end) });
+    for initiator in 0..2 {
+        let mut pair = Pair::new(unspecified("a"), unspecified("b"));
+        pair.initiate(initiator);
+        pair.run(5_000);
+        for end in 0..2 {
+            let children = pair.children(end);
+            assert_eq!(children.len(), 1, "{:#?}", pair.events);
+            assert!(!children[0].encap, "no NAT, and yet ESP in UDP: {:#?}", pair.events);
+        }
+        let outbound = pair.tables[initiator].values().next().expect("an SA");
+        assert!(!outbound.local.is_unspecified(), "{outbound:?}");
+    }
+}
+
+#[test]
+fn without_a_route_an_attempt_fails_with_its_reason_and_is_made_again() {
+    let v6: IpAddr = "2001:db8::2".parse().expect("an address");
+    let far = Connection {
+        local_addrs: Vec::new(),
+        remote_addrs: vec![AddressRange::host(v6)],
+        keyingtries: 0,
+        ..connection("a")
+    };
+    // The pair's routes are of IPv4 alone.
+    let mut pair = Pair::new(config_of(far), config("b"));
+    pair.initiate(0);
+    pair.run(60_000);
+    let no_route = |(_, event): &&(usize, Event)| matches!(event, Event::Refused { error: pollux_ike::IkeError::NoRoute { remote, .. }, .. } if *remote == v6);
+    let told = pair.events.iter().filter(no_route).count();
+    assert!((2..30).contains(&told), "{told} attempts in a minute: {:#?}", pair.events);
+    assert!(pair.sent.is_empty(), "nothing leaves without an address of ours");
+}
+
+#[test]
 fn forced_encapsulation_puts_esp_in_udp_without_a_nat() {
     let mut forced = connection("a");
     forced.encap = true;
