@@ -498,13 +498,19 @@ impl IkeSa {
         self.after(turn);
     }
 
-    /// ESP came from another address: the peer's NAT has moved it. IKE follows at the next message of its
-    /// own; outbound ESP follows at once (RFC 7296 §2.23).
+    /// ESP came from another address. Where the peer is behind a NAT and we are not, that NAT has moved it: IKE follows
+    /// at the next message of its own, outbound ESP at once (RFC 7296 §2.23). Elsewhere nothing may be followed, and
+    /// the old path has to prove that it lives.
     fn on_peer_moved(&mut self, turn: &mut Turn<'_>, remote: SocketAddr) {
         let Some((channel, established)) = self.established_mut() else { return };
-        if !channel.path.nat_remote || channel.path.nat_local || channel.path.remote == remote {
+        if channel.path.remote == remote {
             return;
         }
+        if !channel.path.nat_remote || channel.path.nat_local {
+            established.doubt_path(channel, turn);
+            return self.after(turn);
+        }
+        channel.esp_elsewhere = false;
         let old = core::mem::replace(&mut channel.path.remote, remote);
         turn.event(Event::PeerMoved { ike: channel.id, old, new: remote });
         established.children_follow(channel, turn);

@@ -61,8 +61,10 @@ pub(crate) struct Channel {
     pub(crate) window: Window,
     pub(crate) timers: Timers,
     pub(crate) protect: Option<Protect>,
-    /// When the peer was last heard with something authentic and new.
+    /// When the peer last proved with something authentic and new that the path lives.
     pub(crate) heard: Instant,
+    /// Whether the peer's ESP comes from elsewhere than the path leads to: it proves nothing about the path then.
+    pub(crate) esp_elsewhere: bool,
     /// Where the last request came from, which its answer goes to (RFC 7296 §2.11).
     pub(crate) reply_to: (SocketAddr, SocketAddr),
     /// Where the stranger came from that this half-open IKE SA is counted against.
@@ -91,6 +93,7 @@ impl Channel {
             timers: Timers::default(),
             protect: None,
             heard: now,
+            esp_elsewhere: false,
             reply_to: (path.local, path.remote),
             half_open: None,
             counted: path.remote.ip(),

@@ -311,14 +311,28 @@ impl Established {
         channel.timers.set(Timer::IkeExpire, turn.now + LAST_WORDS);
     }
 
+    /// The peer's packets come from elsewhere than the path leads to: asks whether the path lives, and from then on
+    /// lets no ESP answer that.
+    pub(crate) fn doubt_path(&mut self, channel: &mut Channel, turn: &mut Turn<'_>) {
+        if core::mem::replace(&mut channel.esp_elsewhere, true) {
+            return;
+        }
+        if self.ours.is_none() {
+            turn.event(Event::LivenessProbe { ike: channel.id, idle: turn.now.since(channel.heard) });
+            self.tasks.push(Task::Probe);
+        }
+    }
+
     fn look_for_life(&mut self, channel: &mut Channel, turn: &mut Turn<'_>) {
         if self.redundant || self.undecided || self.successor.is_some() {
             // Its end comes by itself, and asks the peer as well as a probe does.
             return;
         }
         let delay = self.peer.connection.dpd_delay;
-        let inbound =
-            self.children.keys_where(|child| matches!(child.inbound.state, DirectionState::Installed));
+        let evidence = !channel.esp_elsewhere;
+        let inbound = self
+            .children
+            .keys_where(|child| evidence && matches!(child.inbound.state, DirectionState::Installed));
         match self.watch.look(turn, channel.heard, delay, inbound.into_iter()) {
             LivenessDecision::Heard(at) | LivenessDecision::Asking(at) => channel.timers.set(Timer::Dpd, at),
             LivenessDecision::Silent(idle) => {

@@ -230,8 +230,13 @@ impl IkeSa {
             self.channel.window.accept(header.id);
             self.channel.reply_to = (local, remote);
         }
-        self.channel.heard = turn.now;
         self.follow(turn, local, remote);
+        // An answer shows that our request arrived; a request from elsewhere shows nothing about the path.
+        if response || (self.channel.path.local, self.channel.path.remote) == (local, remote) {
+            self.channel.heard = turn.now;
+        } else {
+            self.on_heard_elsewhere(turn, local);
+        }
         let payloads = match opened {
             Ok(payloads) => payloads,
             Err(malformed) => return self.on_malformed(turn, header, malformed.into()),
@@ -315,7 +320,17 @@ impl IkeSa {
         }
     }
 
-    /// Follows a peer whose NAT gave it another address (RFC 7296 §2.23), and the initiator to port 4500.
+    /// Authentic, but not from where the path leads to, and not to be followed (RFC 7296 §2.23): whether the path
+    /// still lives has to be found out (§2.4). From port 500 after the move to 4500 it says nothing new.
+    fn on_heard_elsewhere(&mut self, turn: &mut Turn<'_>, local: SocketAddr) {
+        let floated = local.port() != self.channel.path.local.port();
+        if let (State::Established(established), false) = (&mut self.state, floated) {
+            established.doubt_path(&mut self.channel, turn);
+        }
+    }
+
+    /// Follows a peer whose NAT gave it another address (RFC 7296 §2.23), and the initiator to port 4500. Never back to
+    /// port 500, where no ESP in UDP goes.
     fn follow(&mut self, turn: &mut Turn<'_>, local: SocketAddr, remote: SocketAddr) {
         let path = &mut self.channel.path;
         if (path.local, path.remote) == (local, remote) {
@@ -325,11 +340,16 @@ impl IkeSa {
         if !(handshake || path.nat_remote && !path.nat_local) {
             return;
         }
+        let ports = turn.shared.config.ports;
+        if path.local.port() == ports.nat_t && local.port() != ports.nat_t {
+            return;
+        }
         let old = path.remote;
         path.local = local;
         path.remote = remote;
         if let State::Established(established) = &mut self.state {
             turn.event(Event::PeerMoved { ike: self.channel.id, old, new: remote });
+            self.channel.esp_elsewhere = false;
             established.children_follow(&self.channel, turn);
         }
     }

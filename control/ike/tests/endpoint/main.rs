@@ -1,6 +1,7 @@
 //! Two endpoints that talk to each other over a perfect network and a data plane that never hesitates.
 
 mod hostile;
+mod liveness;
 mod narrowing;
 mod protected;
 mod refusals;
