@@ -36,6 +36,12 @@ pub fn parse_selector(written: &str) -> Option<pollux_abi::TrafficSelector> {
     values::parse_selector(written).ok()
 }
 
+/// Every keyword and spelling that the check knows in `proposals` and `esp_proposals`, those that it refuses by name
+/// too: for the test that holds it against the core's grammar.
+pub fn proposal_keywords() -> Vec<&'static str> {
+    proposal::keywords()
+}
+
 /// Reads a configuration without its secrets: all that the data plane may know.
 pub fn load(file: &Path) -> Result<Config, Problems> {
     parse(file, &text_of(file)?)

@@ -34,8 +34,11 @@ pub(crate) fn new(
         Encryption::Aes128Cbc => keyed::<Aes128>(key, mac),
         Encryption::Aes192Cbc => keyed::<Aes192>(key, mac),
         Encryption::Aes256Cbc => keyed::<Aes256>(key, mac),
-        Encryption::Aes128Gcm16 | Encryption::Aes192Gcm16 | Encryption::Aes256Gcm16 => {
-            Err(CryptoError::Unsupported("AES-GCM with an integrity algorithm"))
+        Encryption::Aes128Gcm16
+        | Encryption::Aes192Gcm16
+        | Encryption::Aes256Gcm16
+        | Encryption::ChaCha20Poly1305 => {
+            Err(CryptoError::Unsupported("a combined mode with an integrity algorithm"))
         }
     }
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! AwsLc ── prf     HMAC-SHA2 (aws-lc)
 //!       ── ke      X25519, P-256, P-384, P-521 (aws-lc), MODP (crypto-bigint, constant time)
-//!       ── cipher  AES-GCM (aws-lc), AES-CBC with HMAC-SHA2 (RustCrypto's aes and cbc, aws-lc's HMAC)
+//!       ── cipher  AES-GCM, ChaCha20-Poly1305 (aws-lc), AES-CBC with HMAC-SHA2 (RustCrypto's aes and cbc, aws-lc's HMAC)
 //! ```
 //!
 //! aws-lc-rs has no finite-field Diffie-Hellman, and its CBC pads in its own way; hence the other two. C and
@@ -14,8 +14,8 @@
 #![forbid(unsafe_code)]
 
 mod cbc_hmac;
+mod combined;
 mod ecdh;
-mod gcm;
 mod modp;
 mod prf;
 mod provider;

@@ -6,8 +6,8 @@ use pollux_ike::crypto::{
 };
 
 use crate::cbc_hmac;
+use crate::combined::Combined;
 use crate::ecdh::Ecdh;
-use crate::gcm::Gcm;
 use crate::modp::Modp;
 use crate::prf;
 
@@ -48,7 +48,7 @@ impl Provider for AwsLc {
         integrity: Option<(Integrity, &[u8])>,
     ) -> Result<Box<dyn SkCipher>, CryptoError> {
         match integrity {
-            None => Ok(Box::new(Gcm::new(encryption, encryption_key)?)),
+            None => Ok(Box::new(Combined::new(encryption, encryption_key)?)),
             Some((integrity, key)) => cbc_hmac::new(encryption, encryption_key, integrity, key),
         }
     }

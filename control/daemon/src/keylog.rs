@@ -13,6 +13,8 @@ use pollux_ike::event::KeyLog;
 /// Appends one line: the name of tshark's table, then the record that it takes.
 pub(crate) fn append(file: &Path, keys: &KeyLog) -> std::io::Result<()> {
     let line = match keys {
+        // tshark's table has no name for it, and a line that it cannot read spoils the others.
+        KeyLog::Ike { encryption: Encryption::ChaCha20Poly1305, .. } => return Ok(()),
         KeyLog::Ike { spi_i, spi_r, sk_ei, sk_er, sk_ai, sk_ar, encryption, integrity } => format!(
             "ikev2_decryption_table {spi_i},{spi_r},{},{},\"{}\",{},{},\"{}\"\n",
             hex(sk_ei),
@@ -50,6 +52,7 @@ fn ike_cipher(encryption: Encryption) -> &'static str {
         Encryption::Aes128Gcm16 => "AES-GCM-128 with 16 octet ICV [RFC5282]",
         Encryption::Aes192Gcm16 => "AES-GCM-192 with 16 octet ICV [RFC5282]",
         Encryption::Aes256Gcm16 => "AES-GCM-256 with 16 octet ICV [RFC5282]",
+        Encryption::ChaCha20Poly1305 => "ChaCha20 with Poly1305 [RFC7634]",
         Encryption::Aes128Cbc => "AES-CBC-128 [RFC3602]",
         Encryption::Aes192Cbc => "AES-CBC-192 [RFC3602]",
         Encryption::Aes256Cbc => "AES-CBC-256 [RFC3602]",

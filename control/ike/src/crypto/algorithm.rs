@@ -35,6 +35,8 @@ algorithms! {
         Aes192Gcm16 = "aes192gcm16",
         /// AES-GCM, 128-bit key.
         Aes128Gcm16 = "aes128gcm16",
+        /// ChaCha20-Poly1305, 256-bit key, 16-octet ICV (RFC 7634).
+        ChaCha20Poly1305 = "chacha20poly1305",
         /// AES-CBC, 256-bit key (RFC 3602).
         Aes256Cbc = "aes256",
         /// AES-CBC, 192-bit key.
@@ -102,33 +104,45 @@ impl Encryption {
     pub const fn id(self) -> u16 {
         match self {
             Self::Aes256Gcm16 | Self::Aes192Gcm16 | Self::Aes128Gcm16 => 20,
+            Self::ChaCha20Poly1305 => 28,
             Self::Aes256Cbc | Self::Aes192Cbc | Self::Aes128Cbc => 12,
         }
     }
 
-    /// Bits of key, as the Key Length attribute says them: without salt.
-    pub const fn key_bits(self) -> u16 {
+    /// Octets of key, without salt.
+    pub const fn key_len(self) -> usize {
         match self {
-            Self::Aes256Gcm16 | Self::Aes256Cbc => 256,
-            Self::Aes192Gcm16 | Self::Aes192Cbc => 192,
-            Self::Aes128Gcm16 | Self::Aes128Cbc => 128,
+            Self::Aes256Gcm16 | Self::Aes256Cbc | Self::ChaCha20Poly1305 => 32,
+            Self::Aes192Gcm16 | Self::Aes192Cbc => 24,
+            Self::Aes128Gcm16 | Self::Aes128Cbc => 16,
+        }
+    }
+
+    /// Bits of key, as the Key Length attribute says them; `None` where there is no such attribute, because the
+    /// algorithm has one length only (RFC 7634 §4).
+    pub const fn key_bits(self) -> Option<u16> {
+        match self {
+            Self::Aes256Gcm16 | Self::Aes256Cbc => Some(256),
+            Self::Aes192Gcm16 | Self::Aes192Cbc => Some(192),
+            Self::Aes128Gcm16 | Self::Aes128Cbc => Some(128),
+            Self::ChaCha20Poly1305 => None,
         }
     }
 
     /// The algorithm of a transform.
     pub fn from_id(id: u16, key_bits: Option<u16>) -> Option<Self> {
-        Self::ALL.iter().copied().find(|this| this.id() == id && Some(this.key_bits()) == key_bits)
+        Self::ALL.iter().copied().find(|this| this.id() == id && this.key_bits() == key_bits)
     }
 
     /// Whether it authenticates too, so that there is no integrity transform.
     pub const fn is_combined(self) -> bool {
-        matches!(self, Self::Aes256Gcm16 | Self::Aes192Gcm16 | Self::Aes128Gcm16)
+        matches!(self, Self::Aes256Gcm16 | Self::Aes192Gcm16 | Self::Aes128Gcm16 | Self::ChaCha20Poly1305)
     }
 
-    /// Octets of SK_e: the key, and four octets of salt for AES-GCM (RFC 5282 §7.1).
+    /// Octets of SK_e: the key, and four octets of salt for combined modes (RFC 5282 §7.1, RFC 7634 §3).
     pub const fn key_material_len(self) -> usize {
         let salt = if self.is_combined() { 4 } else { 0 };
-        self.key_bits() as usize / 8 + salt
+        self.key_len() + salt
     }
 
     /// How its IVs come about.
@@ -245,7 +259,7 @@ mod tests {
     #[test]
     fn every_algorithm_leads_back_from_its_number() {
         for &encryption in Encryption::ALL {
-            assert_eq!(Encryption::from_id(encryption.id(), Some(encryption.key_bits())), Some(encryption));
+            assert_eq!(Encryption::from_id(encryption.id(), encryption.key_bits()), Some(encryption));
         }
         for &method in KeMethod::ALL {
             assert_eq!(KeMethod::from_id(method.id()), Some(method));
@@ -255,6 +269,7 @@ mod tests {
             assert_eq!(Prf::from_id(integrity.prf().id()), Some(integrity.prf()));
         }
         assert_eq!(Encryption::from_id(12, None), None);
+        assert_eq!(Encryption::from_id(28, Some(256)), None, "RFC 7634 has no Key Length attribute");
         assert_eq!(KeMethod::from_id(2), None);
     }
 }

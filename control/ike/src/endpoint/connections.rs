@@ -48,7 +48,7 @@ fn accepts(connection: &Connection, suite: IkeAgreement) -> bool {
                 transform.kind == kind && transform.id == id && (bits.is_none() || transform.key_bits == bits)
             })
         };
-        has(TransformType::Encryption, suite.encryption.id(), Some(suite.encryption.key_bits()))
+        has(TransformType::Encryption, suite.encryption.id(), suite.encryption.key_bits())
             && suite.integrity.is_none_or(|integrity| has(TransformType::Integrity, integrity.id(), None))
             && has(TransformType::Prf, suite.prf.id(), None)
             && has(TransformType::KeyExchange, suite.ke.id(), None)

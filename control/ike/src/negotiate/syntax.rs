@@ -1,7 +1,9 @@
 //! Proposals as swanctl users write them, and as the log shows them.
 //!
 //! `aes256gcm16-prfsha384-ecp384`: keywords of any type in any order, each a further alternative of its type.
-//! What RFC 8247 says MUST NOT or SHOULD NOT be used does not exist here; the error names the replacement.
+//! What RFC 8247 (IKE) and RFC 8221 (ESP) call MUST NOT or SHOULD NOT does not exist here, nor do SHA-1 (MUST-), 3DES,
+//! and what they want of constrained devices alone; the error quotes them and names the replacement. The configuration's
+//! check has the same grammar.
 
 use core::fmt;
 
@@ -25,11 +27,13 @@ pub enum SyntaxError {
         /// All keywords.
         known: String,
     },
-    /// An algorithm that is not to be used any more.
-    #[error("`{keyword}` is too weak (RFC 8247): use {instead}")]
-    Weak {
+    /// An algorithm that is not to be used any more, or not by a gateway.
+    #[error("`{keyword}` does not exist here ({reason}): use {instead}")]
+    Absent {
         /// The keyword.
         keyword: String,
+        /// Why, with the words of the RFC.
+        reason: &'static str,
         /// What to use in its place.
         instead: &'static str,
     },
@@ -81,34 +85,48 @@ pub enum SyntaxError {
     Empty,
 }
 
-/// What RFC 8247 (IKE) and RFC 8221 (ESP) took out of use, and what to use in its place.
-const WEAK: &[(&str, &str)] = &[
-    ("des", "aes256gcm16"),
-    ("3des", "aes256gcm16, or aes256 with sha256"),
-    ("blowfish", "aes256gcm16, or aes256 with sha256"),
-    ("blowfish128", "aes256gcm16, or aes256 with sha256"),
-    ("blowfish256", "aes256gcm16, or aes256 with sha256"),
-    ("cast128", "aes256gcm16, or aes256 with sha256"),
-    ("idea", "aes256gcm16"),
-    ("md5", "sha256"),
-    ("md5_128", "sha256"),
-    ("sha", "sha256"),
-    ("sha1", "sha256"),
-    ("sha1_160", "sha256"),
-    ("sha256_96", "sha256"),
-    ("aesxcbc", "sha256"),
-    ("prfmd5", "prfsha256"),
-    ("prfsha1", "prfsha256"),
-    ("prfaesxcbc", "prfsha256"),
-    ("modp768", "modp2048 or x25519"),
-    ("modp1024", "modp2048 or x25519"),
-    ("modp1536", "modp2048 or x25519"),
-    ("modp1024s160", "modp2048 or x25519"),
-    ("modp2048s224", "modp2048 or x25519"),
-    ("modp2048s256", "modp2048 or x25519"),
-    ("ecp192", "ecp256 or x25519"),
-    ("ecp224", "ecp256 or x25519"),
+/// Algorithms that do not exist here, why, and what to use in their place.
+const ABSENT: &[(&str, &str, &str)] = &[
+    ("des", "RFC 8247 and RFC 8221: MUST NOT", "aes256gcm16"),
+    ("3des", "64-bit blocks; RFC 8221: SHOULD NOT, RFC 8247: MAY", "aes256gcm16, or aes256 with sha256"),
+    ("blowfish", "64-bit blocks; deprecated by RFC 9395", "aes256gcm16, or aes256 with sha256"),
+    ("blowfish128", "64-bit blocks; deprecated by RFC 9395", "aes256gcm16, or aes256 with sha256"),
+    ("blowfish256", "64-bit blocks; deprecated by RFC 9395", "aes256gcm16, or aes256 with sha256"),
+    ("cast128", "64-bit blocks; deprecated by RFC 9395", "aes256gcm16, or aes256 with sha256"),
+    ("idea", "64-bit blocks; deprecated by RFC 9395", "aes256gcm16"),
+    ("rc5", "deprecated by RFC 9395", "aes256gcm16"),
+    ("md5", "RFC 8247 and RFC 8221: MUST NOT", "sha256"),
+    ("md5_128", "deprecated by RFC 9395", "sha256"),
+    ("sha", "SHA-1; RFC 8247 and RFC 8221: MUST-, on its way out", "sha256"),
+    ("sha1", "SHA-1; RFC 8247 and RFC 8221: MUST-, on its way out", "sha256"),
+    ("sha1_160", "SHA-1; not in RFC 8247 or RFC 8221", "sha256"),
+    ("sha256_96", "RFC 4868 truncates to 128 bits", "sha256"),
+    ("aesxcbc", "RFC 8247 and RFC 8221: for constrained devices", "sha256"),
+    ("prfmd5", "RFC 8247: MUST NOT", "prfsha256"),
+    ("prfsha1", "SHA-1; RFC 8247: MUST-, on its way out", "prfsha256"),
+    ("prfaesxcbc", "RFC 8247: for constrained devices", "prfsha256"),
+    ("modp768", "RFC 8247: MUST NOT", "modp2048 or x25519"),
+    ("modp1024", "RFC 8247: SHOULD NOT", "modp2048 or x25519"),
+    ("modp1536", "RFC 8247: SHOULD NOT", "modp2048 or x25519"),
+    ("modp1024s160", "RFC 8247: MUST NOT", "modp2048 or x25519"),
+    ("modp2048s224", "RFC 8247: SHOULD NOT", "modp2048 or x25519"),
+    ("modp2048s256", "RFC 8247: SHOULD NOT", "modp2048 or x25519"),
+    ("ecp192", "not in RFC 8247", "ecp256 or x25519"),
+    ("ecp224", "not in RFC 8247", "ecp256 or x25519"),
 ];
+
+/// Every keyword and spelling of IKE and ESP proposals, those that are refused by name too: for the test that holds
+/// the configuration's check against this grammar.
+pub fn keywords() -> Vec<String> {
+    let of_protocols = [known(Protocol::Ike), known(Protocol::Esp)].join(", ");
+    let known = of_protocols.split(", ").map(ToOwned::to_owned);
+    let aliases = ALIASES.iter().map(|(alias, _)| (*alias).to_owned());
+    let absent = ABSENT.iter().map(|(word, ..)| (*word).to_owned());
+    let mut words: Vec<String> = known.chain(aliases).chain(absent).collect();
+    words.sort_unstable();
+    words.dedup();
+    words
+}
 
 impl Proposal {
     /// An IKE proposal.
@@ -135,7 +153,12 @@ impl Proposal {
     /// What is offered and accepted for an IKE SA where the configuration says nothing.
     pub fn default_ike() -> Vec<Self> {
         let ciphers: [&[Encryption]; 2] = [
-            &[Encryption::Aes256Gcm16, Encryption::Aes192Gcm16, Encryption::Aes128Gcm16],
+            &[
+                Encryption::Aes256Gcm16,
+                Encryption::Aes192Gcm16,
+                Encryption::Aes128Gcm16,
+                Encryption::ChaCha20Poly1305,
+            ],
             &[Encryption::Aes256Cbc, Encryption::Aes192Cbc, Encryption::Aes128Cbc],
         ];
         let proposal = |ciphers: &[Encryption]| {
@@ -241,8 +264,8 @@ impl Proposal {
     }
 
     fn check_ike(&mut self) -> Result<(), SyntaxError> {
-        const GCM: u16 = Encryption::Aes256Gcm16.id();
-        let combined = self.check_integrity(|id| id == GCM, "name a PRF such as `prfsha256` in its place")?;
+        let combined = |id| Encryption::ALL.iter().any(|cipher| cipher.id() == id && cipher.is_combined());
+        let combined = self.check_integrity(combined, "name a PRF such as `prfsha256` in its place")?;
         if !self.has(TransformType::Prf) {
             if combined {
                 return Err(self.missing("PRF", "prfsha256"));
@@ -321,7 +344,7 @@ fn join(protocol: Protocol, transforms: impl Iterator<Item = Transform>) -> Stri
 }
 
 fn encryption(cipher: Encryption) -> Transform {
-    Transform::with_key_bits(TransformType::Encryption, cipher.id(), cipher.key_bits())
+    Transform { key_bits: cipher.key_bits(), ..Transform::new(TransformType::Encryption, cipher.id()) }
 }
 
 fn esp_encryption(suite: EspSuite) -> Transform {
@@ -363,8 +386,8 @@ const ALIASES: &[(&str, &str)] = &[
 ];
 
 fn transform(protocol: Protocol, keyword: &str) -> Result<Transform, SyntaxError> {
-    if let Some(&(_, instead)) = WEAK.iter().find(|(weak, _)| *weak == keyword) {
-        return Err(SyntaxError::Weak { keyword: keyword.to_owned(), instead });
+    if let Some(&(_, reason, instead)) = ABSENT.iter().find(|(absent, ..)| *absent == keyword) {
+        return Err(SyntaxError::Absent { keyword: keyword.to_owned(), reason, instead });
     }
     let name = ALIASES.iter().find(|(alias, _)| *alias == keyword).map_or(keyword, |&(_, name)| name);
     let of_protocol = match protocol {

@@ -23,7 +23,7 @@ const LONG: &[(&str, &str)] = &[
     ("aes256-sha512-modp4096", "aes256-sha512"),
     ("aes192gcm16-prfsha384-x25519", "aes256gcm16-x25519"),
     ("aes256-sha384-x25519", "aes256-sha384"),
-    ("aes256gcm16-prfsha256-x25519", "chacha20poly1305"),
+    ("chacha20poly1305-prfsha256-x25519", "chacha20poly1305"),
 ];
 
 fn suites() -> Vec<(&'static str, &'static str)> {

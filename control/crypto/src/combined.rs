@@ -1,9 +1,9 @@
-//! AES-GCM with a 16-octet ICV for SK payloads (RFC 5282).
+//! Combined modes for SK payloads: AES-GCM with a 16-octet ICV (RFC 5282) and ChaCha20-Poly1305 (RFC 7634).
 
 use core::fmt;
 
 use aws_lc_rs::aead::{
-    AES_128_GCM, AES_192_GCM, AES_256_GCM, Aad, Algorithm, LessSafeKey, Nonce, UnboundKey,
+    AES_128_GCM, AES_192_GCM, AES_256_GCM, Aad, Algorithm, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
 };
 use pollux_ike::crypto::{CryptoError, Encryption, Iv, SkCipher};
 
@@ -12,15 +12,16 @@ const IV_LEN: usize = 8;
 const ICV_LEN: usize = 16;
 
 /// One direction's key and salt.
-pub(crate) struct Gcm {
+pub(crate) struct Combined {
     key: LessSafeKey,
     salt: [u8; SALT_LEN],
 }
 
-impl Gcm {
-    /// `material` is the key and, behind it, the salt (RFC 5282 §7.1).
+impl Combined {
+    /// `material` is the key and, behind it, the salt (RFC 5282 §7.1, RFC 7634 §3).
     pub(crate) fn new(encryption: Encryption, material: &[u8]) -> Result<Self, CryptoError> {
-        let wrong = CryptoError::Length { what: "an AES-GCM key with its salt", len: material.len() };
+        let wrong =
+            CryptoError::Length { what: "the key of a combined mode with its salt", len: material.len() };
         let algorithm = algorithm(encryption)?;
         let (key, salt) = material.split_last_chunk::<SALT_LEN>().ok_or(wrong)?;
         let key = UnboundKey::new(algorithm, key).map_err(|_| wrong)?;
@@ -40,13 +41,14 @@ fn algorithm(encryption: Encryption) -> Result<&'static Algorithm, CryptoError> 
         Encryption::Aes128Gcm16 => Ok(&AES_128_GCM),
         Encryption::Aes192Gcm16 => Ok(&AES_192_GCM),
         Encryption::Aes256Gcm16 => Ok(&AES_256_GCM),
+        Encryption::ChaCha20Poly1305 => Ok(&CHACHA20_POLY1305),
         Encryption::Aes128Cbc | Encryption::Aes192Cbc | Encryption::Aes256Cbc => {
             Err(CryptoError::Unsupported("AES-CBC without an integrity algorithm"))
         }
     }
 }
 
-impl SkCipher for Gcm {
+impl SkCipher for Combined {
     fn iv_len(&self) -> usize {
         IV_LEN
     }
@@ -67,7 +69,7 @@ impl SkCipher for Gcm {
         let (text, icv) = rest.split_last_chunk_mut::<ICV_LEN>().ok_or(too_short)?;
         *iv_place = iv;
         let tag = self.key.seal_in_place_separate_tag(self.nonce(iv), Aad::from(&*aad), text);
-        let tag = tag.map_err(|_| CryptoError::Internal("AES-GCM seal"))?;
+        let tag = tag.map_err(|_| CryptoError::Internal("the seal of a combined mode"))?;
         icv.copy_from_slice(tag.as_ref());
         Ok(())
     }
@@ -80,8 +82,8 @@ impl SkCipher for Gcm {
     }
 }
 
-impl fmt::Debug for Gcm {
+impl fmt::Debug for Combined {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Gcm([redacted])")
+        f.write_str("Combined([redacted])")
     }
 }
