@@ -35,9 +35,9 @@ macro_rules! drop_reasons {
 
 drop_reasons! {
     Malformed, "malformed", Some("XfrmInHdrError"), "A header is cut short or contradicts itself";
+    HeaderChecksum, "header_checksum", None, "The checksum of the IPv4 header is wrong (RFC 1812 §5.2.2)";
     UnknownSpi, "unknown_spi", Some("XfrmInNoStates"), "No inbound SA has this SPI and destination, nor got one while the packet was held";
     SaExpired, "sa_expired", Some("XfrmInStateExpired"), "The SA reached a hard lifetime";
-    EncapMismatch, "encap_mismatch", Some("XfrmInStateMismatch"), "UDP encapsulation where the SA has none, or the reverse";
     SequenceZero, "sequence_zero", Some("XfrmInStateSeqError"), "Sequence number zero without ESN";
     Replayed, "replayed", Some("XfrmInStateSeqError"), "The sequence number was seen before";
     TooOld, "too_old", Some("XfrmInStateSeqError"), "The sequence number lies left of the replay window";

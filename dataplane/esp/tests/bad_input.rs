@@ -4,7 +4,7 @@ mod support;
 
 use pollux_abi::command::{Direction, PolicyAction};
 use pollux_abi::selector::Selectors;
-use pollux_abi::{DropReason, EspSuite, SaCounters, SaIndex};
+use pollux_abi::{DropReason, EspSuite, Event, SaCounters, SaIndex};
 use pollux_packet::{Role, Verdict, ipv4};
 use support::*;
 
@@ -68,19 +68,46 @@ fn unknown_spi_and_wrong_destination_are_nobodys() {
     }
     let mut elsewhere = good.clone();
     elsewhere[19] = 77;
+    renew_checksum(&mut elsewhere);
     assert_eq!(receiver.verdict_in(&elsewhere), dropped(DropReason::UnknownSpi), "another destination");
     assert_eq!(receiver.verdict_in(&good), Verdict::Forward);
 }
 
 #[test]
-fn encapsulation_other_than_the_sas_is_refused() {
+fn both_forms_of_esp_are_taken_whatever_the_sa_sends() {
     let (mut plain, mut plain_receiver) = pair(|_| {});
     let (mut udp, mut udp_receiver) = pair(in_udp);
     let (in_plain, in_udp) = (plain.encrypt(&v4(b"a")), udp.encrypt(&v4(b"a")));
-    assert_eq!(plain_receiver.verdict_in(&in_udp), dropped(DropReason::EncapMismatch));
-    assert_eq!(udp_receiver.verdict_in(&in_plain), dropped(DropReason::EncapMismatch));
-    assert_eq!(plain_receiver.verdict_in(&in_plain), Verdict::Forward);
-    assert_eq!(udp_receiver.verdict_in(&in_udp), Verdict::Forward);
+    let (next_plain, next_udp) = (plain.encrypt(&v4(b"b")), udp.encrypt(&v4(b"b")));
+    assert_eq!(plain_receiver.verdict_in(&in_udp), Verdict::Forward, "in UDP to an SA without");
+    assert_eq!(udp_receiver.verdict_in(&in_plain), Verdict::Forward, "plain to an SA in UDP");
+    assert_eq!(plain_receiver.verdict_in(&next_plain), Verdict::Forward);
+    assert_eq!(udp_receiver.verdict_in(&next_udp), Verdict::Forward);
+    // The form alone is no move of the peer.
+    for receiver in [&mut plain_receiver, &mut udp_receiver] {
+        let moved = receiver.events().into_iter().any(|event| matches!(event, Event::PeerMoved { .. }));
+        assert!(!moved);
+    }
+}
+
+#[test]
+fn wrong_ipv4_header_checksums_are_refused_outside_inside_and_within() {
+    let (mut sender, mut peer) = pair(|_| {});
+    let clean = v4(b"voice");
+    for at in [1, 8, 10, 15, 19] {
+        let mut bad = clean.clone();
+        bad[at] ^= 0x40;
+        assert_eq!(sender.verdict_out(&bad), dropped(DropReason::HeaderChecksum), "from inside, octet {at}");
+        let mut bad = sender.encrypt(&clean);
+        bad[at] ^= 0x40;
+        assert_eq!(peer.verdict_in(&bad), dropped(DropReason::HeaderChecksum), "from outside, octet {at}");
+    }
+    let (mut receiver, spec) = receiver();
+    let mut bad = clean.clone();
+    bad[8] ^= 0x40;
+    let packet = sealed(&spec, 1, &plaintext(&bad, 4));
+    assert_eq!(receiver.verdict_in(&packet), dropped(DropReason::InnerMalformed), "within");
+    assert_eq!(receiver.verdict_in(&sealed(&spec, 2, &plaintext(&clean, 4))), Verdict::Forward);
 }
 
 #[test]

@@ -403,6 +403,7 @@ fn peer_behind_another_address_is_told_after_authentication_alone() {
         let mut packet = packet.to_vec();
         packet[15] = 99;
         packet[20..22].copy_from_slice(&port.to_be_bytes());
+        renew_checksum(&mut packet);
         packet
     };
     let (first, second, third) =

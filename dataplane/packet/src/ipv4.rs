@@ -100,6 +100,17 @@ impl<'a> Ipv4<'a> {
     }
 }
 
+/// Whether the checksum of the header at the front of `packet`, which is known to be whole, holds.
+#[inline]
+pub fn checksum_holds(packet: &[u8]) -> bool {
+    let Some(fixed) = packet.first_chunk::<HEADER_LEN>() else { return false };
+    // Nearly every header has no options: a sum of fixed length.
+    if fixed[0] == 0x45 {
+        return Sum::new().octets(fixed).fold() == u16::MAX;
+    }
+    Ipv4::parse(packet).is_some_and(|view| view.checksum_holds())
+}
+
 /// What goes into a header without options.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Header {
@@ -279,6 +290,21 @@ mod tests {
             let view = Ipv4::parse(&packet).expect("whole");
             prop_assert!(view.checksum_holds());
             prop_assert_eq!((view.fragment_offset(), view.more_fragments()), (offset * 8, more));
+        }
+
+        #[test]
+        fn a_header_with_one_octet_changed_does_not_hold(words in 0usize..=10, at in 0usize..60, by in 1u8..) {
+            let mut packet = header(0).to_bytes().to_vec();
+            packet[0] += u8::try_from(words).expect("few");
+            packet[3] = u8::try_from(20 + words * 4).expect("few");
+            packet.resize(20 + words * 4, 1);
+            packet[10..12].fill(0);
+            let checksum = Sum::new().octets(&packet).checksum();
+            packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+            prop_assert!(checksum_holds(&packet));
+            let at = at % packet.len();
+            packet[at] ^= by;
+            prop_assert!(!checksum_holds(&packet));
         }
 
         #[test]

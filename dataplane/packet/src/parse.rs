@@ -5,9 +5,9 @@ use pollux_abi::DropReason;
 use crate::buf::Packet;
 use crate::burst::Burst;
 use crate::ethernet::{self, Link};
-use crate::flow::{self, Flow};
+use crate::flow::{self, Flow, IpVersion};
 use crate::hint;
-use crate::ipv4::Ipv4;
+use crate::ipv4::{self, Ipv4};
 use crate::ipv6::Ipv6;
 use crate::meta::{Class, Fragment, Meta, Role};
 use crate::udp::{self, Udp};
@@ -19,7 +19,7 @@ pub const ENCAP_PORT: u16 = 4500;
 ///
 /// On the wan side, ESP and ESP in UDP to `encap_port` (4500 as a rule) get their class; everything else,
 /// and everything on the other sides, is [`Class::Plain`]. What is no untagged IP frame is dropped as
-/// `NotOurs`, what contradicts itself as `Malformed`.
+/// `NotOurs`, what contradicts itself as `Malformed`, an IPv4 header whose checksum is wrong as `HeaderChecksum`.
 pub fn classify(burst: &mut Burst, encap_port: u16) {
     for packet in burst.packets() {
         hint::prefetch(packet.data());
@@ -140,6 +140,10 @@ fn one(packet: &mut Packet, meta: &mut Meta, encap_port: u16) {
         meta.drop_for(DropReason::Malformed);
         return;
     };
+    if meta.flow.version == IpVersion::V4 && !ipv4::checksum_holds(packet.data()) {
+        meta.drop_for(DropReason::HeaderChecksum);
+        return;
+    }
     packet.truncate(parsed.total_len);
     let Ok(l4) = u16::try_from(parsed.l4) else {
         meta.drop_for(DropReason::Malformed);

@@ -2,7 +2,7 @@
 
 use pollux_abi::command::{Direction, PolicyAction};
 use pollux_abi::{DropReason, SaIndex};
-use pollux_packet::{Flow, IpVersion, Meta, Packet, parse};
+use pollux_packet::{Flow, IpVersion, Meta, Packet, ipv4, parse};
 
 use crate::engine::Engine;
 use crate::policy::Match;
@@ -19,6 +19,10 @@ pub(crate) fn check(
 ) -> Result<(), DropReason> {
     let parsed = parse::ip(packet.data(), &mut meta.flow).filter(|_| meta.flow.version == version);
     let parsed = parsed.ok_or(DropReason::InnerMalformed)?;
+    // Whoever forwards it renews the checksum with the TTL, and would vouch for a damaged header.
+    if version == IpVersion::V4 && !ipv4::checksum_holds(packet.data()) {
+        return Err(DropReason::InnerMalformed);
+    }
     packet.truncate(parsed.total_len);
     meta.fragment = parsed.fragment;
     // An IP header with all its extensions is shorter than the frame that it came in.

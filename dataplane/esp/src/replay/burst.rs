@@ -87,14 +87,12 @@ fn inner_len(packet: &[u8], l4: usize, sa: &InboundSa) -> u64 {
     end.saturating_sub(l4 + usize::from(sa.header_len) + padding) as u64
 }
 
-/// Whether the SA takes packets, and this one came the way that the SA's packets come.
+/// Whether the SA takes packets, and this one was sent to its address. In UDP or not: an SA takes both forms at any
+/// time (RFC 7296 §2.23); its configuration decides what is sent.
 #[inline]
 fn suits(sa: &InboundSa, meta: &Meta) -> Result<(), DropReason> {
     if sa.flags & flag::STOPPED != 0 {
         return Err(DropReason::SaExpired);
-    }
-    if sa.encap != (meta.class == Class::EspInUdp) {
-        return Err(DropReason::EncapMismatch);
     }
     if sa.local != meta.flow.destination_bits() || sa.version != meta.flow.version {
         return Err(DropReason::UnknownSpi);
@@ -120,7 +118,8 @@ fn whole(sa: &InboundSa, low: u64) -> Result<u64, DropReason> {
 /// Whether an authenticated packet came from elsewhere than the SA says.
 #[inline]
 fn has_moved(sa: &InboundSa, meta: &Meta) -> bool {
-    sa.remote != meta.flow.source_bits() || (sa.encap && sa.remote_port != meta.flow.source_port)
+    let in_udp = sa.encap && meta.class == Class::EspInUdp;
+    sa.remote != meta.flow.source_bits() || (in_udp && sa.remote_port != meta.flow.source_port)
 }
 
 #[cold]

@@ -30,6 +30,13 @@ pub(crate) fn net(text: &str) -> TrafficSelector {
     TrafficSelector::prefix(ip(address), len.parse().expect("a length")).expect("a prefix")
 }
 
+/// Writes the checksum that fits an IPv4 header without options.
+pub(crate) fn renew_checksum(packet: &mut [u8]) {
+    packet[10..12].fill(0);
+    let checksum = pollux_packet::checksum::Sum::new().octets(&packet[..ipv4::HEADER_LEN]).checksum();
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// An engine with what it counts.
 pub(crate) struct Gateway {
     pub(crate) engine: Engine,
