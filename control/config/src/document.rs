@@ -62,6 +62,11 @@ impl Report {
         self.problems.borrow().iter().any(|problem| problem.key == key)
     }
 
+    /// Whether there is a mistake about a key that begins so.
+    pub(crate) fn has_problem_below(&self, prefix: &str) -> bool {
+        self.problems.borrow().iter().any(|problem| problem.key.starts_with(prefix))
+    }
+
     /// Every syntax error of the text as a mistake.
     pub(crate) fn add_syntax(&self, errors: &[toml::de::Error]) {
         for error in errors {

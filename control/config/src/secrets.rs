@@ -24,7 +24,7 @@ use toml::de::{DeTable, DeValue};
 use zeroize::Zeroizing;
 
 use crate::document::{Report, Section};
-use crate::model::Config;
+use crate::model::{Config, Connection};
 use crate::problem::Problems;
 use crate::values::{self, Wrong, closest, hex, some};
 
@@ -254,6 +254,15 @@ fn match_names(config: &Config, secrets: &Secrets, report: &Report) -> Vec<crate
     let mut add = |line, key: String, reason, fix| {
         problems.push(crate::Problem { file: config.file.clone(), line, key, reason, fix });
     };
+    match_keys(config, secrets, report, &mut add);
+    match_psks(config, secrets, report, &mut add);
+    problems
+}
+
+/// Takes a mistake: line, key, reason and fix.
+type Add<'a> = &'a mut dyn FnMut(u32, String, String, String);
+
+fn match_keys(config: &Config, secrets: &Secrets, report: &Report, add: Add<'_>) {
     let names: Vec<&str> = secrets.keys.keys().map(String::as_str).collect();
     for sa in &config.sas {
         let Some(octets) = secrets.keys.get(&sa.key) else {
@@ -292,7 +301,26 @@ fn match_names(config: &Config, secrets: &Secrets, report: &Report) -> Vec<crate
             );
         }
     }
+}
+
+fn match_psks(config: &Config, secrets: &Secrets, report: &Report, add: Add<'_>) {
     let names: Vec<&str> = secrets.psks.keys().map(String::as_str).collect();
+    // A secret that could not be read is a mistake of its own, and might have been the one.
+    let without = |connection: &&Connection| connection.psk.is_none() && !report.has_problem_below("psk.");
+    for connection in config.connections.iter().filter(without) {
+        if !secrets.psks.values().any(|psk| may_be_of(psk, connection)) {
+            let remote = connection.remote.id.as_deref().unwrap_or("%any");
+            add(
+                connection.line,
+                format!("connection.{}.psk", connection.name),
+                format!("is missing, and no secret has ids that fit {remote}, so no peer can authenticate"),
+                match names.first() {
+                    Some(name) => format!("write psk = \"{name}\", or give a secret ids = [\"{remote}\"]"),
+                    None => "add a secret under [psk] and name it here".to_owned(),
+                },
+            );
+        }
+    }
     for connection in &config.connections {
         let Some(name) = connection.psk.as_deref().filter(|name| !secrets.psks.contains_key(*name)) else {
             continue;
@@ -307,7 +335,49 @@ fn match_names(config: &Config, secrets: &Secrets, report: &Report) -> Vec<crate
         let key = format!("connection.{}.psk", connection.name);
         add(connection.line, key, format!("no pre-shared key `{name}` in the secrets file"), fix);
     }
-    problems
+}
+
+/// Whether a secret that is found by identity may be found for a connection: by the peer's identity, or as the only
+/// owner by ours. What cannot be known here, an address for example, may fit.
+fn may_be_of(psk: &Psk, connection: &Connection) -> bool {
+    let remote = connection.remote.id.as_deref().unwrap_or("%any");
+    let of_peer = psk.ids.iter().any(|id| may_meet(id, remote));
+    let of_us = match (psk.ids.as_slice(), &connection.local.id) {
+        ([only], Some(ours)) => may_meet(only, ours),
+        ([only], None) => matches!(only.as_str(), "%any" | "*") || is_address(only),
+        _ => false,
+    };
+    of_peer || of_us
+}
+
+fn is_address(id: &str) -> bool {
+    bare(id).parse::<std::net::IpAddr>().is_ok()
+}
+
+/// An identity without what names its type.
+fn bare(id: &str) -> &str {
+    let value = id.split_once(':').filter(|(kind, _)| kind.chars().all(|c| c.is_ascii_alphanumeric()));
+    // An IPv6 address has colons too.
+    let value = match value {
+        Some((_, value)) if id.parse::<std::net::IpAddr>().is_err() => value,
+        _ => id,
+    };
+    value.trim_start_matches('@')
+}
+
+/// Whether two identities or patterns may be about the same peer; types are not compared.
+fn may_meet(one: &str, other: &str) -> bool {
+    let any = |id: &str| matches!(id, "%any" | "*");
+    if any(one) || any(other) {
+        return true;
+    }
+    let (one, other) = (bare(one).to_ascii_lowercase(), bare(other).to_ascii_lowercase());
+    match (one.strip_prefix('*'), other.strip_prefix('*')) {
+        (Some(one), Some(other)) => one.ends_with(other) || other.ends_with(one),
+        (Some(suffix), None) => other.ends_with(suffix),
+        (None, Some(suffix)) => one.ends_with(suffix),
+        (None, None) => one == other || is_address(&one) && one.parse::<std::net::IpAddr>() == other.parse(),
+    }
 }
 
 /// 128 bits, if they are random.

@@ -117,6 +117,57 @@ fn mistakes_of_the_secrets_file_are_told_without_the_secrets() {
 }
 
 #[test]
+fn a_connection_that_no_key_can_be_of_is_a_mistake() {
+    use std::os::unix::fs::PermissionsExt;
+    let key = "\"0x6a7f0c1d2e3f405162738495a6b7c8d9\"";
+    let folder = std::env::temp_dir().join(format!("pollux-psk-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (file, secrets) = (folder.join("pollux.toml"), folder.join("secrets.toml"));
+    // What the connection says of psk and ids; the secrets; whether a key may be found.
+    for (connection, psk, found) in [
+        ("", String::new(), false),
+        ("", format!("office = {key}"), false),
+        ("psk = \"office\"", format!("office = {key}"), true),
+        ("", format!("[psk.x]\nids = [\"b.example\"]\nsecret = {key}"), true),
+        ("remote.id = \"b.example\"", format!("[psk.x]\nids = [\"B.example\"]\nsecret = {key}"), true),
+        ("remote.id = \"fqdn:b.example\"", format!("[psk.x]\nids = [\"@b.example\"]\nsecret = {key}"), true),
+        ("remote.id = \"b.example\"", format!("[psk.x]\nids = [\"c.example\"]\nsecret = {key}"), false),
+        ("remote.id = \"b.example\"", format!("[psk.x]\nids = [\"*.example\"]\nsecret = {key}"), true),
+        ("remote.id = \"*.a.example\"", format!("[psk.x]\nids = [\"p.a.example\"]\nsecret = {key}"), true),
+        ("remote.id = \"*.a.example\"", format!("[psk.x]\nids = [\"*.b.example\"]\nsecret = {key}"), false),
+        ("remote.id = \"b.example\"", format!("[psk.x]\nids = [\"%any\"]\nsecret = {key}"), true),
+        (
+            "local.id = \"a.example\"\nremote.id = \"b.example\"",
+            format!("[psk.x]\nids = [\"a.example\"]\nsecret = {key}"),
+            true,
+        ),
+        (
+            "local.id = \"a.example\"\nremote.id = \"b.example\"",
+            format!("[psk.x]\nids = [\"a.example\", \"c.example\"]\nsecret = {key}"),
+            false,
+        ),
+        ("remote.id = \"2001:db8::1\"", format!("[psk.x]\nids = [\"2001:DB8:0::1\"]\nsecret = {key}"), true),
+    ] {
+        let text = format!(
+            "[paths]\nsecrets = \"secrets.toml\"\n[dataplane]\nwan = \"w\"\nlan = \"l\"\n[[connection]]\nname = \"c\"\n\
+             {connection}\n[connection.children.n]\nlocal_ts = \"10.1.0.0/16\"\nremote_ts = \"10.2.0.0/16\"\n"
+        );
+        std::fs::write(&file, text).expect("written");
+        let _ = std::fs::remove_file(&secrets);
+        std::fs::write(&secrets, format!("[psk]\n{psk}\n")).expect("written");
+        std::fs::set_permissions(&secrets, std::fs::Permissions::from_mode(0o600)).expect("mode");
+        let said = pollux_config::load_with_secrets(&file)
+            .map_or_else(|problems| problems.to_string(), |_| String::new());
+        assert_eq!(said.is_empty(), found, "{connection} with {psk}: {said}");
+        assert!(
+            found || said.contains("pollux.toml:6: connection.c.psk: is missing, and no secret"),
+            "{said}"
+        );
+    }
+    let _ = std::fs::remove_dir_all(&folder);
+}
+
+#[test]
 fn a_gateway_is_found_by_a_file_with_mistakes_elsewhere() {
     let folder = std::env::temp_dir().join(format!("pollux-places-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use pollux_abi::command::{Direction, EncapPorts, SaSpec};
 use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
+use pollux_abi::layout::SELECTORS_MAX;
 use pollux_abi::{Event, SaId, SaIndex, Selectors, Spi};
 use pollux_config::api::fingerprint;
 use pollux_config::{Child, DpdAction, StartAction};
 use pollux_ike::IkeSaId;
 use pollux_ike::endpoint::{Command, Output, SaCommand, SaInstall};
-use pollux_ike::event::{ChildUp, DownReason, IkeUp};
+use pollux_ike::event::{ChildUp, DownReason, IkeUp, NarrowedBy};
 
 use crate::install::{Refusal, copy};
 use crate::journal::{Fields, Level, fields};
@@ -193,7 +194,7 @@ impl Shell {
         let entry = usize::try_from(policy.0).ok().and_then(|id| self.entries.get(id.checked_sub(1)?));
         let Some(entry) = entry.cloned() else { return };
         if let pollux_abi::command::PolicyAction::Protect(reqid) = entry.spec.action
-            && (entry.is_trap || self.trapped.contains(&reqid))
+            && (entry.is_trap || self.trapped.contains(&reqid) || self.narrowed.contains(&reqid))
         {
             return self.command(now, Command::Acquire { reqid, source, destination });
         }
@@ -259,6 +260,9 @@ impl Shell {
                     fields().with("connection", connection).with("child", child).with("replaced", replaced),
                 );
             }
+            E::ChildNarrowed { connection, child, reqid, wanted, carried, by } => {
+                self.child_narrowed(&format!("{connection}/{child}"), reqid, (&wanted, &carried), by);
+            }
             E::Keys(keys) => {
                 let Some(file) = &self.config.control.key_log else { return };
                 if let Err(error) = keylog::append(file, &keys) {
@@ -316,6 +320,33 @@ impl Shell {
             .with("spi_out", up.spi_out)
             .with("reqid", up.reqid);
         self.journal.note(Level::Info, event, text, facts);
+    }
+
+    fn child_narrowed(
+        &mut self,
+        name: &str,
+        reqid: pollux_abi::Reqid,
+        (wanted, carried): (&str, &str),
+        by: NarrowedBy,
+    ) {
+        let why = match by {
+            NarrowedBy::Peer => {
+                self.narrowed.insert(reqid);
+                "the peer took the rest away; packets outside ask it for a further Child SA".to_owned()
+            }
+            NarrowedBy::Limit => {
+                format!(
+                    "{SELECTORS_MAX} selectors a side fit; the peer has to ask for a further Child SA, or both for wider prefixes"
+                )
+            }
+        };
+        let text = format!("{name}: the Child SA carries {carried} of {wanted}: {why}");
+        self.journal.note(
+            Level::Warn,
+            "child-narrowed",
+            text,
+            fields().with("child", name).with("reqid", reqid),
+        );
     }
 
     fn ike_notice(&mut self, event: pollux_ike::Event) {

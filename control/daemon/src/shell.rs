@@ -96,6 +96,8 @@ pub(crate) struct Shell {
     pub(crate) gone: VecDeque<Spi>,
     /// Children that came down and that traffic brings back: `close_action` or `dpd_action` is `trap`.
     pub(crate) trapped: BTreeSet<Reqid>,
+    /// Children that the peer has narrowed: what their Child SAs leave out asks for further ones.
+    pub(crate) narrowed: BTreeSet<Reqid>,
     /// SA events that are told, by name, for the last refusal of each connection.
     pub(crate) last_refusal: HashMap<Arc<str>, String>,
 }
@@ -141,6 +143,7 @@ impl Shell {
             negotiated: HashMap::new(),
             gone: VecDeque::new(),
             trapped: BTreeSet::new(),
+            narrowed: BTreeSet::new(),
             last_refusal: HashMap::new(),
         })
     }

@@ -63,6 +63,21 @@ pub enum Event {
         /// Whether a newer Child SA has taken its place.
         replaced: bool,
     },
+    /// A Child SA carries less than the end that asked for it wanted.
+    ChildNarrowed {
+        /// Connection.
+        connection: Arc<str>,
+        /// Child.
+        child: Arc<str>,
+        /// Its reqid.
+        reqid: Reqid,
+        /// What was asked for, `ours === theirs`.
+        wanted: String,
+        /// What it carries.
+        carried: String,
+        /// Who or what took the rest away.
+        by: NarrowedBy,
+    },
     /// Something was refused, by us or by the peer.
     Refused {
         /// The IKE SA; `None` before there is one.
@@ -179,6 +194,15 @@ pub struct ChildUp {
     pub local_ts: Vec<TrafficSelector>,
     /// The peer's side of the traffic, narrowed.
     pub remote_ts: Vec<TrafficSelector>,
+}
+
+/// Why a Child SA carries less than was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NarrowedBy {
+    /// The peer's policy (RFC 7296 §2.9). Traffic that is left out asks for further Child SAs.
+    Peer,
+    /// The peer asked for more selectors than [`pollux_abi::layout::SELECTORS_MAX`] a side.
+    Limit,
 }
 
 /// Why an SA is gone.

@@ -14,7 +14,7 @@ use crate::crypto::Rng;
 use crate::error::IkeError;
 use crate::event::{DownReason, Event};
 use crate::exchange::init_initiator;
-use crate::sa::{Established, IkeSa, IkeSaId, LAST_WORDS, State, Task, Timer};
+use crate::sa::{Established, IkeSa, IkeSaId, LAST_WORDS, PacketPair, State, Task, Timer};
 use crate::time::Instant;
 
 impl Endpoint {
@@ -26,7 +26,9 @@ impl Endpoint {
             }
             Command::Terminate(target) => self.on_target(now, &target, rng, Operation::Terminate),
             Command::Rekey(target) => self.on_target(now, &target, rng, Operation::Rekey),
-            Command::Acquire { reqid, .. } => self.acquire(now, reqid, rng),
+            Command::Acquire { reqid, source, destination } => {
+                self.acquire(now, reqid, (source, destination), rng);
+            }
             Command::Reload(config) => self.reload(now, config, rng),
             Command::SaInstalled { sa } => {
                 self.on_owner(now, sa, rng, |ike, turn| ike.on_installed(turn, sa, Ok(())));
@@ -180,12 +182,21 @@ impl Endpoint {
         self.shared.out.push_back(super::Output::Event(event));
     }
 
-    fn acquire(&mut self, now: Instant, reqid: Reqid, rng: &mut dyn Rng) {
+    fn acquire(&mut self, now: Instant, reqid: Reqid, packet: PacketPair, rng: &mut dyn Rng) {
         let wanted = self.shared.config.child(reqid);
-        let wanted = wanted.map(|(connection, child)| (connection.name.clone(), child.name.clone()));
-        if let Some((connection, child)) = wanted {
-            self.initiate(now, &connection, Some(child), rng);
-        }
+        let wanted = wanted.map(|(connection, child)| (connection.name.clone(), child.clone()));
+        let Some((connection, child)) = wanted else { return };
+        let stays =
+            |id: &IkeSaId| self.sas.get(id).and_then(IkeSa::established).is_some_and(Established::stays);
+        let up = self.directory.of_connection(&connection).find(stays);
+        let Some(up) = up else { return self.initiate(now, &connection, Some(child.name.clone()), rng) };
+        self.turn(now, up, rng, |ike, turn| {
+            if let Some((_, established)) = ike.established_mut() {
+                established.create_for(turn.now, &child, packet);
+            }
+            ike.after(turn);
+        });
+        self.reindex(up);
     }
 
     fn on_target(&mut self, now: Instant, target: &Target, rng: &mut dyn Rng, operation: Operation) {

@@ -270,6 +270,7 @@ fn first_child(
     match offer.accept(turn, &channel.path, incoming.payloads, keymat_inputs) {
         Ok(mut child) => {
             child.down = DownReason::Operator;
+            offer.tell_narrowed(turn, &child);
             child.install(turn, channel.id, Direction::Inbound);
             let key = established.children.insert(child);
             if !turn.shared.data_plane {

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
+use pollux_abi::layout::SELECTORS_MAX;
 use pollux_abi::{Spi, TrafficSelector};
 
-use super::child_offer::{KeymatInputs, proposals, selectors};
+use super::child_offer::{KeymatInputs, describe, proposals, selectors};
 use super::ke_method;
-use crate::config::ChildConfig;
+use crate::config::{ChildConfig, SelectorConfig};
 use crate::endpoint::Turn;
 use crate::error::IkeError;
-use crate::event::DownReason;
+use crate::event::{DownReason, Event, NarrowedBy};
 use crate::message::{Payloads, Protocol, Ts, Writer};
 use crate::negotiate::{Chosen, EspAgreement, proposal, selector, syntax};
 use crate::sa::{ChildSa, DirectionSa, DirectionState, Path, Peer, Phase};
@@ -25,6 +26,8 @@ pub(crate) struct Answer {
     local_ts: Vec<TrafficSelector>,
     /// The peer's.
     remote_ts: Vec<TrafficSelector>,
+    /// What the peer asked for, where the answer has no room for all of it that our policy allows.
+    cut: Option<String>,
 }
 
 impl Answer {
@@ -44,14 +47,17 @@ impl Answer {
         let candidates =
             || children.iter().filter(|child| old.is_none_or(|old| child.name == old.config.name));
         let outside = || IkeError::TsUnacceptable {
-            offered: offered(payloads),
+            offered: sides(payloads.ts_i.as_ref(), payloads.ts_r.as_ref()),
             accepted: accepted(candidates().map(|config| &**config), path),
             key: format!("connection.{}.children.*.remote_ts and local_ts", peer.connection.name),
+        };
+        let key = |config: &ChildConfig| {
+            format!("connection.{}.children.{}.esp_proposals", peer.connection.name, config.name)
         };
         let refused = |config: &ChildConfig, offered: String| IkeError::NoProposalChosen {
             offered,
             accepted: syntax::describe(&proposals(config, in_auth)),
-            key: format!("connection.{}.children.{}.esp_proposals", peer.connection.name, config.name),
+            key: key(config),
         };
         let (Some(ts_i), Some(ts_r)) = (&payloads.ts_i, &payloads.ts_r) else { return Err(outside()) };
         let Some(sa) = &payloads.sa else {
@@ -60,7 +66,9 @@ impl Answer {
         };
         sa.check_numbers()?;
         let mut proposal_missing = None;
-        for config in candidates() {
+        let (wanted, others): (Vec<_>, Vec<_>) =
+            candidates().partition(|config| has_room_for_first(config, path, ts_i, ts_r));
+        for config in wanted.into_iter().chain(others) {
             let ours = selectors(&config.remote_ts, path.remote.ip());
             let remote_ts = narrow(&ours, ts_i, old.map(|old| &*old.remote_ts));
             let ours = selectors(&config.local_ts, path.local.ip());
@@ -77,16 +85,16 @@ impl Answer {
                 return Err(IkeError::InvalidKe {
                     offered: payloads.ke.as_ref().map_or(0, |ke| ke.method),
                     accepted: wanted.id(),
-                    key: format!(
-                        "connection.{}.children.{}.esp_proposals",
-                        peer.connection.name, config.name
-                    ),
+                    key: key(config),
                 });
             }
             let reserved = || refused(config, format!("{} with a reserved SPI", syntax::describe_sa(sa)));
             let peer_spi = chosen.esp_spi().ok_or_else(reserved)?;
             let spi = turn.inbound_spi()?;
-            return Ok(Self { config: config.clone(), chosen, spi, peer_spi, local_ts, remote_ts });
+            let is_cut = is_cut(&selectors(&config.local_ts, path.local.ip()), ts_r, &local_ts)
+                || is_cut(&selectors(&config.remote_ts, path.remote.ip()), ts_i, &remote_ts);
+            let cut = (is_cut && old.is_none()).then(|| sides(Some(ts_r), Some(ts_i)));
+            return Ok(Self { config: config.clone(), chosen, spi, peer_spi, local_ts, remote_ts, cut });
         }
         Err(proposal_missing.unwrap_or_else(outside))
     }
@@ -120,6 +128,16 @@ impl Answer {
         let suite = self.chosen.agreement.suite;
         let (of_i, of_r) = keys.child(&*provider, suite, shared, nonce_i, nonce_r)?;
         let reqid = peer.reqid(turn, &self.config);
+        if let Some(wanted) = &self.cut {
+            turn.event(Event::ChildNarrowed {
+                connection: peer.connection.name.clone(),
+                child: self.config.name.clone(),
+                reqid,
+                wanted: wanted.clone(),
+                carried: describe(&self.local_ts, &self.remote_ts),
+                by: NarrowedBy::Limit,
+            });
+        }
         let mut half = |spi, keys| DirectionSa {
             id: turn.shared.allocator.sa_id(),
             spi,
@@ -163,9 +181,28 @@ fn narrow(
     enough.then_some(narrowed)
 }
 
-fn offered(payloads: &Payloads<'_>) -> String {
-    let list = |ts: &Option<Ts<'_>>| selector::describe(ts.iter().flat_map(Ts::selectors));
-    format!("{} === {}", list(&payloads.ts_i), list(&payloads.ts_r))
+/// Whether an answer leaves out some of what both ends allow, because no more selectors fit.
+fn is_cut(ours: &[TrafficSelector], theirs: &Ts<'_>, answer: &[TrafficSelector]) -> bool {
+    let theirs: Vec<TrafficSelector> = theirs.selectors().collect();
+    answer.len() == SELECTORS_MAX && !selector::covers_all(answer, &selector::in_use(&theirs, ours))
+}
+
+/// Whether a child meets the first selector of each side: it may be the very packet that wants the Child SA
+/// (RFC 7296 §2.9), and such children go first.
+fn has_room_for_first(config: &ChildConfig, path: &Path, ts_i: &Ts<'_>, ts_r: &Ts<'_>) -> bool {
+    let meets = |ours: &[SelectorConfig], outer, theirs: &Ts<'_>| {
+        let first = theirs.selectors().next();
+        first.is_some_and(|first| {
+            selectors(ours, outer).iter().any(|ours| ours.intersection(&first).is_some())
+        })
+    };
+    meets(&config.remote_ts, path.remote.ip(), ts_i) && meets(&config.local_ts, path.local.ip(), ts_r)
+}
+
+/// Both sides of what the peer asks for, as the operator reads them.
+fn sides(left: Option<&Ts<'_>>, right: Option<&Ts<'_>>) -> String {
+    let list = |ts: Option<&Ts<'_>>| selector::describe(ts.into_iter().flat_map(Ts::selectors));
+    format!("{} === {}", list(left), list(right))
 }
 
 fn accepted<'a>(children: impl Iterator<Item = &'a ChildConfig>, path: &Path) -> String {

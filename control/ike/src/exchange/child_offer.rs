@@ -10,10 +10,10 @@ use crate::config::{ChildConfig, SelectorConfig};
 use crate::crypto::{KeMethod, Secret};
 use crate::endpoint::Turn;
 use crate::error::IkeError;
-use crate::event::DownReason;
+use crate::event::{DownReason, Event, NarrowedBy};
 use crate::message::{Payloads, Writer};
 use crate::negotiate::{EspAgreement, Proposal, proposal, selector, syntax};
-use crate::sa::{ChildSa, DirectionSa, DirectionState, Keys, Path, Phase};
+use crate::sa::{ChildSa, DirectionSa, DirectionState, Keys, PacketPair, Path, Phase};
 
 /// What was offered.
 #[derive(Debug)]
@@ -76,6 +76,51 @@ impl Offer {
         self
     }
 
+    /// The same for a packet that other Child SAs leave out: its addresses go first (RFC 7296 §2.9). `false` where the
+    /// child's policy is not about it.
+    pub(crate) fn for_packet(&mut self, (source, destination): PacketPair) -> bool {
+        for (ours, address) in [(&mut self.local_ts, source), (&mut self.remote_ts, destination)] {
+            let host = selector::in_use(&[TrafficSelector::host(address)], ours);
+            if host.is_empty() {
+                return false;
+            }
+            *ours = selector::for_rekey(&host, ours);
+        }
+        true
+    }
+
+    /// Tells the operator where a Child SA carries less than was offered.
+    pub(crate) fn tell_narrowed(&self, turn: &mut Turn<'_>, child: &ChildSa) {
+        if selector::covers_all(&child.local_ts, &self.local_ts)
+            && selector::covers_all(&child.remote_ts, &self.remote_ts)
+        {
+            return;
+        }
+        turn.event(Event::ChildNarrowed {
+            connection: self.connection.clone(),
+            child: self.config.name.clone(),
+            reqid: self.reqid,
+            wanted: describe(&self.local_ts, &self.remote_ts),
+            carried: describe(&child.local_ts, &child.remote_ts),
+            by: NarrowedBy::Peer,
+        });
+    }
+
+    /// An answer that has no room for the packet that wanted the Child SA.
+    pub(crate) fn check_packet(&self, new: &ChildSa, packet: PacketPair) -> Result<(), IkeError> {
+        if new.carries(packet) {
+            return Ok(());
+        }
+        Err(IkeError::TsUnacceptable {
+            offered: describe(&new.local_ts, &new.remote_ts),
+            accepted: format!("what has room for packets from {} to {}", packet.0, packet.1),
+            key: format!(
+                "the peer's policy for connection.{}.children.{}",
+                self.connection, self.config.name
+            ),
+        })
+    }
+
     /// Whether the Child SA that came of this offer carries all that `old` does, as far as the policy still allows it.
     pub(crate) fn check_successor(&self, new: &ChildSa, old: &ChildSa) -> Result<(), IkeError> {
         let holds = |offered: &[TrafficSelector], new: &[TrafficSelector], old: &[TrafficSelector]| {
@@ -86,10 +131,7 @@ impl Offer {
         {
             return Ok(());
         }
-        let describe = |child: &ChildSa| {
-            let local = selector::describe(child.local_ts.iter().copied());
-            format!("{local} === {}", selector::describe(child.remote_ts.iter().copied()))
-        };
+        let describe = |child: &ChildSa| describe(&child.local_ts, &child.remote_ts);
         Err(IkeError::TsUnacceptable {
             offered: format!("{}, narrower than the Child SA in use, at its rekey", describe(new)),
             accepted: describe(old),
@@ -196,14 +238,18 @@ impl Offer {
     pub(crate) fn refused(&self, notify: crate::message::NotifyType) -> IkeError {
         let key = |key: &str| format!("connection.{}.children.{}.{key}", self.connection, self.config.name);
         let (offered, key) = if notify == crate::message::NotifyType::TsUnacceptable {
-            let local = selector::describe(self.local_ts.iter().copied());
-            let remote = selector::describe(self.remote_ts.iter().copied());
-            (format!("{local} === {remote}"), key("local_ts and remote_ts"))
+            (describe(&self.local_ts, &self.remote_ts), key("local_ts and remote_ts"))
         } else {
             (syntax::describe(&self.proposals), key("esp_proposals"))
         };
         IkeError::PeerRefused { notify, offered, key }
     }
+}
+
+/// Both sides of a Child SA as the operator reads them.
+pub(crate) fn describe(local: &[TrafficSelector], remote: &[TrafficSelector]) -> String {
+    let (local, remote) = (local.iter().copied(), remote.iter().copied());
+    format!("{} === {}", selector::describe(local), selector::describe(remote))
 }
 
 /// ESP proposals for an exchange.

@@ -13,7 +13,7 @@ use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{ExchangeType, Ke, Notify, NotifyType, Payloads};
-use crate::sa::{Channel, ChildSa, Established, Lowest, Phase, Task, lowest_nonce};
+use crate::sa::{Channel, ChildSa, Established, Lowest, PacketPair, Phase, Task, lowest_nonce};
 
 /// We asked for a Child SA.
 pub(crate) struct ExpectChildReply {
@@ -22,6 +22,8 @@ pub(crate) struct ExpectChildReply {
     ke: Option<Box<dyn KeyExchange>>,
     /// The Child SA whose place it shall take.
     rekeys: Option<SaId>,
+    /// The packet that wants a further Child SA.
+    packet: Option<PacketPair>,
     /// The peer has deleted that Child SA meanwhile, and `close_action` wants another one.
     closed: bool,
     /// The peer's rekey of the same Child SA, and the lowest nonce of that exchange (RFC 7296 §2.8.1).
@@ -30,7 +32,14 @@ pub(crate) struct ExpectChildReply {
     method_changed: bool,
 }
 
-/// Asks for a further Child SA.
+/// What is asked for.
+struct Wanted {
+    config: Arc<ChildConfig>,
+    rekeys: Option<SaId>,
+    packet: Option<PacketPair>,
+}
+
+/// Asks for a Child SA.
 pub(crate) fn begin(
     established: &mut Established,
     channel: &mut Channel,
@@ -49,7 +58,29 @@ pub(crate) fn begin(
     if up {
         return Ok(None);
     }
-    ask(established, channel, turn, config, None, None)
+    ask(established, channel, turn, Wanted { config, rekeys: None, packet: None }, None)
+}
+
+/// Asks for a further Child SA of a child whose others leave a packet out.
+pub(crate) fn begin_further(
+    established: &mut Established,
+    channel: &mut Channel,
+    turn: &mut Turn<'_>,
+    config: Arc<ChildConfig>,
+    packet: PacketPair,
+) -> Result<Option<Ours>, IkeError> {
+    if established.children.len() >= turn.shared.config.limits.children_max as usize {
+        return Err(IkeError::Limit { what: "Child SAs of one IKE SA" });
+    }
+    let carried = established.children.iter().any(|(_, child)| {
+        child.config.name == config.name
+            && matches!(child.phase, Phase::Opening | Phase::Up)
+            && child.carries(packet)
+    });
+    if carried {
+        return Ok(None);
+    }
+    ask(established, channel, turn, Wanted { config, rekeys: None, packet: Some(packet) }, None)
 }
 
 /// Asks for a Child SA in place of another one, unless that has a successor or is going already.
@@ -71,15 +102,14 @@ pub(crate) fn begin_rekey(
         established.try_again(turn, Task::RekeyChild(key));
         return Ok(None);
     }
-    ask(established, channel, turn, config, Some(key), None)
+    ask(established, channel, turn, Wanted { config, rekeys: Some(key), packet: None }, None)
 }
 
 fn ask(
     established: &mut Established,
     channel: &mut Channel,
     turn: &mut Turn<'_>,
-    config: Arc<ChildConfig>,
-    rekeys: Option<SaId>,
+    Wanted { config, rekeys, packet }: Wanted,
     method: Option<KeMethod>,
 ) -> Result<Option<Ours>, IkeError> {
     let reqid = match rekeys.and_then(|old| established.children.get(old)) {
@@ -91,12 +121,24 @@ fn ask(
     if let Some(old) = rekeys.and_then(|old| established.children.get(old)) {
         offer = offer.in_place_of(old);
     }
+    if packet.is_some_and(|packet| !offer.for_packet(packet)) {
+        offer.release(turn);
+        return Ok(None);
+    }
     let sent = send(established, channel, turn, &offer, rekeys, method);
     match sent {
         Ok((nonce, ke)) => {
             let method_changed = method.is_some();
-            let expect =
-                ExpectChildReply { offer, nonce, ke, rekeys, closed: false, collision: None, method_changed };
+            let expect = ExpectChildReply {
+                offer,
+                nonce,
+                ke,
+                rekeys,
+                packet,
+                closed: false,
+                collision: None,
+                method_changed,
+            };
             Ok(Some(Ours::CreateChild(Box::new(expect))))
         }
         Err(error) => {
@@ -179,8 +221,9 @@ impl ExpectChildReply {
         turn: &mut Turn<'_>,
         payloads: &Payloads<'_>,
     ) {
-        let task = match self.rekeys {
-            Some(key) if !self.closed => Task::RekeyChild(key),
+        let task = match (self.rekeys, self.packet) {
+            (Some(key), _) if !self.closed => Task::RekeyChild(key),
+            (None, Some(packet)) => Task::CreateFurther(self.offer.config.clone(), packet),
             _ => Task::CreateChild(self.offer.config.clone()),
         };
         if let Some(notify) = payloads.error() {
@@ -228,7 +271,8 @@ impl ExpectChildReply {
                     notify.data_u16().and_then(KeMethod::from_id).filter(|&method| self.offer.offers(method));
                 if let Some(method) = wanted {
                     let config = self.offer.config.clone();
-                    match ask(established, channel, turn, config, self.rekeys, Some(method)) {
+                    let wanted = Wanted { config, rekeys: self.rekeys, packet: self.packet };
+                    match ask(established, channel, turn, wanted, Some(method)) {
                         Ok(Some(Ours::CreateChild(mut again))) => {
                             again.closed = self.closed;
                             established.ours = Some(Ours::CreateChild(again));
@@ -276,6 +320,11 @@ impl ExpectChildReply {
         let mut child = self.offer.accept(turn, &channel.path, payloads, keymat_inputs)?;
         if let Some(old) = self.rekeys.and_then(|old| established.children.get(old)) {
             self.offer.check_successor(&child, old)?;
+        }
+        match self.packet {
+            Some(packet) => self.offer.check_packet(&child, packet)?,
+            None if self.rekeys.is_none() => self.offer.tell_narrowed(turn, &child),
+            None => {}
         }
         child.replaces = self.rekeys;
         let lost = self.decide(established, &lowest_nonce(&self.nonce, peer_nonce));

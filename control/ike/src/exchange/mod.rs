@@ -89,6 +89,9 @@ pub(crate) fn begin(
 ) -> Result<Option<Ours>, IkeError> {
     match task {
         Task::CreateChild(config) => create_child_initiator::begin(established, channel, turn, config),
+        Task::CreateFurther(config, packet) => {
+            create_child_initiator::begin_further(established, channel, turn, config, packet)
+        }
         Task::RekeyChild(key) => create_child_initiator::begin_rekey(established, channel, turn, key),
         Task::DeleteChild(key) => informational_initiator::delete_child(established, channel, turn, key),
         Task::RekeyIke => rekey_ike_initiator::begin(established, channel, turn),

@@ -3,6 +3,7 @@
 //! Inbound is there before the peer may send, outbound moves when the peer is known to have the new SA, and
 //! what was deleted by a rekey decrypts a little longer: so no packet finds no SA (RFC 7296 §2.8).
 
+use core::time::Duration;
 use std::sync::Arc;
 
 use pollux_abi::SaId;
@@ -11,11 +12,12 @@ use pollux_abi::command::Direction;
 use super::channel::Channel;
 use super::children::{DirectionState, Phase};
 use super::established::Established;
-use super::tasks::{AGAIN_AFTER, Task};
+use super::tasks::{AGAIN_AFTER, PacketPair, Task};
 use crate::config::{Action, ChildConfig};
 use crate::endpoint::{Effect, SaCommand, Turn};
 use crate::error::IkeError;
 use crate::event::{DownReason, Event};
+use crate::time::Instant;
 
 impl Established {
     pub(super) fn child_due(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, key: SaId) {
@@ -277,6 +279,23 @@ impl Established {
         }
     }
 
+    /// A packet of a child found no SA: it wants the child, or a further Child SA where the peer has narrowed those that
+    /// are there. At most one further one of a child is asked for in [`FURTHER_EVERY`].
+    pub(crate) fn create_for(&mut self, now: Instant, config: &Arc<ChildConfig>, packet: PacketPair) {
+        let up = self.children.keys_where(|child| {
+            child.config.name == config.name && matches!(child.phase, Phase::Opening | Phase::Up)
+        });
+        if up.is_empty() {
+            return self.create_unless_up(config);
+        }
+        let carries = |key: &SaId| self.children.get(*key).is_some_and(|child| child.carries(packet));
+        let waits = up.iter().any(carries) || self.further.get(&config.name).is_some_and(|at| now < *at);
+        if !waits {
+            self.further.insert(config.name.clone(), now + FURTHER_EVERY);
+            self.tasks.push(Task::CreateFurther(config.clone(), packet));
+        }
+    }
+
     /// Asks for a Child SA, unless one of that name is up or wanted already.
     pub(crate) fn create_unless_up(&mut self, config: &Arc<ChildConfig>) {
         let up = self.children.iter().any(|(_, child)| {
@@ -290,3 +309,6 @@ impl Established {
         }
     }
 }
+
+/// So seldom is a further Child SA of one child asked for.
+const FURTHER_EVERY: Duration = Duration::from_secs(1);

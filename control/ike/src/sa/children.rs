@@ -8,6 +8,7 @@ use pollux_abi::command::{Direction, EncapPorts, Lifetimes};
 use pollux_abi::{EspSuite, KeyMaterial, Reqid, SaId, Spi, TrafficSelector};
 
 use super::IkeSaId;
+use super::tasks::PacketPair;
 use crate::config::ChildConfig;
 use crate::endpoint::{DATA_PLANE_DEADLINE, SaCommand, SaInstall, Turn};
 use crate::event::{ChildUp, DownReason, Event, KeyLog};
@@ -165,6 +166,12 @@ impl ChildSa {
     /// Whether it carries traffic both ways, or will as soon as the peer is known to have it.
     pub(crate) fn is_up(&self) -> bool {
         self.phase == Phase::Up && !self.redundant
+    }
+
+    /// Whether its selectors have room for packets between these addresses.
+    pub(crate) fn carries(&self, (source, destination): PacketPair) -> bool {
+        self.local_ts.iter().any(|selector| selector.contains_address(source))
+            && self.remote_ts.iter().any(|selector| selector.contains_address(destination))
     }
 
     /// Starts the clocks of its soft and hard lifetime.

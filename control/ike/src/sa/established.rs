@@ -1,6 +1,7 @@
 //! An IKE SA that works: its Child SAs, its tasks, and at most one exchange each way.
 
 use core::time::Duration;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pollux_abi::event::SaStats;
@@ -70,6 +71,8 @@ pub(crate) struct Established {
     pub(crate) redundant: bool,
     /// It was made by the peer's rekey while ours is outstanding: which one stays is not known yet.
     pub(crate) undecided: bool,
+    /// Children of which no further Child SA is asked for before a moment.
+    pub(crate) further: BTreeMap<Arc<str>, Instant>,
     /// SPIs that the peer deleted while the Child SAs were still with the predecessor.
     pub(crate) late_deletes: Vec<u32>,
     /// It is over, as soon as this turn is.
@@ -94,6 +97,7 @@ impl Established {
             successor: None,
             redundant: false,
             undecided: false,
+            further: BTreeMap::new(),
             late_deletes: Vec::new(),
             finished: None,
             answered_last: false,
@@ -264,7 +268,7 @@ impl Established {
         match task {
             Task::DeleteIke(reason) => self.finished = Some(reason),
             Task::DeleteChild(key) => self.forget_child(channel, turn, key),
-            Task::Probe => {}
+            Task::Probe | Task::CreateFurther(..) => {}
             task => self.try_again(turn, task),
         }
     }
@@ -382,6 +386,11 @@ impl Established {
                 self.try_again(turn, Task::RekeyIke);
             }
             Task::CreateChild(_) if temporary => self.try_again(turn, task),
+            // A packet asks again, but not at once.
+            Task::CreateFurther(config, _) => {
+                let pause = if temporary { AGAIN_AFTER } else { FURTHER_REFUSED };
+                self.further.insert(config.name.clone(), turn.now + pause);
+            }
             _ => {}
         }
     }
@@ -389,6 +398,9 @@ impl Established {
 
 /// How long an IKE SA that is replaced or expired waits for the answer to its DELETE.
 pub(crate) const LAST_WORDS: Duration = Duration::from_mins(1);
+
+/// How long packets ask in vain for a further Child SA that the peer refused by policy.
+const FURTHER_REFUSED: Duration = Duration::from_mins(1);
 
 /// How long a rekey waits that the peer refused by policy: the operator may change it meanwhile.
 const REFUSED_FOR_GOOD: Duration = Duration::from_secs(30);

@@ -28,7 +28,7 @@ pub(crate) use collision::{Lowest, lowest_nonce};
 pub(crate) use established::{Established, LAST_WORDS, Peer};
 pub(crate) use inheritance::InheritedChildren;
 pub(crate) use keys::Keys;
-pub(crate) use tasks::Task;
+pub(crate) use tasks::{PacketPair, Task};
 pub(crate) use timer::Timer;
 pub(crate) use window::{Judged, Window};
 

@@ -1,5 +1,6 @@
 //! What an established IKE SA has to ask of its peer, one request after the other.
 
+use core::net::IpAddr;
 use core::time::Duration;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,11 +11,16 @@ use crate::config::ChildConfig;
 use crate::event::DownReason;
 use crate::time::Instant;
 
+/// Source and destination of a packet that wants a Child SA, as they are on our side.
+pub(crate) type PacketPair = (IpAddr, IpAddr);
+
 /// One thing to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
     /// A further Child SA.
     CreateChild(Arc<ChildConfig>),
+    /// A further Child SA of a child, for a packet that the narrowed ones leave out (RFC 7296 §2.9).
+    CreateFurther(Arc<ChildConfig>, PacketPair),
     /// A new Child SA in place of this one.
     RekeyChild(SaId),
     /// This Child SA is deleted.
