@@ -188,9 +188,9 @@ pub struct Control {
     pub retransmit_tries: u32,
     /// Half-open IKE SAs beyond which COOKIEs are asked for.
     pub cookie_threshold: u32,
-    /// Half-open IKE SAs of one source address.
+    /// Half-open IKE SAs of one IPv4 address or IPv6 /64 that has returned a cookie.
     pub half_open_per_source: u32,
-    /// Half-open IKE SAs in all.
+    /// Half-open IKE SAs in all whose sources have returned a cookie.
     pub half_open_max: u32,
     /// IKE SAs in all.
     pub ike_sa_max: u32,

@@ -53,9 +53,10 @@ impl Default for Ports {
 pub struct Limits {
     /// Half-open IKE SAs beyond which a COOKIE is demanded (RFC 7296 §2.6).
     pub cookie_threshold: u32,
-    /// Half-open IKE SAs in all; further requests are dropped.
+    /// Half-open IKE SAs in all whose requests brought a cookie; further requests are dropped, except for a few of
+    /// each configured peer's address.
     pub half_open_max: u32,
-    /// Half-open IKE SAs of one source address.
+    /// The same of one source: an IPv4 address or an IPv6 /64; a /48 may have twice as many.
     pub half_open_per_source: u32,
     /// How long a peer has from IKE_SA_INIT to the end of IKE_AUTH.
     pub half_open_timeout: Duration,
@@ -70,7 +71,7 @@ impl Default for Limits {
         Self {
             cookie_threshold: 64,
             half_open_max: 4096,
-            half_open_per_source: 16,
+            half_open_per_source: 512,
             half_open_timeout: Duration::from_secs(30),
             children_max: 64,
             ike_sas_max: 100_000,

@@ -127,7 +127,7 @@ pub(super) fn control(root: &Section<'_, '_>) -> Control {
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 6,
         cookie_threshold: 64,
-        half_open_per_source: 16,
+        half_open_per_source: 512,
         half_open_max: 4_096,
         ike_sa_max: 65_536,
         key_log: None,

@@ -125,6 +125,11 @@ impl ConnectionIndex {
         }
     }
 
+    /// Whether a connection names this address of a peer, and not only a range around it.
+    pub(crate) fn is_peer(&self, address: IpAddr) -> bool {
+        self.by_address.contains_key(&address)
+    }
+
     fn enter_secret(&mut self, place: usize, secret: &PreSharedKey) {
         if let Some(connection) = &secret.connection {
             self.secrets_by_connection.entry(connection.clone()).or_insert(place);

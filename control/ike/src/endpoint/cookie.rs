@@ -3,6 +3,7 @@
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 
+use super::admission::Mark;
 use crate::crypto::{CryptoError, Prf, Provider, Rng, Secret, constant_time_eq, draw};
 use crate::message::IkeSpi;
 use crate::time::Instant;
@@ -59,6 +60,14 @@ impl Cookies {
                 && now.since(generation.since) < ROTATE_EVERY * 2
                 && mac(provider, &generation.secret, claim).is_ok_and(|mac| constant_time_eq(&mac, shown))
         })
+    }
+
+    /// A short keyed hash of a claim, under the secret that cookies are made with now; `None` before the first.
+    /// After a rotation the marks of before mean nothing any more: two minutes are longer than a late copy takes.
+    pub(crate) fn mark(&self, provider: &dyn Provider, claim: Claim<'_>) -> Option<Mark> {
+        let current = self.current.as_ref()?;
+        let mac = mac(provider, &current.secret, claim).ok()?;
+        mac.first_chunk().copied()
     }
 
     fn rotate(&mut self, rng: &mut dyn Rng, now: Instant) {

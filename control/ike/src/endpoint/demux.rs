@@ -2,22 +2,27 @@
 
 use core::net::SocketAddr;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::admission::Stranger;
 use crate::message::IkeSpi;
 use crate::sa::{IkeSa, IkeSaId};
+
+/// A request as its sender tells it apart: address, port, SPI and nonce.
+type Initial = (SocketAddr, IkeSpi, Arc<[u8]>);
 
 /// SPIs of ours, and the strangers whose IKE_SA_INIT was answered.
 #[derive(Debug, Default)]
 pub(crate) struct Demux {
     by_spi: BTreeMap<IkeSpi, IkeSaId>,
-    initial: BTreeMap<(SocketAddr, IkeSpi), IkeSaId>,
+    initial: BTreeMap<Initial, IkeSaId>,
 }
 
 impl Demux {
     pub(crate) fn insert(&mut self, sa: &IkeSa) {
         self.by_spi.insert(sa.channel.our_spi(), sa.channel.id);
-        if let Some(source) = sa.channel.half_open {
-            self.initial.insert((source, sa.channel.spi_i), sa.channel.id);
+        if let Some(stranger) = &sa.channel.half_open {
+            self.initial.insert(key(stranger), sa.channel.id);
         }
     }
 
@@ -27,13 +32,13 @@ impl Demux {
     }
 
     /// The half-open IKE SA that an IKE_SA_INIT from there has made.
-    pub(crate) fn initial(&self, source: SocketAddr, spi_i: IkeSpi) -> Option<IkeSaId> {
-        self.initial.get(&(source, spi_i)).copied()
+    pub(crate) fn initial(&self, source: SocketAddr, spi_i: IkeSpi, nonce: &[u8]) -> Option<IkeSaId> {
+        self.initial.get(&(source, spi_i, nonce.into())).copied()
     }
 
     /// A half-open IKE SA is established or gone.
-    pub(crate) fn no_longer_initial(&mut self, source: SocketAddr, spi_i: IkeSpi) {
-        self.initial.remove(&(source, spi_i));
+    pub(crate) fn no_longer_initial(&mut self, stranger: &Stranger) {
+        self.initial.remove(&key(stranger));
     }
 
     pub(crate) fn forget(&mut self, sa: &IkeSa) {
@@ -44,4 +49,8 @@ impl Demux {
     pub(crate) fn len(&self) -> usize {
         self.by_spi.len() + self.initial.len()
     }
+}
+
+fn key(stranger: &Stranger) -> Initial {
+    (stranger.source, stranger.spi_i, stranger.nonce.clone())
 }

@@ -2,14 +2,16 @@
 
 use core::net::SocketAddr;
 
-use super::admission::Admitted;
+use super::admission::{Admitted, Request};
 use super::cookie::Claim;
 use super::{Endpoint, Transmit, Turn};
 use crate::crypto::Rng;
 use crate::error::IkeError;
 use crate::event::Event;
 use crate::exchange::init_responder::{answer, refusal, stateless};
-use crate::message::{ExchangeType, Header, IkeSpi, Malformed, Message, Notify, NotifyType, Payloads};
+use crate::message::{
+    ExchangeType, Header, IkeSpi, Malformed, Message, Notify, NotifyType, PayloadType, Payloads,
+};
 use crate::sa::{IkeSa, Judged, State};
 use crate::time::Instant;
 
@@ -34,7 +36,7 @@ impl Endpoint {
         };
         match (header.exchange, header.flags.response) {
             (ExchangeType::IkeSaInit, false) => self.init_request(now, ends, &message, bytes, rng),
-            (ExchangeType::IkeSaInit, true) => self.init_reply(now, local, &message, bytes, rng),
+            (ExchangeType::IkeSaInit, true) => self.init_reply(now, &message, bytes, rng),
             _ => self.protected(now, ends, &message, bytes, rng),
         }
     }
@@ -95,15 +97,26 @@ impl Endpoint {
         if !fits {
             return;
         }
-        if let Some(known) = self.demux.initial(ends.1, header.spi_i) {
-            self.repeat_init_answer(known, ends, bytes);
-            return;
+        let Some(nonce) = payloads.nonce else {
+            let error = Malformed::Missing(PayloadType::Nonce).into();
+            self.reply_stateless(ends, refusal(header, &error));
+            return self.tell_stranger(now, ends, error);
+        };
+        let claim = Claim { nonce, source: ends.1, spi_i: header.spi_i };
+        let proven = self.is_proven(now, claim, payloads);
+        if let Some(known) = self.demux.initial(ends.1, header.spi_i, nonce) {
+            if self.repeat_init_answer(known, ends, bytes) || !proven {
+                return;
+            }
+            // The initiator's AUTH will cover this request, with its cookie, and not the copy without (§2.6).
+            self.turn(now, known, rng, |sa, _| sa.state = State::Gone);
+            self.reindex(known);
         }
-        if !self.admitted(now, ends, header, payloads, rng) {
+        if !self.admitted(now, ends, header, claim, proven, rng) {
             return;
         }
         let mut turn = Turn { now, rng, shared: &mut self.shared };
-        match answer(&mut turn, header.spi_i, ends, payloads, bytes) {
+        match answer(&mut turn, header.spi_i, ends, payloads, bytes, proven) {
             Ok(sa) => self.adopt(sa),
             Err(error) => {
                 let reply = refusal(header, &error);
@@ -113,18 +126,25 @@ impl Endpoint {
         }
     }
 
-    /// The same request again gets the same answer; another one with the same SPI gets none.
-    fn repeat_init_answer(&mut self, known: crate::sa::IkeSaId, ends: Ends, bytes: &[u8]) {
+    /// The same request again gets the same answer. Whether it is the same, or its state is beyond change.
+    fn repeat_init_answer(&mut self, known: crate::sa::IkeSaId, ends: Ends, bytes: &[u8]) -> bool {
         let Some(IkeSa { channel, state: State::ExpectAuth(expect), .. }) = self.sas.get(&known) else {
-            return;
+            return true;
         };
         if expect.request != bytes {
-            return;
+            return false;
         }
         if let Judged::Repeated(Some(answer)) = channel.window.judge(crate::message::MessageId(0)) {
             let answer = answer.to_vec();
             self.reply_stateless(ends, Some(answer));
         }
+        true
+    }
+
+    /// Whether a request brought our cookie: its sender receives what is sent to its address.
+    fn is_proven(&self, now: Instant, claim: Claim<'_>, payloads: &Payloads<'_>) -> bool {
+        let shown = payloads.notify(NotifyType::Cookie);
+        shown.is_some_and(|shown| self.cookies.holds(&*self.shared.provider, now, claim, shown.data))
     }
 
     /// Whether a stranger may make state.
@@ -133,12 +153,21 @@ impl Endpoint {
         now: Instant,
         ends: Ends,
         header: &Header,
-        payloads: &Payloads<'_>,
+        claim: Claim<'_>,
+        proven: bool,
         rng: &mut dyn Rng,
     ) -> bool {
         let limits = self.shared.config.limits;
         let full = self.sas.len() >= limits.ike_sas_max as usize;
-        let judged = if full { Admitted::No } else { self.admission.judge(&limits, ends.1.ip()) };
+        let provider = self.shared.provider.clone();
+        let mark = if proven { None } else { self.cookies.mark(&*provider, claim) };
+        let request = Request {
+            source: ends.1.ip(),
+            proven,
+            is_peer: self.shared.config.is_peer(ends.1.ip()),
+            demanded: mark.is_some_and(|mark| self.admission.demanded().has(&mark)),
+        };
+        let judged = if full { Admitted::No } else { self.admission.judge(&limits, request) };
         match judged {
             Admitted::Yes => true,
             Admitted::No => {
@@ -149,14 +178,10 @@ impl Endpoint {
                 false
             }
             Admitted::WithCookie => {
-                let Some(nonce) = payloads.nonce else { return false };
-                let provider = self.shared.provider.clone();
-                let claim = Claim { nonce, source: ends.1, spi_i: header.spi_i };
-                let shown = payloads.notify(NotifyType::Cookie);
-                if shown.is_some_and(|shown| self.cookies.holds(&*provider, now, claim, shown.data)) {
-                    return true;
-                }
                 let cookie = self.cookies.make(&*provider, rng, now, claim).ok();
+                if let Some(mark) = self.cookies.mark(&*provider, claim) {
+                    self.admission.demanded().add(mark);
+                }
                 let reply = cookie.and_then(|cookie| {
                     stateless(ExchangeType::IkeSaInit, header, Notify::new(NotifyType::Cookie, &cookie))
                 });
@@ -167,14 +192,7 @@ impl Endpoint {
     }
 
     /// An answer to a request of ours for a new IKE SA.
-    fn init_reply(
-        &mut self,
-        now: Instant,
-        local: SocketAddr,
-        message: &Message<'_>,
-        bytes: &[u8],
-        rng: &mut dyn Rng,
-    ) {
+    fn init_reply(&mut self, now: Instant, message: &Message<'_>, bytes: &[u8], rng: &mut dyn Rng) {
         let header = &message.header;
         if header.flags.initiator || message.encrypted.is_some() {
             return;
@@ -184,10 +202,6 @@ impl Endpoint {
         self.turn(now, id, rng, |sa, turn| {
             if !sa.channel.initiator || !sa.channel.window.awaits(header.id) {
                 return;
-            }
-            if sa.channel.path.local.ip().is_unspecified() {
-                // Routing chose our address; the answer shows it.
-                sa.channel.path.local.set_ip(local.ip());
             }
             let state = core::mem::replace(&mut sa.state, State::Gone);
             sa.state = match state {

@@ -22,6 +22,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+pub(crate) use admission::Stranger;
 pub use command::{Command, LiveSa, Target};
 pub(crate) use connection_index::ConnectionIndex;
 pub(crate) use connections::matching;
@@ -33,7 +34,7 @@ pub(crate) use turn::{Effect, Shared, Turn};
 
 use crate::config::EndpointConfig;
 use crate::crypto::{Provider, Rng};
-use crate::sa::{IkeSa, IkeSaId};
+use crate::sa::{IkeSa, IkeSaId, State};
 use crate::time::Instant;
 use admission::Admission;
 use connections::Retries;
@@ -45,6 +46,9 @@ use orphans::Orphans;
 /// How long the data plane has to answer; what comes later is as good as a refusal.
 pub const DATA_PLANE_DEADLINE: Duration = Duration::from_millis(500);
 
+/// IKE SAs that are over and kept to repeat their last answer. Beyond, the answer is lost with the datagram.
+const CLOSED_MAX: u32 = 1_024;
+
 /// All IKE SAs of one gateway.
 pub struct Endpoint {
     shared: Shared,
@@ -53,6 +57,8 @@ pub struct Endpoint {
     directory: Directory,
     deadlines: BTreeSet<(Instant, IkeSaId)>,
     admission: Admission,
+    /// IKE SAs that are over and only repeat their last answer.
+    closed: u32,
     cookies: Cookies,
     retries: Retries,
 }
@@ -87,6 +93,7 @@ impl Endpoint {
             directory: Directory::default(),
             deadlines: BTreeSet::new(),
             admission: Admission::default(),
+            closed: 0,
             cookies: Cookies::default(),
             retries: Retries::default(),
         }
@@ -152,6 +159,7 @@ impl Endpoint {
     pub fn audit(&self) -> Result<usize, &'static str> {
         let sas = self.sas.len();
         let half_open = self.sas.values().filter(|sa| sa.channel.half_open.is_some()).count();
+        let closed = self.sas.values().filter(|sa| matches!(sa.state, State::Closed)).count();
         let entries: Vec<Entry> = self.sas.values().map(IkeSa::entry).collect();
         let count = |has: fn(&Entry) -> bool| entries.iter().filter(|entry| has(entry)).count();
         let entered = (count(|entry| entry.connection.is_some()), count(|entry| entry.identities.is_some()));
@@ -160,6 +168,7 @@ impl Endpoint {
             (self.demux.len() == sas + half_open, "SPIs"),
             (self.admission.half_open() as usize == half_open, "half-open IKE SAs"),
             (self.shared.contacts.values().sum::<u32>() as usize == sas, "peers' addresses"),
+            (self.closed as usize == closed, "IKE SAs that are over"),
             (self.deadlines.len() == deadlines, "deadlines"),
             (self.deadlines.iter().all(|(_, id)| self.sas.contains_key(id)), "deadlines of what is gone"),
             (self.directory.len() == entered, "the directory"),
@@ -195,9 +204,17 @@ impl Endpoint {
     /// One IKE SA after its turn: gone, or indexed anew.
     fn reindex(&mut self, id: IkeSaId) {
         let Some(sa) = self.sas.get_mut(&id) else { return };
-        if let Some(source) = sa.take_no_longer_half_open() {
-            self.admission.closed(source.ip());
-            self.demux.no_longer_initial(source, sa.channel.spi_i);
+        if let Some(stranger) = sa.take_no_longer_half_open() {
+            self.admission.closed(&stranger);
+            self.demux.no_longer_initial(&stranger);
+        }
+        if matches!(sa.state, State::Closed) && !sa.indexed.closed {
+            if self.closed < CLOSED_MAX {
+                self.closed += 1;
+                sa.indexed.closed = true;
+            } else {
+                sa.state = State::Gone;
+            }
         }
         let gone = sa.is_gone();
         let new = if gone { None } else { sa.deadline() };
@@ -217,6 +234,7 @@ impl Endpoint {
             self.directory.strike(id, &old.without(&sa.indexed.entry));
         }
         if gone {
+            self.closed -= u32::from(sa.indexed.closed);
             self.demux.forget(sa);
             self.shared.count_out(sa.channel.counted);
             self.sas.remove(&id);

@@ -295,8 +295,8 @@ impl Endpoint {
     /// Takes a new IKE SA into the table.
     pub(super) fn adopt(&mut self, sa: IkeSa) {
         let id = sa.channel.id;
-        if let Some(source) = sa.channel.half_open {
-            self.admission.opened(source.ip());
+        if let Some(stranger) = &sa.channel.half_open {
+            self.admission.opened(stranger);
         }
         self.shared.count_in(sa.channel.counted);
         self.demux.insert(&sa);

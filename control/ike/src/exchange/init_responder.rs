@@ -5,7 +5,7 @@ use core::net::SocketAddr;
 use super::auth_responder::ExpectAuth;
 use super::rekey_ike_initiator::new_spi;
 use super::{ke_method, nat, nonce, present};
-use crate::endpoint::Turn;
+use crate::endpoint::{Stranger, Turn};
 use crate::error::IkeError;
 use crate::event::Event;
 use crate::message::{
@@ -16,13 +16,14 @@ use crate::negotiate::{Chosen, IkeAgreement, proposal, syntax};
 use crate::sa::keys::{Contributions, Seed, grow};
 use crate::sa::{Channel, IkeSa, Path, State, Timer, Window};
 
-/// Answers IKE_SA_INIT: a half-open IKE SA, with its answer in the window.
+/// Answers IKE_SA_INIT: a half-open IKE SA, with its answer in the window. `proven`: the request brought our cookie.
 pub(crate) fn answer(
     turn: &mut Turn<'_>,
     spi_i: IkeSpi,
     (local, remote): (SocketAddr, SocketAddr),
     payloads: &Payloads<'_>,
     request: &[u8],
+    proven: bool,
 ) -> Result<IkeSa, IkeError> {
     let nonce_i = present(payloads.nonce, PayloadType::Nonce)?;
     let theirs = present(payloads.ke, PayloadType::Ke)?;
@@ -61,7 +62,7 @@ pub(crate) fn answer(
     channel.window = Window::starting_at(MessageId(0), MessageId(1));
     channel.window.answered(response.clone());
     channel.timers.set(Timer::HalfOpen, turn.now + turn.shared.config.limits.half_open_timeout);
-    channel.half_open = Some(remote);
+    channel.half_open = Some(Stranger { source: remote, spi_i, nonce: nonce_i.into(), proven });
     let expect = ExpectAuth {
         keys,
         suite,

@@ -10,7 +10,7 @@ use super::protect::Protect;
 use super::timer::{Timer, Timers};
 use super::window::Window;
 use crate::config::Ports;
-use crate::endpoint::{Transmit, Turn};
+use crate::endpoint::{Stranger, Transmit, Turn};
 use crate::error::IkeError;
 use crate::event::Event;
 use crate::message::{ExchangeType, Flags, Header, IkeSpi, MessageId, Writer};
@@ -67,8 +67,8 @@ pub(crate) struct Channel {
     pub(crate) esp_elsewhere: bool,
     /// Where the last request came from, which its answer goes to (RFC 7296 §2.11).
     pub(crate) reply_to: (SocketAddr, SocketAddr),
-    /// Where the stranger came from that this half-open IKE SA is counted against.
-    pub(crate) half_open: Option<SocketAddr>,
+    /// The stranger that this half-open IKE SA is counted against.
+    pub(crate) half_open: Option<Stranger>,
     /// The peer's address that this IKE SA is counted under, whatever it becomes.
     pub(crate) counted: IpAddr,
     /// When it was begun.

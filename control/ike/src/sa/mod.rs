@@ -32,7 +32,7 @@ pub(crate) use tasks::{PacketPair, Task};
 pub(crate) use timer::Timer;
 pub(crate) use window::{Judged, Window};
 
-use crate::endpoint::{Effect, Entry, Identities, Turn};
+use crate::endpoint::{Effect, Entry, Identities, Stranger, Turn};
 use crate::error::IkeError;
 use crate::event::{DownReason, Event};
 use crate::exchange::{
@@ -66,6 +66,8 @@ pub(crate) struct IkeSa {
 #[derive(Debug, Default)]
 pub(crate) struct Indexed {
     pub(crate) deadline: Option<Instant>,
+    /// Counted among those that only repeat their last answer.
+    pub(crate) closed: bool,
     pub(crate) entry: Entry,
 }
 
@@ -175,10 +177,10 @@ impl IkeSa {
         }
     }
 
-    /// The source to be discounted, once, when the SA is no longer half open.
-    pub(crate) fn take_no_longer_half_open(&mut self) -> Option<SocketAddr> {
-        let half_open =
-            matches!(self.state, State::ExpectAuth(_) | State::ExpectAuthInstalled(_) | State::Closed);
+    /// The stranger to be discounted, once, when the SA is no longer half open. A handshake that failed is not: who
+    /// fails again and again may not keep others of its address out.
+    pub(crate) fn take_no_longer_half_open(&mut self) -> Option<Stranger> {
+        let half_open = matches!(self.state, State::ExpectAuth(_) | State::ExpectAuthInstalled(_));
         if half_open { None } else { self.channel.half_open.take() }
     }
 

@@ -217,8 +217,7 @@ fn last_next_payload(bytes: &[u8]) -> usize {
 fn a_flood_of_strangers_stays_within_its_limits_and_passes() {
     let mut limited = config("b");
     limited.connections = vec![Arc::new(Connection { remote_addrs: Vec::new(), ..connection("b") })];
-    limited.limits =
-        Limits { cookie_threshold: 1_000, half_open_max: 200, half_open_per_source: 3, ..Limits::default() };
+    limited.limits = Limits { cookie_threshold: 1_000, ike_sas_max: 200, ..Limits::default() };
     let mut pair = Pair::new(config("a"), limited);
     pair.network = |_, _, _| None;
     pair.initiate(0);
@@ -230,7 +229,7 @@ fn a_flood_of_strangers_stays_within_its_limits_and_passes() {
         flood.local = SocketAddr::new(core::net::Ipv4Addr::from_bits(0x0a00_0000 | source).into(), 500);
         pair.deliver(1, &flood);
         if n == 99 {
-            assert_eq!(pair.state_len(1), 3, "one source has its share");
+            assert_eq!(pair.state_len(1), 2, "one source has its share");
         }
     }
     assert_eq!(pair.state_len(1), 200);

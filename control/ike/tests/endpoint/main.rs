@@ -1,5 +1,6 @@
 //! Two endpoints that talk to each other over a perfect network and a data plane that never hesitates.
 
+mod admission;
 mod hostile;
 mod liveness;
 mod narrowing;

@@ -441,10 +441,6 @@ fn fragments_change_nothing_where_fragmentation_was_not_negotiated() {
 
 #[test]
 fn many_proposals_are_read_to_the_end_and_judged() {
-    let mut pair = Pair::new(config("a"), config("b"));
-    pair.network = |_, _, _| None;
-    pair.initiate(0);
-    let request = Message::parse(&pair.sent[0].1.bytes).expect("well-formed").header;
     let good = [
         Transform::with_key_bits(TransformType::Encryption, 20, 256),
         Transform::new(TransformType::Prf, 5),
@@ -454,6 +450,10 @@ fn many_proposals_are_read_to_the_end_and_judged() {
     for (case, (count, last)) in
         [(40u8, &good), (100, &good), (255, &good), (100, &weak)].into_iter().enumerate()
     {
+        let mut pair = Pair::new(config("a"), config("b"));
+        pair.network = |_, _, _| None;
+        pair.initiate(0);
+        let request = Message::parse(&pair.sent[0].1.bytes).expect("well-formed").header;
         let spi = IkeSpi::from_be_bytes([u8::try_from(case + 1).expect("few"); 8]);
         let mut writer = Writer::new(&Header::new(
             spi,
