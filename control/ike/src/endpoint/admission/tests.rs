@@ -102,9 +102,13 @@ fn state_goes_with_its_cause() {
         .into_iter()
         .flat_map(|source| [stranger(source, false), stranger(source, true)])
         .collect();
-    all.iter().for_each(|one| admission.opened(one));
+    for one in &all {
+        admission.opened(one);
+    }
     assert_eq!(admission.half_open(), 8);
-    all.iter().for_each(|one| admission.closed(one));
+    for one in &all {
+        admission.closed(one);
+    }
     assert_eq!((admission.half_open(), admission.sources.len()), (0, 0));
 }
 
