@@ -8,14 +8,14 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::unistd::{chroot, fchdir};
 use pollux_abi::IfIndex;
-use rustix::fs::CWD;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MoveMountFlags, OpenTreeFlags, move_mount, open_tree};
 
 use crate::error::SteerError;
@@ -37,11 +37,15 @@ pub fn mount_own(run_dir: &Path) -> Result<PathBuf, SteerError> {
     let tree = in_lasting_namespace(run_dir, || {
         create_dir(&point)?;
         if !is_bpffs(&point)? {
+            let folder = open_point(&point)?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-            mount(Some("bpf"), &point, Some("bpf"), flags, Some("mode=0700"))
+            mount(Some("bpf"), &descriptor_path(&folder), Some("bpf"), flags, Some("mode=0700"))
                 .map_err(|errno| failed("cannot mount a bpffs at", &point, errno.into()))?;
         }
-        open_tree(CWD, &point, OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+        let flags = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_SYMLINK_NOFOLLOW;
+        open_tree(CWD, &point, flags)
             .map_err(|errno| failed("cannot open the bpffs at", &point, errno.into()))
     })?;
     // The mount reaches this namespace by itself where propagation is on.
@@ -72,6 +76,19 @@ pub fn unmount(run_dir: &Path) -> Result<(), SteerError> {
     in_lasting_namespace(run_dir, unmount_here)
 }
 
+/// Opens the mount point itself. A link that somebody has put there is refused: what it leads to would get the
+/// mount.
+fn open_point(point: &Path) -> Result<OwnedFd, SteerError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::open(point, flags, Mode::empty())
+        .map_err(|errno| failed("cannot open as a directory that is no link", point, errno.into()))
+}
+
+/// A path that leads to what is open, whatever lies at its name by now.
+fn descriptor_path(fd: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/thread-self/fd/{}", fd.as_raw_fd()))
+}
+
 /// Whether `path` lies on a bpffs.
 pub fn is_bpffs(path: &Path) -> Result<bool, SteerError> {
     let stat = rustix::fs::statfs(path).map_err(|errno| failed("cannot stat", path, errno.into()))?;
@@ -81,7 +98,9 @@ pub fn is_bpffs(path: &Path) -> Result<bool, SteerError> {
 /// Puts a clone of the lasting namespace's mount onto the same path of this namespace.
 fn show_here(tree: &OwnedFd, point: &Path) -> Result<(), SteerError> {
     create_dir(point)?;
-    move_mount(tree, "", CWD, point, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+    let folder = open_point(point)?;
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    move_mount(tree, "", &folder, "", flags)
         .map_err(|errno| failed("cannot show the bpffs at", point, errno.into()))
 }
 

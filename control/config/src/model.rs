@@ -42,6 +42,27 @@ pub struct Places {
     pub netns: Option<String>,
 }
 
+impl Config {
+    /// Mode of the run directory: where control runs as another user it passes through, to its own folder
+    /// and to the sockets that are its.
+    pub fn run_dir_mode(&self) -> u32 {
+        if self.has_control_user() { 0o711 } else { 0o700 }
+    }
+
+    /// Mode of control's own folder, whose group is root's: control may be started as root all the same,
+    /// without the right to pass over modes.
+    pub fn control_dir_mode(&self) -> u32 {
+        if self.has_control_user() { 0o770 } else { 0o700 }
+    }
+
+    fn has_control_user(&self) -> bool {
+        self.dataplane.control_uid.is_some_and(|uid| uid != 0)
+    }
+}
+
+/// Name of control's own folder in the run directory.
+pub const CONTROL_DIR: &str = "control";
+
 /// Folders of one gateway. Two gateways on one host need different ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -64,9 +85,14 @@ impl Paths {
         self.run_dir.join("attach.sock")
     }
 
+    /// Control's own folder in the run directory.
+    pub fn control_dir(&self) -> PathBuf {
+        self.run_dir.join(CONTROL_DIR)
+    }
+
     /// Where control answers the operator ([`crate::api::ControlRequest`]).
     pub fn control_socket(&self) -> PathBuf {
-        self.run_dir.join("control.sock")
+        self.control_dir().join("control.sock")
     }
 
     /// The counter file of manual SAs.
@@ -74,14 +100,14 @@ impl Paths {
         self.state_dir.join("counters")
     }
 
-    /// A daemon's log, where `pollux up` started it.
-    pub fn log_file(&self, daemon: &str) -> PathBuf {
-        self.run_dir.join(format!("{daemon}.log"))
+    /// Name, in the run directory, of a daemon's log, where `pollux up` started it.
+    pub fn log_name(daemon: &str) -> String {
+        format!("{daemon}.log")
     }
 
-    /// A daemon's pid file.
-    pub fn pid_file(&self, daemon: &str) -> PathBuf {
-        self.run_dir.join(format!("{daemon}.pid"))
+    /// Name, in the run directory, of a daemon's pid file.
+    pub fn pid_name(daemon: &str) -> String {
+        format!("{daemon}.pid")
     }
 }
 

@@ -161,8 +161,10 @@ fn keys(root: &Section<'_, '_>, secrets: &mut Secrets) {
 fn material(value: &DeValue<'_>) -> Result<Zeroizing<Vec<u8>>, Wrong> {
     const FIX: &str = "write \"0x\" and an even number of hexadecimal digits: the key, then the salt (40 digits for aes128gcm16)";
     let written = value.as_str().ok_or_else(|| Wrong::new("is not text", FIX))?;
-    let compact = Zeroizing::new(written.replace([' ', ':', '_'], ""));
-    let octets = Zeroizing::new(hex(&compact).ok_or_else(|| Wrong::new("is not hexadecimal", FIX))?);
+    // As long as it can become from the start: a string that grows leaves its beginnings in memory.
+    let mut compact = Zeroizing::new(String::with_capacity(written.len()));
+    compact.extend(written.chars().filter(|character| ![' ', ':', '_'].contains(character)));
+    let octets = hex(&compact).ok_or_else(|| Wrong::new("is not hexadecimal", FIX))?;
     if octets.iter().all(|&octet| octet == octets[0]) {
         return Err(Wrong::new("is no key but one octet over and over", "draw one: openssl rand -hex 20"));
     }
@@ -207,9 +209,8 @@ fn shared(value: &DeValue<'_>) -> Result<Zeroizing<Vec<u8>>, Wrong> {
         base64(encoded)
             .ok_or_else(|| Wrong::new("begins with 0s and is not base64", "write 0s and base64 text"))?
     } else {
-        written.as_bytes().to_vec()
+        Zeroizing::new(written.as_bytes().to_vec())
     };
-    let octets = Zeroizing::new(octets);
     if octets.len() < PSK_LEN_MIN {
         return Err(Wrong::new(
             format!("has {} octets; a recorded handshake can be searched for one so short", octets.len()),
@@ -220,9 +221,9 @@ fn shared(value: &DeValue<'_>) -> Result<Zeroizing<Vec<u8>>, Wrong> {
 }
 
 /// Base64 (RFC 4648 §4), padding optional.
-fn base64(encoded: &str) -> Option<Vec<u8>> {
+fn base64(encoded: &str) -> Option<Zeroizing<Vec<u8>>> {
     let digits = encoded.trim_end_matches('=').as_bytes();
-    let mut octets = Vec::with_capacity(digits.len() * 3 / 4);
+    let mut octets = Zeroizing::new(Vec::with_capacity(digits.len() * 3 / 4));
     for group in digits.chunks(4) {
         let mut bits = 0_u32;
         for &digit in group {
@@ -398,7 +399,7 @@ mod tests {
             ("Zm9vYmE=", "fooba"),
             ("Zm9vYmFy", "foobar"),
         ] {
-            assert_eq!(base64(encoded).as_deref(), Some(plain.as_bytes()));
+            assert_eq!(base64(encoded).as_deref().map(Vec::as_slice), Some(plain.as_bytes()));
         }
         assert_eq!(base64("Z"), None);
         assert_eq!(base64("Zm9*"), None);

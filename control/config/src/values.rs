@@ -9,6 +9,7 @@ use std::time::Duration;
 use pollux_abi::dscp::{Dscp, DscpMark};
 use pollux_abi::{EspSuite, PortRange, Spi, TrafficSelector};
 use toml::de::DeValue;
+use zeroize::Zeroizing;
 
 /// Why a value is refused.
 #[derive(Debug, PartialEq, Eq)]
@@ -82,6 +83,36 @@ pub(crate) fn text(value: &DeValue<'_>) -> Result<String, Wrong> {
         Some(text) => Ok(text.to_owned()),
         None => Err(Wrong::kind(value, "text", "put it in double quotes")),
     }
+}
+
+/// What is logged: a level, or levels of parts as in `info,pollux_control::udp=debug`.
+pub(crate) fn log_filter(value: &DeValue<'_>) -> Result<String, Wrong> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let filter = text(value)?;
+    for part in filter.split(',') {
+        let (target, level) =
+            part.split_once('=').map_or((None, part), |(target, level)| (Some(target), level));
+        let is_path = |target: &str| {
+            target
+                .split("::")
+                .all(|name| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'))
+        };
+        let level = level.to_lowercase();
+        if target.is_some_and(|target| !is_path(target)) || !LEVELS.contains(&level.as_str()) {
+            let fix = match closest(&level, &LEVELS) {
+                Some(near) if target.is_none() => format!("did you mean `{near}`? "),
+                _ => String::new(),
+            };
+            return Err(Wrong::new(
+                format!("`{part}` is no level of the log"),
+                format!(
+                    "{fix}write one of: {}; or a level for a part, as in \"info,pollux_control::udp=debug\"",
+                    LEVELS.join(", ")
+                ),
+            ));
+        }
+    }
+    Ok(filter)
 }
 
 /// A name that appears in tables and commands.
@@ -499,20 +530,20 @@ pub(crate) fn absolute(value: &DeValue<'_>) -> Result<PathBuf, Wrong> {
     Err(Wrong::new(format!("`{}` is relative", path.display()), "write the whole path, beginning with /"))
 }
 
-/// Octets written as hexadecimal digits, with or without `0x`.
-pub(crate) fn hex(written: &str) -> Option<Vec<u8>> {
+/// Octets written as hexadecimal digits, with or without `0x`. They are written into one allocation, so that no
+/// part of a key stays behind in another.
+pub(crate) fn hex(written: &str) -> Option<Zeroizing<Vec<u8>>> {
     let digits = written.strip_prefix("0x").unwrap_or(written).as_bytes();
     if digits.is_empty() || !digits.len().is_multiple_of(2) {
         return None;
     }
-    digits
-        .chunks_exact(2)
-        .map(|pair| {
-            let high = char::from(pair[0]).to_digit(16)?;
-            let low = char::from(pair[1]).to_digit(16)?;
-            u8::try_from(high << 4 | low).ok()
-        })
-        .collect()
+    let mut octets = Zeroizing::new(vec![0; digits.len() / 2]);
+    for (octet, pair) in octets.iter_mut().zip(digits.chunks_exact(2)) {
+        let high = char::from(pair[0]).to_digit(16)?;
+        let low = char::from(pair[1]).to_digit(16)?;
+        *octet = u8::try_from(high << 4 | low).ok()?;
+    }
+    Some(octets)
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::sleep_until;
 
-use crate::api::{self, Ask};
-use crate::query::query;
+use crate::api::{self, Ask, Clients};
+use crate::query::{PATIENCE, query};
 use crate::rings::{Descriptors, Rings};
 use crate::shell::{Attached, Shell};
 use crate::udp::Datagram;
@@ -126,11 +126,10 @@ pub(crate) async fn drive(mut shell: Shell, listener: UnixListener) -> std::io::
 }
 
 async fn accept(listener: UnixListener, asks: mpsc::Sender<Ask>, dataplane: PathBuf) {
+    let mut clients = Clients::default();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(api::serve(stream, asks.clone(), dataplane.clone()));
-            }
+            Ok((stream, _)) => clients.serve(stream, asks.clone(), dataplane.clone()),
             // Out of descriptors, most likely: wait for some to come free.
             Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
         }
@@ -145,8 +144,9 @@ fn attach(shell: &Shell, pause: Duration) -> Attaching {
         tokio::time::sleep(pause).await;
         let attached = tokio::task::spawn_blocking(move || Rings::attach(&socket)).await;
         let (rings, descriptors) = attached.map_err(|e| e.to_string())?.map_err(|e| e.to_string())?;
-        let sas = query(&dataplane, &DataplaneRequest::Sas).await.map_err(|e| e.to_string())?;
-        let policies = query(&dataplane, &DataplaneRequest::Policies).await.map_err(|e| e.to_string())?;
+        let sas = query(&dataplane, &DataplaneRequest::Sas, PATIENCE).await.map_err(|e| e.to_string())?;
+        let policies = query(&dataplane, &DataplaneRequest::Policies, PATIENCE).await;
+        let policies = policies.map_err(|e| e.to_string())?;
         Ok((Attached { rings, sas, policies }, descriptors))
     })
 }

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use pollux_config::api::EventRecord;
+use pollux_shm::log::RateLimit;
 use tokio::sync::broadcast;
 
 /// Events that are kept for `pollux log` and `pollux events --past`.
@@ -12,8 +13,21 @@ const KEPT: usize = 10_000;
 /// Events that a slow listener may lag behind before it misses some, and is told so.
 const LAG_MAX: usize = 1_024;
 
+/// Events that outsiders can cause as often as they like: packets of hosts, and messages of whoever can reach
+/// the IKE ports. Of the others there are as many as our peers and the operator cause.
+const FROM_OUTSIDE: &[&str] = &[
+    "ike",
+    "ike-overload",
+    "ike-refused",
+    "ike-retransmit",
+    "peer-moved",
+    "replay-burst",
+    "unknown-spi",
+    "wanted-sa",
+];
+
 /// How much an event matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Level {
     /// The operator must act now.
     Error,
@@ -28,6 +42,7 @@ pub(crate) enum Level {
 pub(crate) struct Journal {
     kept: VecDeque<EventRecord>,
     listeners: broadcast::Sender<EventRecord>,
+    limit: RateLimit<(&'static str, Level)>,
 }
 
 /// The facts of one event.
@@ -49,10 +64,10 @@ pub(crate) fn fields() -> Fields {
 
 impl Journal {
     pub(crate) fn new() -> Self {
-        Self { kept: VecDeque::new(), listeners: broadcast::channel(LAG_MAX).0 }
+        Self { kept: VecDeque::new(), listeners: broadcast::channel(LAG_MAX).0, limit: RateLimit::default() }
     }
 
-    /// Writes one event down.
+    /// Writes one event down. Of those that outsiders cause, some are left out and counted.
     pub(crate) fn note(
         &mut self,
         level: Level,
@@ -60,7 +75,18 @@ impl Journal {
         text: impl Into<String>,
         fields: Fields,
     ) {
-        let text = text.into();
+        let mut text = text.into();
+        let mut fields = fields;
+        if FROM_OUTSIDE.contains(&event) {
+            match self.limit.admit((event, level), Instant::now()) {
+                None => return,
+                Some(0) => {}
+                Some(left_out) => {
+                    text = format!("{text} ({left_out} such events before it were left out)");
+                    fields = fields.with("left_out", left_out);
+                }
+            }
+        }
         let name = match level {
             Level::Error => {
                 tracing::error!(event, "{text}");
@@ -106,4 +132,24 @@ impl Journal {
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_from_outside_is_bounded_and_pushes_nothing_else_out() {
+        let mut journal = Journal::new();
+        journal.note(Level::Info, "ike-up", "a peer", fields());
+        for _ in 0..2 * KEPT {
+            journal.note(Level::Warn, "unknown-spi", "a stranger", fields());
+        }
+        for _ in 0..100 {
+            journal.note(Level::Info, "child-up", "a child", fields());
+        }
+        let events: Vec<String> = journal.last(0).into_iter().map(|record| record.event).collect();
+        let count = |name: &str| events.iter().filter(|event| *event == name).count();
+        assert_eq!([count("ike-up"), count("unknown-spi"), count("child-up")], [1, 10, 100]);
+    }
 }

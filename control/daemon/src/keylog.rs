@@ -37,7 +37,10 @@ pub(crate) fn append(file: &Path, keys: &KeyLog) -> std::io::Result<()> {
             )
         }
     };
-    OpenOptions::new().append(true).create(true).mode(0o600).open(file)?.write_all(line.as_bytes())
+    // Never through a link: the file may be in a folder where others may make some.
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(0o600).custom_flags(nix::libc::O_NOFOLLOW);
+    options.open(file)?.write_all(line.as_bytes())
 }
 
 fn hex(octets: &[u8]) -> String {

@@ -41,7 +41,8 @@ use std::path::Path;
 
 use anyhow::Context;
 use nix::sched::{CloneFlags, setns};
-use pollux_config::{Config, Secrets};
+use pollux_config::{CONTROL_DIR, Config, Secrets};
+use pollux_shm::RunDir;
 
 /// Runs control until it is told to stop.
 ///
@@ -52,12 +53,11 @@ pub fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
     if let Some(netns) = &config.dataplane.netns {
         enter(netns)?;
     }
-    std::fs::create_dir_all(&config.paths.run_dir)
-        .with_context(|| format!("{}: can't be made", config.paths.run_dir.display()))?;
+    folders(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async move {
         let path = config.paths.control_socket();
-        let listener = api::listen(&path)?;
+        let (listener, place) = api::listen(&path)?;
         let opened = config.clone();
         let mut shell = shell::Shell::new(config, secrets)?;
         shell.open_sockets(&opened).map_err(anyhow::Error::msg)?;
@@ -68,9 +68,25 @@ pub fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
         tracing::info!(event = "ready", socket = %path.display(), "pollux-control is ready");
         let result = drive::drive(shell, listener).await.context("the loop ended");
         // Left behind, it would only look as if somebody answered.
-        let _ = std::fs::remove_file(&path);
+        place.remove();
         result
     })
+}
+
+/// Makes the run directory and our own folder in it, where that is ours to do: the one of a data plane that
+/// runs as root is there already, with a folder for our user.
+fn folders(config: &Config) -> anyhow::Result<()> {
+    let run_dir = &config.paths.run_dir;
+    let is_ours = std::fs::symlink_metadata(run_dir)
+        .map_or(true, |about| std::os::unix::fs::MetadataExt::uid(&about) == nix::unistd::geteuid().as_raw());
+    let opened =
+        if is_ours { RunDir::ensure(run_dir, config.run_dir_mode(), None) } else { RunDir::open(run_dir) };
+    // As root we may serve in the folder of the user that shall take our place.
+    let owner = config.dataplane.control_uid.filter(|_| nix::unistd::geteuid().is_root());
+    opened?.child(CONTROL_DIR, config.control_dir_mode(), owner).context(
+        "pollux-control's own folder; pollux-dataplane makes it for the user that control_uid under [dataplane] names",
+    )?;
+    Ok(())
 }
 
 /// Enters a network namespace, before there is any thread but this one.

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 /// The control process of a Pollux gateway: installs SAs and policies in the data plane and speaks IKEv2.
 #[derive(Debug, Parser)]
@@ -25,8 +24,10 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let filter = EnvFilter::try_new(&config.control.log).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    if let Err(error) = pollux_shm::log::begin(&config.control.log, "::journal") {
+        eprintln!("pollux-control: control.log: {error}");
+        return ExitCode::from(2);
+    }
     match pollux_control::run(config, secrets) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

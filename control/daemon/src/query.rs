@@ -11,8 +11,8 @@ use tokio::net::UnixStream;
 
 /// The answer with 65,536 SAs is some 60 MB; more is no answer of ours.
 const ANSWER_LEN_MAX: u64 = 256 << 20;
-/// A housekeeper that compiles policies answers late, not never.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// For reading back what is installed: a housekeeper that compiles policies answers late, not never.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a question got no answer.
 #[derive(Debug, Error)]
@@ -27,16 +27,17 @@ pub(crate) enum QueryError {
     #[error("the data plane says: {0}")]
     Refused(String),
     /// It said nothing.
-    #[error("the data plane does not answer")]
-    Silent,
+    #[error("the data plane has not answered for {0:?}: is it stopped? Look at `pollux status`")]
+    Silent(Duration),
 }
 
 /// Asks one question.
 pub(crate) async fn query<T: DeserializeOwned>(
     socket: &Path,
     request: &DataplaneRequest,
+    patience: Duration,
 ) -> Result<T, QueryError> {
-    tokio::time::timeout(PATIENCE, ask(socket, request)).await.map_err(|_| QueryError::Silent)?
+    tokio::time::timeout(patience, ask(socket, request)).await.map_err(|_| QueryError::Silent(patience))?
 }
 
 async fn ask<T: DeserializeOwned>(socket: &Path, request: &DataplaneRequest) -> Result<T, QueryError> {

@@ -14,6 +14,9 @@ use crate::locks::Locks;
 use crate::namespace;
 use crate::netlink::Rtnl;
 
+/// How long it may take to answer.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// How long a running data plane may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -48,10 +51,19 @@ fn remove_network() -> Result<()> {
 
 fn stop(socket: &Path) -> Result<()> {
     let Ok(mut stream) = UnixStream::connect(socket) else { return Ok(()) };
+    stream.set_read_timeout(Some(ANSWER))?;
+    stream.set_write_timeout(Some(ANSWER))?;
     stream.write_all(b"{\"op\":\"stop\"}\n").context("asking the data plane to stop")?;
     let mut reply = String::new();
     // It may be gone before it has answered.
-    let _ = BufReader::new(&stream).read_line(&mut reply);
+    if let Err(error) = BufReader::new(&stream).read_line(&mut reply)
+        && error.kind() == std::io::ErrorKind::WouldBlock
+    {
+        bail!(
+            "the data plane does not answer (waited {} s): it is stopped or hangs; kill it, then run this again",
+            ANSWER.as_secs()
+        );
+    }
     let asked = Instant::now();
     while UnixStream::connect(socket).is_ok() {
         if asked.elapsed() > STOP_PATIENCE {

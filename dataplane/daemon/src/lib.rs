@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod affinity;
+pub mod counter_writer;
 pub mod device;
 pub mod down;
 pub mod host_port;

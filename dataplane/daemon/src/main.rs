@@ -11,7 +11,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pollux_dataplane::sandbox::HOUSEKEEPER;
 use pollux_dataplane::{down, setup};
 use pollux_sandbox::privileges;
-use tracing_subscriber::EnvFilter;
+use pollux_shm::log;
 
 /// The data plane of Pollux: AF_XDP workers that do ESP.
 ///
@@ -58,13 +58,17 @@ fn main() -> ExitCode {
         println!("{}: no mistakes found", arguments.config.display());
         return ExitCode::SUCCESS;
     }
-    log(&config.dataplane.log);
+    if let Err(error) = log::begin(&config.dataplane.log, UNLIMITED) {
+        eprintln!("pollux-dataplane: dataplane.log: {error}");
+        return ExitCode::FAILURE;
+    }
     ended(serve(config))
 }
 
 /// A mistake somewhere in the file must not keep anything up.
 fn take_down(file: &Path) -> ExitCode {
-    log("info");
+    // Nothing has begun a log before, and the level is one.
+    let _ = log::begin("info", UNLIMITED);
     match pollux_config::load_places(file) {
         Ok(places) => ended(down::down(&places)),
         Err(problems) => {
@@ -74,10 +78,8 @@ fn take_down(file: &Path) -> ExitCode {
     }
 }
 
-fn log(level: &str) {
-    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-}
+/// No message of the data plane has a limit of its own.
+const UNLIMITED: &str = "::none";
 
 fn ended(done: Result<()>) -> ExitCode {
     match done {

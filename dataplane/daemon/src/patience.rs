@@ -43,16 +43,16 @@ mod tests {
             std::thread::sleep(Duration::from_millis(200));
             drop(dying);
         });
-        let successor = once_free(Instant::now() + DYING, is_taken, || QuerySocket::bind(&path));
+        let successor = once_free(Instant::now() + DYING, is_taken, || QuerySocket::bind(&path, None));
         end.join().expect("no panic");
         assert!(successor.is_ok(), "{successor:?}");
         let until = Instant::now() + Duration::from_millis(100);
-        let second = once_free(until, is_taken, || QuerySocket::bind(&path));
+        let second = once_free(until, is_taken, || QuerySocket::bind(&path, None));
         assert!(matches!(second, Err(QueryError::InUse { .. })), "{second:?}");
         assert!(Instant::now() >= until);
         drop(successor);
         let nowhere = std::path::Path::new("/nonexistent/socket");
-        let broken = once_free(Instant::now() + DYING, is_taken, || QuerySocket::bind(nowhere));
-        assert!(matches!(broken, Err(QueryError::Call { .. })), "what patience cannot fix fails at once");
+        let broken = once_free(Instant::now() + DYING, is_taken, || QuerySocket::bind(nowhere, None));
+        assert!(matches!(broken, Err(QueryError::RunDir { .. })), "what patience cannot fix fails at once");
     }
 }

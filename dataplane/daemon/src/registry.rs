@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Instant;
 
 use pollux_abi::command::{CommandError, Direction, SaSpec};
-use pollux_abi::{KeyMaterial, SaId, SaIndex, Spi};
+use pollux_abi::{Checkpoint, KeyMaterial, SaId, SaIndex, Spi};
 use pollux_config::api::{Fingerprint, fingerprint};
 use pollux_shm::{CheckpointError, CheckpointFile};
 use sha2::{Digest, Sha256};
@@ -53,6 +53,9 @@ impl Registry {
         }
         spec.checkpoint = slot(&spec, keys, checkpoints)?;
         let checkpoint = spec.checkpoint;
+        if !inbound && let Some(checkpoint) = at(checkpoints, checkpoint) {
+            checkpoint.begin(spec.seq_start);
+        }
         self.indices.insert(place);
         if inbound {
             self.spis.insert(spec.spi);
@@ -79,12 +82,12 @@ impl Registry {
         }
         let (since, before) = (old.since, old.spec.checkpoint);
         spec.checkpoint = slot(&spec, keys, checkpoints)?;
-        let table = checkpoints.checkpoints();
-        let at = |slot: Option<u32>| slot.and_then(|slot| table.get(usize::try_from(slot).ok()?));
-        if let (Some(before), Some(after)) = (at(before), at(spec.checkpoint))
+        if let (Some(before), Some(after)) = (at(checkpoints, before), at(checkpoints, spec.checkpoint))
             && !core::ptr::eq(before, after)
         {
-            after.reserve(before.reserved().max(after.reserved()));
+            if spec.direction == Direction::Outbound {
+                after.begin(before.reserved());
+            }
             after.authenticate(before.authenticated().max(after.authenticated()));
         }
         let checkpoint = spec.checkpoint;
@@ -124,6 +127,10 @@ impl Registry {
         let count = self.sas.values().filter(|installed| installed.spec.direction == direction).count();
         u32::try_from(count).unwrap_or(u32::MAX)
     }
+}
+
+fn at(checkpoints: &CheckpointFile, slot: Option<u32>) -> Option<&'static Checkpoint> {
+    checkpoints.checkpoints().get(usize::try_from(slot?).ok()?)
 }
 
 fn place(spec: &SaSpec) -> (bool, SaIndex) {
@@ -225,6 +232,20 @@ mod tests {
         assert!(registry.remove(SaId(1)).is_some());
         assert!(add(&mut registry, spec(2, 1, 0x100)).is_ok(), "all free again");
         assert_eq!((registry.count(Direction::Inbound), registry.count(Direction::Outbound)), (1, 0));
+    }
+
+    #[test]
+    fn numbers_of_an_outbound_sa_are_reserved_before_its_owner_knows_of_it() {
+        let (_files, mut file) = counters("begin");
+        let mut registry = Registry::default();
+        let out = SaSpec { direction: Direction::Outbound, seq_start: 7, ..spec(1, 1, 0x100) };
+        let slot = registry.add(out.clone(), &keys(1), &[0; 32], &mut file).expect("added");
+        let first = at(&file, slot).expect("a manual SA");
+        assert_eq!((first.start(), first.reserved()), (7, 7 + 2 * Checkpoint::STEP));
+        let slot = registry.replace(out, &keys(2), &[0; 32], &mut file).expect("replaced");
+        let second = at(&file, slot).expect("a manual SA");
+        assert_eq!(second.start(), first.reserved(), "other keys begin where nothing was used");
+        assert_eq!(second.reserved(), second.start() + 2 * Checkpoint::STEP);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //! that is open asks for none, and few system calls, because its life is rings in shared memory. It opens
 //! nothing, starts nothing, and changes nothing of the machine.
 
-use pollux_sandbox::CapabilitySet;
 use pollux_sandbox::seccomp::{Allowed, Rules};
+use pollux_sandbox::{CapabilitySet, privileges};
 
 /// What the housekeeper needs for as long as it runs.
 pub const HOUSEKEEPER: CapabilitySet = CapabilitySet::NET_ADMIN // routes, neighbours, links, offloads, XDP links
@@ -14,6 +14,16 @@ pub const HOUSEKEEPER: CapabilitySet = CapabilitySet::NET_ADMIN // routes, neigh
 
 /// What a worker may ask of the kernel.
 pub const WORKER: Rules = Rules { calls: ALLOWED, without_exec: ALLOWED_WITHOUT_EXEC };
+
+/// Takes from the calling thread what a worker does not need.
+///
+/// # Errors
+/// What the kernel refused, in words.
+pub fn confine_worker() -> Result<(), String> {
+    privileges::keep_only(CapabilitySet::empty())
+        .map_err(|error| format!("giving up privileges: {error}"))?;
+    WORKER.confine().map_err(|error| format!("giving up system calls: {error}"))
+}
 
 /// With any arguments.
 const ALLOWED: &[Allowed] = &[
@@ -78,6 +88,18 @@ mod tests {
         let refused = Err(PermissionDenied);
         assert_eq!(confined.join().expect("no panic"), (1_000, refused, refused, refused));
         assert!(std::fs::File::open("/proc/self/status").is_ok(), "other threads are not confined");
+    }
+
+    #[test]
+    fn a_worker_that_cannot_be_confined_says_why() {
+        let reason = std::thread::spawn(|| {
+            // A filter that refuses further filters stands for a kernel without them.
+            privileges::keep_only(CapabilitySet::empty()).expect("giving up is allowed");
+            WORKER.confine().expect("a filter that the kernel takes");
+            confine_worker()
+        });
+        let reason = reason.join().expect("no panic").expect_err("prctl and capset are refused");
+        assert!(reason.starts_with("giving up "), "{reason}");
     }
 
     #[test]

@@ -9,22 +9,23 @@ use pollux_abi::layout::SPI_INDEX_WIDTH_MAX;
 use pollux_abi::{CoreId, WorkerId};
 use pollux_aead::{EngineChoice, EngineError};
 use pollux_config::api::Effective;
-use pollux_config::{Config, IdleMode};
+use pollux_config::{CONTROL_DIR, Config, IdleMode};
 use pollux_ebpf::{Capacity, Role, SteerError, Steering, bpffs};
 use pollux_esp::{Engine, EngineConfig, EngineCounters, SaCounterTable};
 use pollux_packet::PortSlot;
 use pollux_port::{Umem, UmemConfig, UmemError, XskError};
-use pollux_sandbox::privileges;
-use pollux_shm::{AttachReply, CheckpointError, CheckpointFile, HandshakeError, Listener, Pages};
+use pollux_shm::{
+    AttachReply, CheckpointError, CheckpointFile, HandshakeError, Listener, Pages, RunDir, RunDirError,
+};
 use pollux_worker::handover::{Handover, mesh};
 use pollux_worker::housekeeping::{BoxedPort, Sleeper, Waker, channel, waker};
 use pollux_worker::stats::{PORTS_MAX, WorkerCounters};
 use pollux_worker::{Idle, PortEntry, Worker, WorkerParts};
 use rustix::io::Errno;
-use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
 use crate::affinity;
+use crate::counter_writer::CounterWriter;
 use crate::device::{Device, mtu_max};
 use crate::host_port::{self, HostPort, HostPortError};
 use crate::housekeeping::{Housekeeper, Parts, WorkerLink};
@@ -117,6 +118,27 @@ pub enum SetupError {
     /// The ESP engine.
     #[error(transparent)]
     Engine(#[from] pollux_esp::EngineError),
+    /// No thread for the counter file.
+    #[error("the thread that writes the counter file: {source}")]
+    CounterWriter {
+        /// With what.
+        #[source]
+        source: io::Error,
+    },
+    /// A worker could not be confined.
+    #[error(
+        "worker {worker} cannot be confined: {reason}; this kernel has to allow it (CONFIG_SECCOMP_FILTER), or write \
+         sandbox = false under [dataplane]"
+    )]
+    Sandbox {
+        /// Which worker.
+        worker: u16,
+        /// What was refused.
+        reason: String,
+    },
+    /// The run directory or the state directory.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
     /// The counter file.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
@@ -134,9 +156,7 @@ pub enum SetupError {
 /// before the program is attached; workers run before control can attach.
 pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
     let mut effective = Vec::new();
-    for folder in [&config.paths.run_dir, &config.paths.state_dir] {
-        std::fs::create_dir_all(folder).map_err(|source| file_error(folder, source))?;
-    }
+    folders(&config)?;
     let Claims { queries, listener, checkpoints } = claim(&config)?;
     let pin_dir = bpffs::mount_own(&config.paths.run_dir)?;
     if let Some(netns) = &config.dataplane.netns {
@@ -170,6 +190,8 @@ pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
     }
     let started =
         start_workers(&config, &umem, &devices, columns, checkpoints.checkpoints(), &mut effective)?;
+    let counter_writer = CounterWriter::start(checkpoints.writer()?, config.dataplane.sandbox)
+        .map_err(|source| SetupError::CounterWriter { source })?;
     let attach_reply = AttachReply {
         workers,
         spi_index_width: index_width(&config),
@@ -187,11 +209,21 @@ pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
         host,
         umem,
         checkpoints,
+        counter_writer,
         listener,
         queries,
         attach_reply,
         effective,
     }))
+}
+
+/// Makes our folders, and the one that control has for itself.
+fn folders(config: &Config) -> Result<(), SetupError> {
+    let control = config.dataplane.control_uid;
+    let run_dir = RunDir::ensure(&config.paths.run_dir, config.run_dir_mode(), None)?;
+    run_dir.child(CONTROL_DIR, config.control_dir_mode(), control)?;
+    RunDir::ensure(&config.paths.state_dir, 0o700, None)?;
+    Ok(())
 }
 
 /// What only one data plane can have.
@@ -207,7 +239,7 @@ fn claim(config: &Config) -> Result<Claims, SetupError> {
     let queries = once_free(
         until,
         |error| matches!(error, QueryError::InUse { .. }),
-        || QuerySocket::bind(&paths.dataplane_socket()),
+        || QuerySocket::bind(&paths.dataplane_socket(), config.dataplane.control_uid),
     )?;
     let listener = once_free(
         until,
@@ -400,6 +432,7 @@ fn start_workers(
 /// much again; two megabits of memory each.
 const WINDOW_PACKETS_TOTAL: u64 = 16 << 20;
 
+/// Starts a worker; returns once it is confined, so that it never sees a packet where it cannot be.
 fn spawn(
     mut worker: Worker,
     id: u16,
@@ -407,24 +440,32 @@ fn spawn(
     config: &Config,
 ) -> Result<std::thread::JoinHandle<()>, SetupError> {
     let (idle, sandboxed) = (idle(config), config.dataplane.sandbox);
+    let (ready, is_ready) = std::sync::mpsc::channel();
     let body = move || {
         if let Some(core) = core
             && let Err(error) = affinity::pin(core)
         {
             tracing::warn!(worker = id, core = core.0, %error, "worker-not-pinned");
         }
-        if sandboxed && let Err(error) = privileges::keep_only(CapabilitySet::empty()) {
-            tracing::warn!(worker = id, %error, "worker-keeps-its-privileges");
+        let confined = if sandboxed { sandbox::confine_worker() } else { Ok(()) };
+        let go_on = confined.is_ok();
+        // The starter waits for it.
+        let _ = ready.send(confined);
+        // Its end of the channel goes before the work begins.
+        drop(ready);
+        if go_on {
+            worker.run(idle);
         }
-        if sandboxed && let Err(error) = sandbox::WORKER.confine() {
-            tracing::warn!(worker = id, %error, "worker-not-confined");
-        }
-        worker.run(idle);
     };
-    std::thread::Builder::new()
+    let thread = std::thread::Builder::new()
         .name(format!("worker-{id}"))
         .spawn(body)
-        .map_err(|source| SetupError::Thread { worker: id, source })
+        .map_err(|source| SetupError::Thread { worker: id, source })?;
+    match is_ready.recv() {
+        Ok(Ok(())) => Ok(thread),
+        Ok(Err(reason)) => Err(SetupError::Sandbox { worker: id, reason }),
+        Err(_) => Err(SetupError::Sandbox { worker: id, reason: "its thread ended".to_owned() }),
+    }
 }
 
 fn idle(config: &Config) -> Idle {

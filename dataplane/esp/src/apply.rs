@@ -46,9 +46,9 @@ fn add(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32, Co
             engine.sas.inbound.selectors.set(at, &spec.local_ts, &spec.remote_ts);
         }
         Direction::Outbound => {
-            let reserved = engine.checkpoint(spec).map_or(0, Checkpoint::reserved);
+            let start = engine.checkpoint(spec).map_or(0, Checkpoint::start);
             let mut sa = outbound(spec, mtu::DEFAULT);
-            sa.next_seq = spec.seq_start.max(reserved).max(1);
+            sa.next_seq = spec.seq_start.max(start).max(1);
             // Negotiated keys: the IV is the sequence number. Manual keys: it counts from where control drew.
             sa.next_iv = spec.iv_start;
             sa.reserved = sa.next_seq;
@@ -106,7 +106,7 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
             sa.next_iv = old.next_iv;
             sa.reserved = old.reserved;
             if sa.checkpoint != old.checkpoint {
-                sa.next_seq = old.next_seq.max(checkpoint.map_or(0, Checkpoint::reserved));
+                sa.next_seq = old.next_seq.max(checkpoint.map_or(0, Checkpoint::start));
                 sa.reserved = sa.next_seq;
             }
             sa.flags = if sa.next_seq > sa.last_seq() { flag::EXHAUSTED } else { 0 };

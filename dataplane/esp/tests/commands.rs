@@ -234,8 +234,8 @@ fn manual_sa_goes_on_after_delete_and_after_a_crash_and_accepts_no_replay() {
     assert_eq!(file[1].reserved(), 0, "nothing is used yet");
     let packets: Vec<Vec<u8>> = (0..5).map(|_| gateway.encrypt(&v4(b""))).collect();
     assert_eq!(wire(&packets[4]).1, 5);
-    let reserved = 1 + Checkpoint::STEP;
-    assert_eq!(file[1].reserved(), reserved, "reserved before the first was used");
+    let reserved = 1 + 2 * Checkpoint::STEP;
+    assert_eq!(file[1].reserved(), reserved, "a step and the next one, before the first was used");
     assert_eq!(gateway.verdict_in(&packets[3]), Verdict::Forward);
     assert_eq!(file[2].authenticated(), 4);
     // Delete and add of the same key, then another life of the process.
@@ -245,7 +245,7 @@ fn manual_sa_goes_on_after_delete_and_after_a_crash_and_accepts_no_replay() {
     let mut reborn = gateway_of(0, file);
     reborn.policies(&protect_all());
     assert_eq!((reborn.add(out), reborn.add(into)), (Ok(1), Ok(2)));
-    assert_eq!(u64::from(wire(&reborn.encrypt(&v4(b""))).1), reserved + Checkpoint::STEP);
+    assert_eq!(u64::from(wire(&reborn.encrypt(&v4(b""))).1), reserved + 2 * Checkpoint::STEP);
     assert_eq!(reborn.verdict_in(&packets[3]), dropped(DropReason::Replayed));
     assert_eq!(reborn.verdict_in(&packets[2]), dropped(DropReason::Replayed), "whatever is older, too");
     assert_eq!(reborn.verdict_in(&packets[4]), Verdict::Forward);
@@ -271,23 +271,31 @@ fn keys_swapped_for_earlier_ones_go_on_where_those_were() {
     );
     assert_eq!(gateway.verdict_in(&sealed(&into, 7_001, &plaintext(&v4(b""), 4))), Verdict::Forward);
     assert_eq!(wire(&gateway.encrypt(&v4(b""))).1, 9_000);
-    assert_eq!(file[1].reserved(), 9_000 + Checkpoint::STEP);
+    assert_eq!(file[1].reserved(), 9_000 + 2 * Checkpoint::STEP);
 }
 
 #[test]
-fn reservation_moves_before_the_next_step_begins() {
+fn reservation_is_a_step_ahead_of_the_numbers_in_use() {
     let file = checkpoints();
     let mut out = outbound(1, 3);
     out.checkpoint = Some(0);
+    file[0].begin(out.seq_start);
     let mut gateway = gateway_of(0, file);
     gateway.policies(&protect_all());
     assert_eq!(gateway.add(out), Ok(0));
-    for _ in 0..=2 * Checkpoint::STEP / 64 {
+    let (mut before, mut moved) = (file[0].reserved(), 0);
+    assert_eq!(before, 1 + 2 * Checkpoint::STEP, "by the housekeeper, before the owner knows the SA");
+    for _ in 0..=Checkpoint::STEP / 64 {
         let burst = gateway.send(Role::Host, &vec![v4(b""); 64]);
         let last = burst.metas().iter().map(|meta| meta.sequence).max().expect("a burst");
-        assert!(file[0].reserved() > last, "{last} was used before it was reserved");
+        let now = file[0].reserved();
+        // What was promised a burst ago had a step's time to reach the disk.
+        assert!(before > last, "{last} was used when {before} was just being promised");
+        assert!(now >= last + Checkpoint::STEP - 64, "{last} is used, and only {now} is reserved");
+        moved += u32::from(now != before);
+        before = now;
     }
-    assert_eq!(file[0].reserved(), 1 + 3 * Checkpoint::STEP);
+    assert_eq!((moved, before), (1, 1 + 3 * Checkpoint::STEP));
 }
 
 #[test]

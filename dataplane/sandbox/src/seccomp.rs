@@ -11,7 +11,7 @@ use seccompiler::{
 };
 use thiserror::Error;
 
-/// Why a thread could not be confined. It goes on unconfined.
+/// Why a thread could not be confined. What it is to do must not begin then.
 #[derive(Debug, Error)]
 pub enum SeccompError {
     /// The filter could not be made or put in force.

@@ -7,16 +7,18 @@
 //! ```
 //!
 //! The file belongs to the data plane alone: mode 0600, locked while in use. It is mapped shared, so that
-//! what a worker stores survives a kill at any instruction. The id is a digest of all that makes a key
-//! life (its owner computes it); delete + add of the same key finds its old slot again.
+//! what a worker stores survives a kill at any instruction. Its blocks are allocated before it is mapped: a
+//! store to a hole of a full file system would end the process with SIGBUS. The id is a digest of all that
+//! makes a key life (its owner computes it); delete + add of the same key finds its old slot again.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use pollux_abi::Checkpoint;
-use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::fs::{FallocateFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use thiserror::Error;
 
@@ -33,6 +35,20 @@ pub enum CheckpointError {
         /// The file.
         path: PathBuf,
         /// With what.
+        #[source]
+        source: Errno,
+    },
+    /// The file system or a quota has no room for it.
+    #[error(
+        "the counter file {path} needs {needed} octets, and its file system has no room for them ({source}); \
+             free some, or give [paths] another state_dir"
+    )]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+        /// Octets of the whole file.
+        needed: u64,
+        /// `ENOSPC` or `EDQUOT`.
         #[source]
         source: Errno,
     },
@@ -89,11 +105,12 @@ pub struct CheckpointFile {
     file: OwnedFd,
     ids: Mapping,
     by_id: HashMap<[u8; 32], u32>,
+    used: Arc<AtomicUsize>,
     checkpoints: &'static [Checkpoint],
 }
 
 impl CheckpointFile {
-    /// Slots of a new file: 131,072 octets of ids and counters per 1,024 keys, sparse until used.
+    /// Slots of a new file: 131,072 octets of ids and counters per 1,024 keys.
     pub const SLOTS: u32 = 65_536;
 
     /// Opens the file at `path`, or makes it with [`Self::SLOTS`] slots. The counters stay mapped for the
@@ -112,16 +129,26 @@ impl CheckpointFile {
             return Err(CheckpointError::Exposed { path: path.to_owned(), mode, uid });
         }
         let mut len = u64::try_from(stat.st_size).unwrap_or(0);
-        let fresh = len == 0;
+        let fresh = len == 0 || is_begun(&file, len);
         if fresh {
             len = file_len(Self::SLOTS) as u64;
-            rustix::fs::ftruncate(&file, len).map_err(|e| call("sizing", e))?;
+        }
+        allocate(&file, len, fresh).map_err(|source| match source {
+            Errno::NOSPC | Errno::DQUOT => {
+                CheckpointError::NoSpace { path: path.to_owned(), needed: len, source }
+            }
+            source => call("allocating", source),
+        })?;
+        if fresh && let Some(folder) = path.parent() {
+            let folder =
+                rustix::fs::open(folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+            folder.and_then(rustix::fs::fsync).map_err(|e| call("writing out the folder of", e))?;
         }
         let damaged = |what: String| CheckpointError::Damaged { path: path.to_owned(), what };
         let len = usize::try_from(len).map_err(|_| damaged("it is too long".into()))?;
         let map = || Mapping::new(file.as_fd(), len, 0, false).map_err(|e| call("mapping", e));
         let ids = map()?;
-        let slots = header(&ids, fresh).map_err(&damaged)?;
+        let slots = header(&ids).map_err(&damaged)?;
         if file_len(slots) != len {
             return Err(damaged(format!("{len} octets where {slots} slots need {}", file_len(slots))));
         }
@@ -129,7 +156,13 @@ impl CheckpointFile {
         let checkpoints = map()?
             .leak_checkpoints(counters_at(slots), slots as usize)
             .ok_or_else(|| damaged("its counters lie outside of it".into()))?;
-        Ok(Self { path: path.to_owned(), file, ids, by_id, checkpoints })
+        if let Some(slot) = checkpoints[..by_id.len()].iter().position(|checkpoint| !checkpoint.take_over()) {
+            // What is mapped holds the file open, and would hold the lock with it.
+            let _ = rustix::fs::flock(&file, FlockOperation::Unlock);
+            return Err(damaged(format!("the counters in slot {slot} do not match their check sums")));
+        }
+        let used = Arc::new(AtomicUsize::new(by_id.len()));
+        Ok(Self { path: path.to_owned(), file, ids, by_id, used, checkpoints })
     }
 
     /// All counters, by slot. Each has one writer: the SA's owner.
@@ -150,14 +183,14 @@ impl CheckpointFile {
         let slot = u32::try_from(self.by_id.len()).map_err(|_| full())?;
         let checkpoint = self.checkpoints.get(slot as usize).ok_or_else(full)?;
         let words = self.ids.words(id_at(slot), ID_WORDS).ok_or_else(full)?;
-        checkpoint.reserve(0);
-        checkpoint.authenticate(0);
+        checkpoint.clear();
         for (word, octets) in words.iter().zip(id.as_chunks::<8>().0) {
             word.store(u64::from_le_bytes(*octets), Ordering::Relaxed);
         }
         // Last: a kill before this leaves the slot free.
         words[SEAL_WORD].store(seal(&id), Ordering::Release);
         self.by_id.insert(id, slot);
+        self.used.store(self.by_id.len(), Ordering::Release);
         Ok(slot)
     }
 
@@ -169,21 +202,128 @@ impl CheckpointFile {
     /// Writes the counters to storage, for a crash of the machine; a crash of the process needs none.
     /// Blocks for as long as the storage takes.
     pub fn sync(&self) -> Result<(), CheckpointError> {
-        rustix::fs::fdatasync(&self.file).map_err(|source| CheckpointError::Call {
-            what: "writing out",
+        sync(&self.file, &self.path)
+    }
+
+    /// A second handle, for a thread that brings reservations to storage while workers go on.
+    pub fn writer(&self) -> Result<CheckpointWriter, CheckpointError> {
+        let file = rustix::io::fcntl_dupfd_cloexec(&self.file, 0).map_err(|source| {
+            CheckpointError::Call { what: "duplicating the descriptor of", path: self.path.clone(), source }
+        })?;
+        Ok(CheckpointWriter {
             path: self.path.clone(),
-            source,
+            file,
+            used: Arc::clone(&self.used),
+            checkpoints: self.checkpoints,
+            stored: Vec::new(),
         })
     }
 }
 
-/// Checks the header, or writes it into a fresh file; returns the number of slots.
-fn header(map: &Mapping, fresh: bool) -> Result<u32, String> {
-    let words = map.words(0, 2).ok_or("it is shorter than its header")?;
-    if fresh {
-        words[1].store(u64::from(CheckpointFile::SLOTS), Ordering::Relaxed);
-        words[0].store(MAGIC_VERSION, Ordering::Release);
+/// What brings reservations to storage a step before they are used.
+#[derive(Debug)]
+pub struct CheckpointWriter {
+    path: PathBuf,
+    file: OwnedFd,
+    used: Arc<AtomicUsize>,
+    checkpoints: &'static [Checkpoint],
+    /// What storage has of each slot's reservation.
+    stored: Vec<u64>,
+}
+
+/// What [`CheckpointWriter::advance`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Advance {
+    /// Reservations that were brought to storage.
+    pub written: u32,
+    /// Those of them that came late: numbers of the step may have been in use before.
+    pub late: u32,
+}
+
+impl CheckpointWriter {
+    /// Writes out, if a reservation has moved since the last call. Blocks for as long as the storage takes.
+    pub fn advance(&mut self) -> Result<Advance, CheckpointError> {
+        let used = self.used.load(Ordering::Acquire).min(self.checkpoints.len());
+        // What is new was written out when it was given out.
+        let new = self.stored.len();
+        self.stored
+            .extend(self.checkpoints.get(new..used).unwrap_or_default().iter().map(Checkpoint::reserved));
+        let mut done = Advance::default();
+        let mut moved = Vec::new();
+        for ((slot, checkpoint), stored) in self.checkpoints.iter().enumerate().zip(&self.stored) {
+            let reserved = checkpoint.reserved();
+            if reserved != *stored {
+                done.written += 1;
+                // Two steps are reserved where an SA begins; later a step ahead is promised, and the one before is in use.
+                let begun = checkpoint.start() >= *stored;
+                done.late += u32::from(!begun && reserved > stored.saturating_add(Checkpoint::STEP));
+                moved.push((slot, reserved));
+            }
+        }
+        if !moved.is_empty() {
+            sync(&self.file, &self.path)?;
+            for (slot, reserved) in moved {
+                self.stored[slot] = reserved;
+            }
+        }
+        Ok(done)
     }
+}
+
+fn sync(file: &OwnedFd, path: &Path) -> Result<(), CheckpointError> {
+    rustix::fs::fdatasync(file).map_err(|source| CheckpointError::Call {
+        what: "writing out",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Whether the file is one that was begun and got no further than its header: making it ran out of space, or
+/// was interrupted.
+fn is_begun(file: &OwnedFd, len: u64) -> bool {
+    let mut header = [0; HEADER_LEN];
+    len == HEADER_LEN as u64
+        && rustix::io::pread(file, &mut header, 0) == Ok(HEADER_LEN)
+        && header[..8] == MAGIC_VERSION.to_le_bytes()
+}
+
+/// Gives the file all its blocks, so that no store into its mapping can fail. A fresh one gets its length
+/// last, in one piece.
+fn allocate(file: &OwnedFd, len: u64, fresh: bool) -> Result<(), Errno> {
+    if fresh {
+        let mut header = [0; HEADER_LEN];
+        header[..8].copy_from_slice(&MAGIC_VERSION.to_le_bytes());
+        header[8..16].copy_from_slice(&u64::from(CheckpointFile::SLOTS).to_le_bytes());
+        rustix::io::pwrite(file, &header, 0)?;
+    }
+    match rustix::fs::fallocate(file, FallocateFlags::KEEP_SIZE, 0, len) {
+        // File systems that cannot allocate take zeros, or what is there already.
+        Err(Errno::OPNOTSUPP) => rewrite(file, len)?,
+        other => other?,
+    }
+    if fresh {
+        rustix::fs::ftruncate(file, len)?;
+        rustix::fs::fsync(file)?;
+    }
+    Ok(())
+}
+
+/// Writes each block of the file with what it holds.
+fn rewrite(file: &OwnedFd, len: u64) -> Result<(), Errno> {
+    let mut at = 0;
+    while at < len {
+        let mut block = [0; 4096];
+        let want = block.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
+        // What lies behind the end of the file reads as nothing, and stays zero.
+        rustix::io::pread(file, &mut block[..want], at)?;
+        at += rustix::io::pwrite(file, &block[..want], at)? as u64;
+    }
+    Ok(())
+}
+
+/// Checks the header; returns the number of slots.
+fn header(map: &Mapping) -> Result<u32, String> {
+    let words = map.words(0, 2).ok_or("it is shorter than its header")?;
     let magic = words[0].load(Ordering::Acquire);
     if magic != MAGIC_VERSION {
         return Err(format!("it begins with {magic:#018x}, not {MAGIC_VERSION:#018x}"));
@@ -250,7 +390,7 @@ const ID_LEN: usize = 64;
 const ID_WORDS: usize = ID_LEN / 8;
 const SEAL_WORD: usize = 4;
 /// "POLXCTR" and the version of this layout.
-const MAGIC_VERSION: u64 = 0x504f_4c58_4354_5201;
+const MAGIC_VERSION: u64 = 0x504f_4c58_4354_5202;
 /// Bounds what a damaged header can make us map.
 const SLOTS_MAX: u32 = 1 << 22;
 const _: () = assert!(size_of::<Checkpoint>() == 64);

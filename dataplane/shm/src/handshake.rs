@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use pollux_abi::layout::ABI_VERSION;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
 use rustix::net::{
@@ -27,6 +26,7 @@ use rustix::net::{
 use thiserror::Error;
 
 use crate::doorbell::Doorbell;
+use crate::run_dir::{RunDirError, SocketPlace};
 use crate::spsc::{ControlRing, DataplaneRing, SetupError, SharedRings};
 
 mod wire;
@@ -110,6 +110,9 @@ pub enum HandshakeError {
     /// Memory or doorbells could not be made.
     #[error(transparent)]
     Setup(#[from] SetupError),
+    /// The socket could not be made.
+    #[error(transparent)]
+    RunDir(RunDirError),
 }
 
 /// Where control processes connect.
@@ -117,35 +120,26 @@ pub enum HandshakeError {
 pub struct Listener {
     socket: OwnedFd,
     path: PathBuf,
+    place: SocketPlace,
     control_uid: u32,
 }
 
 impl Listener {
-    /// Listens at `path`. Root may attach, and `control_uid` where one is given.
+    /// Listens at `path`. Root may attach, and `control_uid` where one is given; the others cannot even
+    /// connect.
     ///
     /// A socket that a dead data plane left behind is replaced; one that answers is not.
     pub fn bind(path: &Path, control_uid: Option<u32>) -> Result<Self, HandshakeError> {
         let call = |what, source| HandshakeError::Call { what, path: path.to_owned(), source };
-        let address = SocketAddrUnix::new(path).map_err(|e| call("socket path", e))?;
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-            .map_err(|e| call("socket for", e))?;
-        match rustix::net::bind(&socket, &address) {
-            Err(Errno::ADDRINUSE) => {
-                let probe = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
-                    .map_err(|e| call("socket for", e))?;
-                if rustix::net::connect(&probe, &address) != Err(Errno::CONNREFUSED) {
-                    return Err(HandshakeError::InUse { path: path.to_owned() });
-                }
-                rustix::fs::unlink(path).map_err(|e| call("removing the stale socket", e))?;
-                rustix::net::bind(&socket, &address).map_err(|e| call("binding", e))?;
-            }
-            other => other.map_err(|e| call("binding", e))?,
-        }
-        // Everyone may knock, so that everyone gets an answer that says why; credentials decide.
-        rustix::fs::chmod(path, Mode::from_raw_mode(0o666)).map_err(|e| call("permissions of", e))?;
+        let refused = |error| match error {
+            RunDirError::InUse { path } => HandshakeError::InUse { path },
+            other => HandshakeError::RunDir(other),
+        };
+        let place = SocketPlace::of(path).map_err(refused)?;
+        let socket =
+            place.bind(SocketType::SEQPACKET, SocketFlags::NONBLOCK, control_uid).map_err(refused)?;
         rustix::net::listen(&socket, BACKLOG).map_err(|e| call("listening at", e))?;
-        Ok(Self { socket, path: path.to_owned(), control_uid: control_uid.unwrap_or(0) })
+        Ok(Self { socket, path: path.to_owned(), place, control_uid: control_uid.unwrap_or(0) })
     }
 
     /// Takes one waiting connection through the handshake; `None` when nobody waits.
@@ -194,8 +188,7 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Best effort: a socket left behind is replaced at the next start.
-        let _ = rustix::fs::unlink(&self.path);
+        self.place.remove();
     }
 }
 

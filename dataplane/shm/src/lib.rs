@@ -1,4 +1,5 @@
-//! Shared memory of the two Pollux processes: sealed memfds, mappings, ring indices, the handshake.
+//! What the two Pollux processes share of a machine: memory (sealed memfds, mappings, ring indices, the
+//! handshake), the run directory, and the way in which they log.
 //!
 //! Not in this crate: commands and events themselves (`pollux-abi`), threads, a clock, a
 //! runtime. Nothing here blocks but [`Session::attach`]; nothing allocates after set-up.
@@ -28,16 +29,19 @@ pub mod checkpoint;
 pub mod cursor;
 pub mod doorbell;
 pub mod handshake;
+pub mod log;
 pub mod map;
 pub mod memfd;
+pub mod run_dir;
 pub mod spsc;
 
-pub use checkpoint::{CheckpointError, CheckpointFile};
+pub use checkpoint::{Advance, CheckpointError, CheckpointFile, CheckpointWriter};
 pub use cursor::{ConsumerCursor, CursorError, ProducerCursor};
 pub use doorbell::{Doorbell, DoorbellRinger};
 pub use handshake::{AttachError, AttachReply, Attachment, HandshakeError, Listener, Session};
 pub use map::Mapping;
 pub use memfd::{Memfd, Pages};
+pub use run_dir::{RunDir, RunDirError, SocketPlace};
 pub use spsc::{
     ControlRing, DataplaneRing, RingBroken, RingError, SetupError, SharedRings, SlotReader, SlotWriter,
 };

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use pollux_config::Places;
 use pollux_config::api::{ControlRequest, ControlStatus};
+use pollux_config::{Paths, Places};
 use serde_json::Value;
 
 use crate::cmd::up::program;
@@ -36,7 +36,7 @@ pub(crate) fn down(places: &Places) -> Result<()> {
         bail!("pollux-dataplane could not take everything away ({status})");
     }
     for name in ["pollux-dataplane", "pollux-control"] {
-        let _ = std::fs::remove_file(paths.pid_file(name));
+        let _ = std::fs::remove_file(paths.run_dir.join(Paths::pid_name(name)));
     }
     println!("down: nothing is protected by Pollux now");
     Ok(())

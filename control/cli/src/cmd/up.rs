@@ -1,6 +1,6 @@
 //! `pollux up`: starts both daemons where they do not run yet.
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use pollux_config::api::{ControlRequest, ControlStatus, DataplaneRequest, DataplaneStatus};
-use pollux_config::{Config, Paths};
+use pollux_config::{CONTROL_DIR, Config, Paths};
+use pollux_shm::RunDir;
 
 use crate::cmd::status;
 use crate::socket::{control, dataplane};
@@ -20,15 +21,16 @@ pub(crate) fn up(file: &Path, json: bool) -> Result<()> {
     // All mistakes are found before anything is started.
     let (config, _) = pollux_config::load_with_secrets(file).map_err(anyhow::Error::msg)?;
     let paths = &config.paths;
-    fs::create_dir_all(&paths.run_dir).with_context(|| format!("making {}", paths.run_dir.display()))?;
+    let run_dir = RunDir::ensure(&paths.run_dir, config.run_dir_mode(), None)?;
+    run_dir.child(CONTROL_DIR, config.control_dir_mode(), config.dataplane.control_uid)?;
     if dataplane::<DataplaneStatus>(paths, &DataplaneRequest::Status).is_err() {
-        let mut child = start(&config, "pollux-dataplane")?;
+        let mut child = start(&config, &run_dir, "pollux-dataplane")?;
         wait(paths, "pollux-dataplane", &mut child, || {
             dataplane::<DataplaneStatus>(paths, &DataplaneRequest::Status).is_ok()
         })?;
     }
     if control::<ControlStatus>(paths, &ControlRequest::Status).is_err() {
-        let mut child = start(&config, "pollux-control")?;
+        let mut child = start(&config, &run_dir, "pollux-control")?;
         wait(paths, "pollux-control", &mut child, || installed(paths))?;
     }
     status::status(paths, json)
@@ -44,10 +46,9 @@ fn installed(paths: &Paths) -> bool {
 }
 
 /// Starts a daemon in a process group of its own, so that Ctrl-C in this terminal does not reach it.
-fn start(config: &Config, name: &str) -> Result<Child> {
-    let paths = &config.paths;
-    let log = paths.log_file(name);
-    let file = File::create(&log).with_context(|| format!("writing {}", log.display()))?;
+fn start(config: &Config, run_dir: &RunDir, name: &str) -> Result<Child> {
+    // What the process before it has logged stays: it may say why that one died.
+    let file = run_dir.log(&Paths::log_name(name))?;
     let child = Command::new(program(name))
         .arg("--config")
         .arg(fs::canonicalize(&config.file)?)
@@ -57,7 +58,7 @@ fn start(config: &Config, name: &str) -> Result<Child> {
         .process_group(0)
         .spawn()
         .with_context(|| format!("starting {name}: is it installed?"))?;
-    fs::write(paths.pid_file(name), format!("{}\n", child.id()))?;
+    run_dir.write(&Paths::pid_name(name), &format!("{}\n", child.id()))?;
     Ok(child)
 }
 
@@ -70,7 +71,7 @@ pub(crate) fn program(name: &str) -> PathBuf {
 fn wait(paths: &Paths, name: &str, child: &mut Child, ready: impl Fn() -> bool) -> Result<()> {
     let end = Instant::now() + READY;
     while !ready() {
-        let log = paths.log_file(name);
+        let log = paths.run_dir.join(Paths::log_name(name));
         if let Some(status) = child.try_wait()? {
             let text = fs::read_to_string(&log).unwrap_or_default();
             let last =

@@ -69,7 +69,7 @@ pub(super) fn dataplane(root: &Section<'_, '_>) -> Option<Dataplane> {
         control_uid: s.optional("control_uid", number(0..=u32::MAX)),
         host_port: s.or("host_port", true, boolean),
         sandbox: s.or("sandbox", true, boolean),
-        log: s.or("log", "info".to_owned(), values::text),
+        log: s.or("log", "info".to_owned(), values::log_filter),
     };
     across(s, &dataplane, wan.as_deref().unwrap_or_default(), lan.as_deref().unwrap_or_default());
     section.finish();
@@ -151,7 +151,7 @@ pub(super) fn control(root: &Section<'_, '_>) -> Control {
     control.ike_sa_max = s.or("ike_sa_max", control.ike_sa_max, number(1..=1 << 20));
     control.key_log = s.optional("key_log", values::absolute);
     control.sandbox = s.or("sandbox", control.sandbox, boolean);
-    control.log = s.or("log", control.log, values::text);
+    control.log = s.or("log", control.log, values::log_filter);
     if control.ike_port == control.natt_port {
         s.wrong("natt_port", "is the same as ike_port", "use 4500, the port of RFC 3948");
     }

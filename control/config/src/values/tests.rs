@@ -95,3 +95,18 @@ proptest! {
         let _ = (duration(&value), count(&value), spi(&value).is_ok(), dscp(&value), prefix(&value).is_ok());
     }
 }
+
+#[test]
+fn a_bad_level_of_the_log_is_a_mistake_of_the_file() {
+    for good in ["info", "WARN", "off", "info,pollux_control::udp=debug", "pollux_control=trace"] {
+        assert_eq!(parsed(log_filter, &format!("{good:?}")), Ok(good.to_owned()));
+    }
+    for bad in
+        ["", "verbose", "info,", "3", "a b=info", "pollux_control=", "=info", "x::=debug", "info;debug"]
+    {
+        assert!(parsed(log_filter, &format!("{bad:?}")).is_err(), "{bad}");
+    }
+    let wrong = parsed(log_filter, "\"inof\"").expect_err("a misprint");
+    assert!(wrong.reason.contains("`inof`") && wrong.fix.starts_with("did you mean `info`?"), "{wrong:?}");
+    assert!(parsed(log_filter, "7").is_err(), "a number");
+}

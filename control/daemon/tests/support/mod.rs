@@ -272,7 +272,7 @@ impl Control {
     }
 
     pub(crate) fn ask(&self, request: &str) -> Option<Value> {
-        let stream = UnixStream::connect(self.folder.join("control.sock")).ok()?;
+        let stream = UnixStream::connect(self.folder.join("control/control.sock")).ok()?;
         writeln!(&stream, "{request}").ok()?;
         let mut line = String::new();
         BufReader::new(&stream).read_line(&mut line).ok()?;

@@ -84,7 +84,18 @@ impl Housekeeper {
                 }
             }
         }
+        self.store_counters();
         self.write_events();
+    }
+
+    /// Brings the reservations of manual SAs that were just noted to the disk, before control hears of them
+    /// and their owners use them.
+    fn store_counters(&mut self) {
+        if std::mem::take(&mut self.counters_noted)
+            && let Err(error) = self.checkpoints.sync()
+        {
+            tracing::error!(%error, "counter-file-not-written");
+        }
     }
 
     fn write_events(&mut self) {
@@ -153,6 +164,7 @@ impl Housekeeper {
         let (id, spi, inbound) = (spec.id, spec.spi, spec.direction == Direction::Inbound);
         let key = &self.attach_reply.fingerprint_key;
         let slot = self.registry.add(spec, keys, key, &mut self.checkpoints).map_err(refusal)?;
+        self.counters_noted |= slot.is_some();
         if inbound && let Err(error) = self.steering.add_spi(spi) {
             tracing::error!(%error, %spi, "spi-not-steered");
             self.registry.remove(id);
@@ -165,6 +177,7 @@ impl Housekeeper {
         self.check(&spec, keys)?;
         let key = &self.attach_reply.fingerprint_key;
         let slot = self.registry.replace(spec, keys, key, &mut self.checkpoints).map_err(refusal)?;
+        self.counters_noted |= slot.is_some();
         Ok(slot.unwrap_or(0))
     }
 

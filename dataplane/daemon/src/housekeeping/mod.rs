@@ -19,7 +19,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::signalfd::SignalFd;
-use pollux_abi::command::PolicySpec;
+use pollux_abi::command::{Direction, PolicySpec};
 use pollux_abi::{CoreId, Event};
 use pollux_config::Config;
 use pollux_config::api::Effective;
@@ -32,6 +32,7 @@ use pollux_worker::stats::WorkerCounters;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use zeroize::Zeroize;
 
+use crate::counter_writer::CounterWriter;
 use crate::device::Device;
 use crate::host_port::HostPort;
 use crate::locks::Locks;
@@ -127,6 +128,8 @@ pub struct Parts {
     pub umem: Umem,
     /// The counter file.
     pub checkpoints: CheckpointFile,
+    /// What brings it to the disk.
+    pub counter_writer: CounterWriter,
     /// Where control attaches.
     pub listener: Listener,
     /// Where the operator asks.
@@ -150,6 +153,9 @@ pub struct Housekeeper {
     host: Option<HostPort>,
     umem: Umem,
     checkpoints: CheckpointFile,
+    counter_writer: Option<CounterWriter>,
+    /// Manual SAs were noted whose reservations are not on disk yet.
+    counters_noted: bool,
     listener: Listener,
     queries: Option<QuerySocket>,
     attach_reply: AttachReply,
@@ -193,6 +199,8 @@ impl Housekeeper {
             host: parts.host,
             umem: parts.umem,
             checkpoints: parts.checkpoints,
+            counter_writer: Some(parts.counter_writer),
+            counters_noted: false,
             listener: parts.listener,
             queries: Some(parts.queries),
             attach_reply: parts.attach_reply,
@@ -261,8 +269,8 @@ impl Housekeeper {
                 set.push(PollFd::from_borrowed_fd(ring.doorbell.as_fd(), PollFlags::IN));
             }
             for (fd, writes) in self.queries.iter().flat_map(QuerySocket::fds) {
-                let write = if writes { PollFlags::OUT } else { PollFlags::empty() };
-                set.push(PollFd::from_borrowed_fd(fd, PollFlags::IN | write));
+                // The next request is read when the answer is out.
+                set.push(PollFd::from_borrowed_fd(fd, if writes { PollFlags::OUT } else { PollFlags::IN }));
             }
             let timeout = Timespec { tv_sec: 0, tv_nsec: i64::from(NAP.subsec_nanos()) };
             // A signal ends the nap early, which is as good as a time-out.
@@ -309,8 +317,27 @@ impl Housekeeper {
                 tracing::error!(worker = id, "worker-panicked");
             }
         }
+        self.counter_writer = None;
+        self.give_back_numbers();
         if let Err(error) = self.checkpoints.sync() {
-            tracing::error!(%error, "counter-file-not-synchronised");
+            tracing::error!(%error, "counter-file-not-written");
+        }
+    }
+}
+
+impl Housekeeper {
+    /// What the workers, which have ended, reserved and did not use is free again.
+    fn give_back_numbers(&self) {
+        for installed in self.registry.sorted() {
+            let spec = &installed.spec;
+            let slot = spec.checkpoint.and_then(|slot| usize::try_from(slot).ok());
+            if spec.direction == Direction::Outbound
+                && let Some(checkpoint) = slot.and_then(|slot| self.checkpoints.checkpoints().get(slot))
+                && let Some(row) = self.sa_counters.row(spec.direction, spec.index)
+            {
+                let unused = row.highest_seq.value().saturating_add(1).max(checkpoint.start());
+                checkpoint.reserve(unused.min(checkpoint.reserved()));
+            }
         }
     }
 }

@@ -33,11 +33,13 @@ pub(crate) fn number(engine: &mut Engine, now_ns: u64, packet: &Packet, meta: &m
     iv
 }
 
-/// Promises in the counter file that the next step of numbers may be in use, before the first one is.
+/// Promises in the counter file that the step of numbers after the next one may be in use. The housekeeping of
+/// the counter file has the time of a step to bring that to the disk.
 #[cold]
 fn reserve(sa: &mut OutboundSa, checkpoint: &Checkpoint) {
-    sa.reserved = sa.next_seq.saturating_add(Checkpoint::STEP).min(sa.last_seq().saturating_add(1));
-    checkpoint.reserve(sa.reserved);
+    let end = sa.last_seq().saturating_add(1);
+    sa.reserved = sa.next_seq.saturating_add(Checkpoint::STEP).min(end);
+    checkpoint.reserve(sa.next_seq.saturating_add(2 * Checkpoint::STEP).min(end).max(checkpoint.reserved()));
 }
 
 /// Whether the number space is used up, or seven eighths of it are.

@@ -87,7 +87,7 @@ fn torn_entry_is_a_free_slot_with_counters_at_zero() {
     file.slot_for([1; 32]).expect("room");
     end_of_life(&file);
     name.patch(id_at(1) as u64, &[0xee; 20]);
-    name.patch((counters_at(CheckpointFile::SLOTS) + 64) as u64, &[0xee; 16]);
+    name.patch((counters_at(CheckpointFile::SLOTS) + 64) as u64, &[0xee; 64]);
     let mut file = CheckpointFile::open(&name.0).expect("torn entry is no damage");
     let slot = file.slot_for([5; 32]).expect("room");
     assert_eq!((slot, file.checkpoints()[1].reserved()), (1, 0));
@@ -121,6 +121,11 @@ fn every_damage_is_named_with_its_mend() {
     name.patch(id_at(2) as u64, &[1; 32]);
     name.patch((id_at(2) + 32) as u64, &seal(&[1; 32]).to_le_bytes());
     assert!(name.damage().contains("slots 0 and 2 have the same id"));
+    for octets in [&[0; 64][..], &[0xff; 16]] {
+        fill();
+        name.patch((counters_at(CheckpointFile::SLOTS) + 64) as u64, octets);
+        assert!(name.damage().contains("the counters in slot 1 do not match"));
+    }
     std::fs::write(&name.0, b"x").expect("write");
     assert!(name.damage().contains("shorter than its header"));
 }
@@ -131,4 +136,64 @@ fn file_that_others_can_write_is_refused() {
     end_of_life(&CheckpointFile::open(&name.0).expect("new file"));
     std::fs::set_permissions(&name.0, std::fs::Permissions::from_mode(0o666)).expect("chmod");
     assert!(matches!(CheckpointFile::open(&name.0), Err(CheckpointError::Exposed { mode: 0o666, .. })));
+}
+
+#[test]
+fn every_block_of_the_file_is_allocated_in_an_old_sparse_one_too() {
+    use std::os::unix::fs::MetadataExt;
+    let name = Name::new("blocks");
+    let is_allocated = || {
+        let about = std::fs::metadata(&name.0).expect("exists");
+        assert_eq!(about.len(), file_len(CheckpointFile::SLOTS) as u64);
+        about.blocks() * 512 >= about.len()
+    };
+    end_of_life(&CheckpointFile::open(&name.0).expect("new file"));
+    assert!(is_allocated());
+    let header = std::fs::read(&name.0).expect("its text")[..HEADER_LEN].to_vec();
+    std::fs::write(&name.0, &header).expect("shorter");
+    let file = std::fs::OpenOptions::new().write(true).open(&name.0).expect("open");
+    file.set_len(file_len(CheckpointFile::SLOTS) as u64).expect("sparse");
+    assert!(!is_allocated());
+    end_of_life(&CheckpointFile::open(&name.0).expect("a sparse file is taken"));
+    assert!(is_allocated());
+}
+
+#[test]
+fn missing_space_is_refused_with_a_line_and_space_that_comes_is_used() {
+    if rustix::process::geteuid().as_raw() != 0 {
+        eprintln!("SKIP: mounting a small file system needs root");
+        return;
+    }
+    let folder = std::env::temp_dir().join(format!("pollux-counters-{}-full", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let run = |line: &str| {
+        let status = std::process::Command::new("sh").args(["-c", line]).status().expect("sh");
+        assert!(status.success(), "{line}");
+    };
+    run(&format!("mount -t tmpfs -o size=4m none {}", folder.display()));
+    let refused = CheckpointFile::open(&folder.join("counters"));
+    run(&format!("mount -o remount,size=16m {}", folder.display()));
+    let taken = CheckpointFile::open(&folder.join("counters")).map(|file| file.used());
+    run(&format!("umount -l {0} && rmdir {0}", folder.display()));
+    let line = refused.expect_err("there is no room").to_string();
+    assert!(line.contains("needs 8388672 octets") && line.contains("another state_dir"), "{line}");
+    assert_eq!(taken.expect("there is room now"), 0);
+}
+
+#[test]
+fn reservations_are_written_out_when_they_move_and_lateness_is_seen() {
+    let name = Name::new("writer");
+    let mut file = CheckpointFile::open(&name.0).expect("new file");
+    let slot = file.slot_for([1; 32]).expect("room") as usize;
+    let checkpoint = &file.checkpoints()[slot];
+    checkpoint.begin(1);
+    let mut writer = file.writer().expect("a second handle");
+    assert_eq!(writer.advance().expect("written"), Advance::default(), "nothing has moved");
+    checkpoint.reserve(1 + 3 * Checkpoint::STEP);
+    assert_eq!(writer.advance().expect("written"), Advance { written: 1, late: 0 });
+    checkpoint.reserve(1 + 5 * Checkpoint::STEP);
+    assert_eq!(writer.advance().expect("written"), Advance { written: 1, late: 1 });
+    checkpoint.begin(1);
+    assert_eq!(writer.advance().expect("written"), Advance { written: 1, late: 0 }, "begun anew");
+    assert_eq!(writer.advance().expect("written"), Advance::default());
 }

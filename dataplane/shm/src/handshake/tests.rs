@@ -1,3 +1,5 @@
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
 use pollux_abi::{Command, Event, SaId, Ticket};
 use proptest::prelude::*;
 
@@ -148,8 +150,12 @@ fn process_of_another_user_is_refused_with_its_reason() {
     }
     let folder = Folder::new("user");
     let path = folder.socket();
-    rustix::fs::chmod(&folder.0, Mode::from_raw_mode(0o755)).expect("chmod");
+    rustix::fs::chmod(&folder.0, rustix::fs::Mode::from_raw_mode(0o755)).expect("chmod");
     let listener = Listener::bind(&path, Some(4242)).expect("listener");
+    let about = std::fs::metadata(&path).expect("bound");
+    assert_eq!((about.uid(), about.mode() & 0o777), (4242, 0o660), "others cannot even connect");
+    // Should the mode have been opened since, credentials decide.
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666)).expect("opened");
     let (met, answer) = meet(&listener, None, move || {
         // This thread alone becomes `nobody`; it ends with the closure.
         rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(65_534)).expect("setuid");
