@@ -191,8 +191,8 @@ impl Endpoint {
         let up = self.directory.of_connection(&connection).find(stays);
         let Some(up) = up else { return self.initiate(now, &connection, Some(child.name.clone()), rng) };
         self.turn(now, up, rng, |ike, turn| {
-            if let Some((_, established)) = ike.established_mut() {
-                established.create_for(turn.now, &child, packet);
+            if let Some((channel, established)) = ike.established_mut() {
+                established.create_for(channel, turn, &child, packet);
             }
             ike.after(turn);
         });

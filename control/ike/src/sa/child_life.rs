@@ -11,13 +11,12 @@ use pollux_abi::command::Direction;
 
 use super::channel::Channel;
 use super::children::{DirectionState, Phase};
-use super::established::Established;
+use super::established::{Established, FURTHER_REFUSED};
 use super::tasks::{AGAIN_AFTER, PacketPair, Task};
 use crate::config::{Action, ChildConfig};
 use crate::endpoint::{Effect, SaCommand, Turn};
 use crate::error::IkeError;
 use crate::event::{DownReason, Event};
-use crate::time::Instant;
 
 impl Established {
     pub(super) fn child_due(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, key: SaId) {
@@ -281,7 +280,13 @@ impl Established {
 
     /// A packet of a child found no SA: it wants the child, or a further Child SA where the peer has narrowed those that
     /// are there. At most one further one of a child is asked for in [`FURTHER_EVERY`].
-    pub(crate) fn create_for(&mut self, now: Instant, config: &Arc<ChildConfig>, packet: PacketPair) {
+    pub(crate) fn create_for(
+        &mut self,
+        channel: &Channel,
+        turn: &mut Turn<'_>,
+        config: &Arc<ChildConfig>,
+        packet: PacketPair,
+    ) {
         let up = self.children.keys_where(|child| {
             child.config.name == config.name && matches!(child.phase, Phase::Opening | Phase::Up)
         });
@@ -289,9 +294,16 @@ impl Established {
             return self.create_unless_up(config);
         }
         let carries = |key: &SaId| self.children.get(*key).is_some_and(|child| child.carries(packet));
-        let waits = up.iter().any(carries) || self.further.get(&config.name).is_some_and(|at| now < *at);
-        if !waits {
-            self.further.insert(config.name.clone(), now + FURTHER_EVERY);
+        let waits = up.iter().any(carries) || self.further.get(&config.name).is_some_and(|at| turn.now < *at);
+        if waits {
+            return;
+        }
+        if up.len() >= CHILDREN_OF_ONE_MAX {
+            self.further.insert(config.name.clone(), turn.now + FURTHER_REFUSED);
+            let error = IkeError::Limit { what: "Child SAs of one child; the peer narrows each of them" };
+            self.tell_refused(channel, turn, error);
+        } else {
+            self.further.insert(config.name.clone(), turn.now + FURTHER_EVERY);
             self.tasks.push(Task::CreateFurther(config.clone(), packet));
         }
     }
@@ -310,5 +322,7 @@ impl Established {
     }
 }
 
+/// The data plane looks through 16 SAs of a policy, and a rekey has two in place of each for a while.
+const CHILDREN_OF_ONE_MAX: usize = 8;
 /// So seldom is a further Child SA of one child asked for.
 const FURTHER_EVERY: Duration = Duration::from_secs(1);

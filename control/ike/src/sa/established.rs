@@ -400,7 +400,7 @@ impl Established {
 pub(crate) const LAST_WORDS: Duration = Duration::from_mins(1);
 
 /// How long packets ask in vain for a further Child SA that the peer refused by policy.
-const FURTHER_REFUSED: Duration = Duration::from_mins(1);
+pub(super) const FURTHER_REFUSED: Duration = Duration::from_mins(1);
 
 /// How long a rekey waits that the peer refused by policy: the operator may change it meanwhile.
 const REFUSED_FOR_GOOD: Duration = Duration::from_secs(30);

@@ -308,3 +308,28 @@ fn more_selectors_than_fit_are_cut_and_the_operator_is_told() {
         assert!(told.iter().all(|(by, ..)| *by == NarrowedBy::Limit));
     }
 }
+
+#[test]
+fn a_peer_that_gives_a_child_sa_to_each_host_gets_no_more_than_the_data_plane_looks_through() {
+    let mut b = connection("b");
+    b.children = (0..20)
+        .map(|host| {
+            let theirs = format!("10.1.200.{host}/32");
+            between("b", &format!("host {host}"), &["10.2.0.0/17"], &[&theirs])
+        })
+        .collect();
+    let mut a = connection("a");
+    a.children = vec![Arc::new(ChildConfig { reqid: Some(Reqid(1)), ..child("a") })];
+    let mut pair = Pair::new(config_of(a), config_of(b));
+    pair.initiate(0);
+    pair.run(2_000);
+    for host in 0..20 {
+        acquire(&mut pair, [10, 1, 200, host], [10, 2, 0, 1]);
+        pair.run(1_100);
+    }
+    assert_eq!(pair.children(0).len(), 8, "{:#?}", pair.events);
+    let limit = |(end, event): &&(usize, Event)| {
+        *end == 0 && matches!(event, Event::Refused { error: IkeError::Limit { .. }, .. })
+    };
+    assert_eq!(pair.events.iter().filter(limit).count(), 1, "told once a minute");
+}
