@@ -1,7 +1,7 @@
 //! Identities as peers claim them (RFC 7296 §3.5), and patterns that configuration matches them with.
 
 use core::fmt;
-use core::net::IpAddr;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::message::IdType;
 
@@ -29,22 +29,23 @@ impl Identity {
         }
     }
 
-    /// An identity as swanctl users write it: an address, a name, `user@host`, `@name` for a name that
-    /// looks otherwise, or `keyid:` and any octets.
+    /// An identity as users of swanctl and libreswan write it: an address, a name, `user@host`; `@name` for a name
+    /// that looks otherwise, `@@user@host`, `@#` and the hexadecimal octets of a key id; or a type of [`TYPES`], a
+    /// colon, and a value of that type or `#` and its octets in hexadecimal. `None` for what is none of these, an
+    /// unknown type among them: a type never becomes a part of the value.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.is_empty() || text.len() > IDENTITY_LEN_MAX {
-            return None;
-        }
-        if let Ok(address) = text.parse() {
-            return Some(Self::address(address));
-        }
-        let (id_type, value) = match (text.strip_prefix("keyid:"), text.strip_prefix('@')) {
-            (Some(key_id), _) => (IdType::KeyId, key_id),
-            (None, Some(name)) => (IdType::Fqdn, name),
-            (None, None) if text.contains('@') => (IdType::Rfc822Addr, text),
-            (None, None) => (IdType::Fqdn, text),
+        let (id_type, value) = match typed(text) {
+            Some((id_type, written)) => (id_type, value_of(id_type, written)?),
+            None if text.contains([':', '=', '*']) || text.starts_with(['%', '#']) => {
+                return text.parse().ok().map(Self::address);
+            }
+            None => match text.parse() {
+                Ok(address) => return Some(Self::address(address)),
+                Err(_) if text.contains('@') => (IdType::Rfc822Addr, value_of(IdType::Rfc822Addr, text)?),
+                Err(_) => (IdType::Fqdn, value_of(IdType::Fqdn, text)?),
+            },
         };
-        (!value.is_empty()).then(|| Self { id_type, value: value.as_bytes().to_vec() })
+        (!value.is_empty() && value.len() <= IDENTITY_LEN_MAX).then_some(Self { id_type, value })
     }
 
     /// The ID type.
@@ -68,21 +69,100 @@ impl Identity {
     }
 }
 
+/// Types as they are written before a colon; the first word of each is the one that we write.
+pub const TYPES: &[(&str, IdType)] = &[
+    ("ipv4", IdType::Ipv4Addr),
+    ("ipv6", IdType::Ipv6Addr),
+    ("fqdn", IdType::Fqdn),
+    ("dns", IdType::Fqdn),
+    ("email", IdType::Rfc822Addr),
+    ("rfc822", IdType::Rfc822Addr),
+    ("userfqdn", IdType::Rfc822Addr),
+    ("keyid", IdType::KeyId),
+    ("asn1dn", IdType::DerAsn1Dn),
+];
+
+/// The type that a text names, and what follows.
+fn typed(text: &str) -> Option<(IdType, &str)> {
+    if text.starts_with("@#") {
+        return Some((IdType::KeyId, &text[1..]));
+    }
+    if let Some(user) = text.strip_prefix("@@") {
+        return Some((IdType::Rfc822Addr, user));
+    }
+    if let Some(name) = text.strip_prefix('@') {
+        // libreswan's @~ and @[ are of other types.
+        return (!name.starts_with(['~', '['])).then_some((IdType::Fqdn, name));
+    }
+    let (word, value) = text.split_once(':')?;
+    let (_, id_type) = TYPES.iter().find(|(known, _)| known.eq_ignore_ascii_case(word))?;
+    Some((*id_type, value))
+}
+
+/// Identification data of a type, as text or as `#` and hexadecimal octets.
+fn value_of(id_type: IdType, written: &str) -> Option<Vec<u8>> {
+    if let Some(digits) = written.strip_prefix('#') {
+        let octets = octets(digits)?;
+        let fits = match id_type {
+            IdType::Ipv4Addr => octets.len() == 4,
+            IdType::Ipv6Addr => octets.len() == 16,
+            _ => true,
+        };
+        return fits.then_some(octets);
+    }
+    let plain = written.chars().all(|c| c.is_ascii_graphic() || c.is_alphanumeric());
+    let fits = plain
+        && match id_type {
+            IdType::Ipv4Addr => return written.parse::<Ipv4Addr>().ok().map(|v4| v4.octets().to_vec()),
+            IdType::Ipv6Addr => return written.parse::<Ipv6Addr>().ok().map(|v6| v6.octets().to_vec()),
+            // Names beyond ASCII are written in their ASCII form (RFC 7296 §3.5, RFC 5890).
+            IdType::Fqdn => written.is_ascii() && !written.contains('*'),
+            IdType::Rfc822Addr => {
+                written.split_once('@').is_some_and(|(user, host)| !user.is_empty() && !host.is_empty())
+                    && !written.contains('*')
+            }
+            IdType::KeyId => true,
+            _ => false,
+        };
+    fits.then(|| written.as_bytes().to_vec())
+}
+
+/// Pairs of hexadecimal digits.
+fn octets(digits: &str) -> Option<Vec<u8>> {
+    let digits = digits.as_bytes();
+    let octet = |pair: &[u8]| {
+        let [high, low] = [char::from(pair[0]).to_digit(16)?, char::from(pair[1]).to_digit(16)?];
+        u8::try_from(high << 4 | low).ok()
+    };
+    digits.len().is_multiple_of(2).then(|| digits.chunks_exact(2).map(octet).collect())?
+}
+
+/// Two identities of different types or values never read the same: what is shown is what [`Identity::parse`] reads as
+/// this very identity, as short as that can be.
 impl fmt::Display for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.id_type {
-            IdType::Ipv4Addr => match self.value.first_chunk::<4>() {
-                Some(octets) if self.value.len() == 4 => write!(f, "{}", IpAddr::from(*octets)),
-                _ => write!(f, "ipv4:{}", self.value.escape_ascii()),
-            },
-            IdType::Ipv6Addr => match self.value.first_chunk::<16>() {
-                Some(octets) if self.value.len() == 16 => write!(f, "{}", IpAddr::from(*octets)),
-                _ => write!(f, "ipv6:{}", self.value.escape_ascii()),
-            },
-            IdType::Fqdn | IdType::Rfc822Addr => write!(f, "{}", self.value.escape_ascii()),
-            IdType::KeyId => write!(f, "keyid:{}", self.value.escape_ascii()),
-            other => write!(f, "{other}:{}", self.value.escape_ascii()),
+        let word = TYPES.iter().find(|(_, id_type)| *id_type == self.id_type).map(|(word, _)| *word);
+        let text = match (self.id_type, self.value.len()) {
+            (IdType::Ipv4Addr, 4) => {
+                self.value.first_chunk::<4>().map(|octets| IpAddr::from(*octets).to_string())
+            }
+            (IdType::Ipv6Addr, 16) => {
+                self.value.first_chunk::<16>().map(|octets| IpAddr::from(*octets).to_string())
+            }
+            _ => core::str::from_utf8(&self.value).ok().map(ToOwned::to_owned),
+        };
+        let mut written =
+            text.into_iter().flat_map(|text| [Some(text.clone()), word.map(|word| format!("{word}:{text}"))]);
+        if let Some(written) =
+            written.find_map(|text| text.filter(|text| Self::parse(text).as_ref() == Some(self)))
+        {
+            return f.write_str(&written);
         }
+        match word {
+            Some(word) => write!(f, "{word}:#")?,
+            None => write!(f, "{}:#", self.id_type)?,
+        }
+        self.value.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
     }
 }
 
@@ -99,17 +179,34 @@ pub enum IdentityPattern {
     Any,
     /// This one.
     Exactly(Identity),
-    /// Names that end so: `*.example.org`.
-    NameSuffix(String),
+    /// Names of this type that end so: `*.example.org`, `*@example.org` (RFC 4301 §4.4.3.1).
+    NameSuffix(IdType, String),
 }
 
 impl IdentityPattern {
-    /// A pattern as swanctl users write it; `None` where it is none.
+    /// A pattern as swanctl users write it: `%any`, or an identity whose name may begin with a `*`; `None` where it is
+    /// none.
     pub fn parse(text: &str) -> Option<Self> {
-        match text.strip_prefix('*') {
-            _ if text == "%any" || text == "*" => Some(Self::Any),
-            Some(suffix) => Some(Self::NameSuffix(suffix.to_ascii_lowercase())),
-            None => Identity::parse(text).map(Self::Exactly),
+        if text == "%any" || text == "*" {
+            return Some(Self::Any);
+        }
+        let (id_type, written) = match typed(text) {
+            Some(typed) => typed,
+            None if text.contains('@') => (IdType::Rfc822Addr, text),
+            None => (IdType::Fqdn, text),
+        };
+        match written.strip_prefix('*') {
+            Some(suffix) if matches!(id_type, IdType::Fqdn | IdType::Rfc822Addr) => {
+                let fits =
+                    |c: char| c.is_ascii_graphic() || c.is_alphanumeric() && id_type == IdType::Rfc822Addr;
+                let named = text.starts_with('@') || written.len() < text.len() || !text.contains([':', '=']);
+                (named
+                    && suffix.len() <= IDENTITY_LEN_MAX
+                    && suffix.chars().all(fits)
+                    && !suffix.contains('*'))
+                .then(|| Self::NameSuffix(id_type, suffix.to_ascii_lowercase()))
+            }
+            _ => Identity::parse(text).map(Self::Exactly),
         }
     }
 
@@ -118,11 +215,10 @@ impl IdentityPattern {
         match self {
             Self::Any => Some(0),
             Self::Exactly(want) => want.is_same(identity).then_some(2),
-            Self::NameSuffix(suffix) => {
-                let named = matches!(identity.id_type, IdType::Fqdn | IdType::Rfc822Addr);
+            Self::NameSuffix(id_type, suffix) => {
                 let tail = identity.value.len().checked_sub(suffix.len())?;
                 let tail = identity.value.get(tail..)?;
-                (named && tail.eq_ignore_ascii_case(suffix.as_bytes())).then_some(1)
+                (identity.id_type == *id_type && tail.eq_ignore_ascii_case(suffix.as_bytes())).then_some(1)
             }
         }
     }
@@ -144,39 +240,17 @@ impl fmt::Display for IdentityPattern {
         match self {
             Self::Any => f.write_str("%any"),
             Self::Exactly(identity) => fmt::Display::fmt(identity, f),
-            Self::NameSuffix(suffix) => write!(f, "*{suffix}"),
+            Self::NameSuffix(id_type, suffix) => match id_type {
+                IdType::Rfc822Addr if !suffix.contains('@') => write!(f, "email:*{suffix}"),
+                IdType::Fqdn if suffix.is_empty() || suffix.contains(['@', ':', '=']) => {
+                    write!(f, "fqdn:*{suffix}")
+                }
+                IdType::Rfc822Addr if suffix.contains([':', '=']) => write!(f, "email:*{suffix}"),
+                _ => write!(f, "*{suffix}"),
+            },
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identities_read_and_print_as_operators_write_them() {
-        for (text, id_type) in [
-            ("192.0.2.1", IdType::Ipv4Addr),
-            ("2001:db8::1", IdType::Ipv6Addr),
-            ("gw.example", IdType::Fqdn),
-            ("a@gw.example", IdType::Rfc822Addr),
-        ] {
-            let identity = Identity::parse(text).expect("an identity");
-            assert_eq!((identity.id_type(), identity.to_string().as_str()), (id_type, text));
-        }
-        assert_eq!(Identity::parse("keyid:phone").map(|id| id.id_type()), Some(IdType::KeyId));
-        assert_eq!(Identity::parse("@192.0.2.1").map(|id| id.id_type()), Some(IdType::Fqdn));
-        assert_eq!(Identity::parse(""), None);
-    }
-
-    #[test]
-    fn patterns_rank_the_exact_identity_above_the_wildcard() {
-        let phone = Identity::parse("p1.phones.example").expect("an identity");
-        let rank = |text| IdentityPattern::parse(text).expect("a pattern").rank(&phone);
-        assert_eq!(rank("P1.phones.EXAMPLE"), Some(2));
-        assert_eq!(rank("*.phones.example"), Some(1));
-        assert_eq!(rank("%any"), Some(0));
-        assert_eq!(rank("p2.phones.example"), None);
-        assert_eq!(rank("192.0.2.1"), None);
-    }
-}
+mod tests;

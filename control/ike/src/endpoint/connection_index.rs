@@ -139,7 +139,7 @@ impl ConnectionIndex {
         for owner in &secret.owners {
             match owner {
                 IdentityPattern::Exactly(identity) => exact.push(identity.folded()),
-                IdentityPattern::Any | IdentityPattern::NameSuffix(_) => {}
+                IdentityPattern::Any | IdentityPattern::NameSuffix(..) => {}
             }
         }
         if exact.len() < secret.owners.len() || exact.is_empty() {

@@ -116,6 +116,21 @@ fn an_unknown_address_is_refused() {
     );
 }
 
+/// Texts may be equal where identities are not: the line shows the type.
+#[test]
+fn an_identity_of_another_type_is_refused_by_a_line_that_shows_it() {
+    for (ours, accepted, log) in [
+        ("@203.0.113.9", "203.0.113.9", ["to be fqdn:203.0.113.9 at", "(203.0.113.9 at"]),
+        ("x@y.example", "*.example", ["to be x@y.example at", "(*.example at"]),
+        ("fqdn:x@y.example", "*@y.example", ["to be fqdn:x@y.example at", "(*@y.example at"]),
+    ] {
+        let (mut initiator, mut other) = (connection("a"), connection("b"));
+        initiator.local_id = Identity::parse(ours);
+        other.remote_id = IdentityPattern::parse(accepted).expect("a pattern");
+        refused_by(config_of(initiator), config_of(other), NotifyType::AuthenticationFailed, &log);
+    }
+}
+
 #[test]
 fn a_responder_with_another_name_is_told_so_and_forgotten() {
     let mut other = connection("b");
