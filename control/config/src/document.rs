@@ -16,6 +16,7 @@ pub(crate) struct Report {
     file: PathBuf,
     line_starts: Vec<usize>,
     problems: RefCell<Vec<Problem>>,
+    warnings: RefCell<Vec<Problem>>,
     places: RefCell<HashMap<String, u32>>,
 }
 
@@ -24,7 +25,8 @@ impl Report {
         let line_starts = std::iter::once(0)
             .chain(text.bytes().enumerate().filter(|&(_, octet)| octet == b'\n').map(|(at, _)| at + 1))
             .collect();
-        Self { file: file.to_owned(), line_starts, problems: RefCell::default(), places: RefCell::default() }
+        let (problems, warnings, places) = Default::default();
+        Self { file: file.to_owned(), line_starts, problems, warnings, places }
     }
 
     fn line(&self, span: &Range<usize>) -> u32 {
@@ -81,6 +83,11 @@ impl Report {
         }
     }
 
+    /// What is legal and seldom meant.
+    pub(crate) fn take_warnings(&self) -> Vec<Problem> {
+        self.warnings.take()
+    }
+
     /// What was found, in the order of lines.
     pub(crate) fn into_problems(self) -> Problems {
         let mut problems = self.problems.into_inner();
@@ -133,6 +140,20 @@ impl<'r, 'd> Section<'r, 'd> {
         } else {
             self.report.add_at(&self.path, key, reason, fix);
         }
+    }
+
+    /// Adds what is legal about one of this section's keys and seldom meant.
+    pub(crate) fn warn(&self, key: &str, reason: impl Into<String>, fix: impl Into<String>) {
+        let path = self.path_of(key);
+        let line =
+            self.table.get_key_value(key).map_or(self.line, |(found, _)| self.report.line(&found.span()));
+        self.report.warnings.borrow_mut().push(Problem {
+            file: self.report.file.clone(),
+            line,
+            key: path,
+            reason: reason.into(),
+            fix: fix.into(),
+        });
     }
 
     fn value(&self, key: &'static str) -> Option<&'d Spanned<DeValue<'d>>> {

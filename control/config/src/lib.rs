@@ -48,9 +48,30 @@ pub fn load(file: &Path) -> Result<Config, Problems> {
 }
 
 fn text_of(file: &Path) -> Result<String, Problems> {
-    std::fs::read_to_string(file).map_err(|error| {
+    let octets = std::fs::read(file).map_err(|error| {
         Problems::of_file(file, format!("can't be read: {error}"), "name a file that exists and is readable")
+    })?;
+    String::from_utf8(octets).map_err(|error| {
+        let valid = error.utf8_error().valid_up_to();
+        not_utf8(file, error.as_bytes(), valid)
     })
+}
+
+/// A file in another encoding than TOML's, which is valid up to an octet.
+fn not_utf8(file: &Path, octets: &[u8], valid: usize) -> Problems {
+    let line = octets.iter().take(valid).filter(|&&octet| octet == b'\n').count() + 1;
+    let is_utf16 = octets.starts_with(&[0xff, 0xfe]) || octets.starts_with(&[0xfe, 0xff]);
+    let (is, encoding) =
+        if is_utf16 { ("is UTF-16", "UTF-16") } else { ("is not UTF-8 here, perhaps Latin-1", "LATIN1") };
+    let mut problems = Problems::of_file(
+        file,
+        format!("{is}, and TOML is UTF-8"),
+        format!("save it as UTF-8: iconv -f {encoding} -t UTF-8 {}", file.display()),
+    );
+    for problem in &mut problems.0 {
+        problem.line = u32::try_from(line).unwrap_or(u32::MAX);
+    }
+    problems
 }
 
 /// Reads where a gateway is to be found, and nothing else: a mistake elsewhere in the file must not hide a running

@@ -41,6 +41,7 @@ pub struct Psk {
 pub struct Secrets {
     keys: BTreeMap<String, Zeroizing<Vec<u8>>>,
     psks: BTreeMap<String, Psk>,
+    warnings: Vec<crate::Problem>,
 }
 
 impl Secrets {
@@ -54,6 +55,11 @@ impl Secrets {
         self.psks.get(name)
     }
 
+    /// What is legal in the file and seldom meant.
+    pub fn warnings(&self) -> &[crate::Problem] {
+        &self.warnings
+    }
+
     /// All pre-shared keys, by name.
     pub fn psks(&self) -> impl Iterator<Item = (&str, &Psk)> {
         self.psks.iter().map(|(name, psk)| (name.as_str(), psk))
@@ -62,7 +68,10 @@ impl Secrets {
 
 impl fmt::Debug for Secrets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Secrets").field("keys", &self.keys.keys()).field("psks", &self.psks.keys()).finish()
+        f.debug_struct("Secrets")
+            .field("keys", &self.keys.keys())
+            .field("psks", &self.psks.keys())
+            .finish_non_exhaustive()
     }
 }
 
@@ -112,10 +121,12 @@ fn read_private(path: &Path) -> Result<Zeroizing<String>, Problems> {
         let fix = format!("chown {us} {}", path.display());
         return Err(fail(format!("belongs to user {}, not to us (user {us})", about.uid()), &fix));
     }
-    let mut text = Zeroizing::new(String::with_capacity(usize::try_from(about.len()).unwrap_or(0) + 1));
-    file.read_to_string(&mut text)
-        .map_err(|error| fail(format!("can't be read: {error}"), "write it as UTF-8 text"))?;
-    Ok(text)
+    let mut octets = Zeroizing::new(Vec::with_capacity(usize::try_from(about.len()).unwrap_or(0) + 1));
+    file.read_to_end(&mut octets)
+        .map_err(|error| fail(format!("can't be read: {error}"), "read the file by hand"))?;
+    let text =
+        core::str::from_utf8(&octets).map_err(|error| crate::not_utf8(path, &octets, error.valid_up_to()))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 fn parse(config: &Config, file: &Path, text: &str) -> Result<Secrets, Problems> {
@@ -131,6 +142,7 @@ fn parse(config: &Config, file: &Path, text: &str) -> Result<Secrets, Problems> 
         root.finish();
         unmatched = match_names(config, &secrets, &report);
     }
+    secrets.warnings = report.take_warnings();
     let mut problems = report.into_problems();
     problems.0.extend(unmatched);
     if problems.0.is_empty() { Ok(secrets) } else { Err(problems) }
@@ -182,18 +194,42 @@ fn psks(root: &Section<'_, '_>, secrets: &mut Secrets) {
         }
         match shared(value) {
             Ok(secret) => {
+                warn_of_edges(&section, name, value);
                 secrets.psks.insert(name.to_owned(), Psk { ids: Vec::new(), secret });
             }
             Err(wrong) => section.wrong(name, wrong.reason, wrong.fix),
         }
     }
     for (name, entry) in section.named_tables() {
-        let ids = entry.or("ids", Vec::new(), some(values::text));
-        let secret = entry.required("secret", "write secret = \"0x…\"", shared);
+        let ids = entry.or("ids", Vec::new(), some(values::identity::pattern));
+        let secret = entry.required("secret", "write secret = \"0x…\"", |value| {
+            warn_of_edges(&entry, "secret", value);
+            shared(value)
+        });
         entry.finish();
         if let Some(secret) = secret {
             secrets.psks.insert(name, Psk { ids, secret });
         }
+    }
+}
+
+/// Blanks and line breaks at the ends of a key as text count, here and in swanctl, and can't be seen; as does an
+/// upper-case 0X or 0S, which is text.
+fn warn_of_edges(section: &Section<'_, '_>, key: &str, value: &DeValue<'_>) {
+    let Some(written) = value.as_str() else { return };
+    let edges = [written.chars().next(), written.chars().next_back()];
+    if edges.into_iter().flatten().any(|edge| edge.is_whitespace() || edge.is_control()) {
+        section.warn(
+            key,
+            "begins or ends with a blank or a line break, which is a part of the key",
+            "take it out, or write the key's octets as 0x and hexadecimal if it is meant",
+        );
+    } else if written.starts_with("0X") || written.starts_with("0S") {
+        section.warn(
+            key,
+            format!("begins with {} and is taken as text, letter by letter", &written[..2]),
+            "write 0x before hexadecimal and 0s before base64, in lower case",
+        );
     }
 }
 
@@ -203,11 +239,18 @@ fn shared(value: &DeValue<'_>) -> Result<Zeroizing<Vec<u8>>, Wrong> {
         value.as_str().ok_or_else(|| Wrong::new("is not text", "put the secret in double quotes"))?;
     let octets = if written.starts_with("0x") {
         hex(written).ok_or_else(|| {
-            Wrong::new("begins with 0x and is not hexadecimal", "write pairs of digits 0-9 a-f")
+            Wrong::new(
+                "begins with 0x and is not hexadecimal",
+                "write pairs of digits 0-9 a-f; a text that begins so is written as 0s and its base64",
+            )
         })?
     } else if let Some(encoded) = written.strip_prefix("0s") {
-        base64(encoded)
-            .ok_or_else(|| Wrong::new("begins with 0s and is not base64", "write 0s and base64 text"))?
+        base64(encoded).ok_or_else(|| {
+            Wrong::new(
+                "begins with 0s and is not base64",
+                "write 0s and base64; a text that begins so is written as 0x and its octets in hexadecimal",
+            )
+        })?
     } else {
         Zeroizing::new(written.as_bytes().to_vec())
     };

@@ -271,8 +271,23 @@ pub(crate) fn list<T>(
 ) -> impl Fn(&DeValue<'_>) -> Result<Vec<T>, Wrong> {
     move |value| match value.as_array() {
         Some(array) => array.iter().map(|item| parse(item.get_ref())).collect(),
-        None => Ok(vec![parse(value)?]),
+        None => Ok(vec![parse(value).map_err(|wrong| separated(value).unwrap_or(wrong))?]),
     }
+}
+
+/// What swanctl.conf separates by commas is a list here.
+fn separated(value: &DeValue<'_>) -> Option<Wrong> {
+    let parts: Vec<&str> =
+        value.as_str()?.split(',').map(str::trim).filter(|part| !part.is_empty()).collect();
+    (parts.len() > 1).then(|| {
+        Wrong::new(
+            format!(
+                "`{}` is one text, and lists are not separated inside a text",
+                value.as_str().unwrap_or_default()
+            ),
+            format!("write a list: [\"{}\"]", parts.join("\", \"")),
+        )
+    })
 }
 
 /// A list with at least one element.
@@ -546,5 +561,6 @@ pub(crate) fn hex(written: &str) -> Option<Zeroizing<Vec<u8>>> {
     Some(octets)
 }
 
+pub(crate) mod identity;
 #[cfg(test)]
 mod tests;

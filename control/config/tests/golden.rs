@@ -168,6 +168,72 @@ fn a_connection_that_no_key_can_be_of_is_a_mistake() {
 }
 
 #[test]
+fn identities_of_the_secrets_file_are_checked() {
+    let key = "000102030405060708090a0b0c0d0e0f10111213";
+    let file = |id: &str| {
+        format!("[keys]\nto-b = \"0x{key}\"\n[psk.phones]\nids = [\"{id}\"]\nsecret = \"0x{key}0f1e2d\"\n")
+    };
+    assert_eq!(with_secrets("id-right", &file("email:*@phones.example"), 0o600), "");
+    let said = with_secrets("id-wrong", &file("xmppaddr:a@b"), 0o600);
+    assert!(
+        said.contains("secrets.toml:4: psk.phones.ids: `xmppaddr:` is no type of identities; "),
+        "{said}"
+    );
+}
+
+#[test]
+fn keys_whose_ends_cannot_be_seen_are_warned_of() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = std::env::temp_dir().join(format!("pollux-edges-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("folder");
+    let (config, file) = (folder.join("pollux.toml"), folder.join("secrets.toml"));
+    let text = "[paths]\nsecrets = \"secrets.toml\"\n[dataplane]\nwan = \"w\"\nlan = \"l\"\n";
+    std::fs::write(&config, text).expect("written");
+    for (psk, warned) in [
+        ("sixteen letters or more", false),
+        ("sixteen letters or more\\n", true),
+        (" sixteen letters or more", true),
+        ("sixteen letters or more\\t", true),
+        ("0x000102030405060708090a0b0c0d0e0f", false),
+        ("0X000102030405060708090a0b0c0d0e0f", true),
+    ] {
+        for secrets in [
+            format!("[psk]\none = \"{psk}\"\n"),
+            format!("[psk.one]\nids = [\"%any\"]\nsecret = \"{psk}\"\n"),
+        ] {
+            std::fs::write(&file, secrets).expect("written");
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("mode");
+            let (_, loaded) = pollux_config::load_with_secrets(&config).expect("no mistake");
+            let lines: Vec<String> = loaded.warnings().iter().map(ToString::to_string).collect();
+            assert_eq!(lines.len(), usize::from(warned), "{psk}: {lines:?}");
+            assert!(
+                lines.iter().all(|line| line.contains(": psk.one") && !line.contains("letters or")),
+                "{lines:?}"
+            );
+        }
+    }
+    std::fs::remove_dir_all(&folder).expect("removed");
+}
+
+#[test]
+fn files_of_another_encoding_are_told_how_to_become_utf_8() {
+    let file = std::env::temp_dir().join(format!("pollux-latin1-{}.toml", std::process::id()));
+    let latin1 = b"[dataplane]\n# f\xfcr das B\xfcro\nwan = \"w\"\n";
+    let utf16: Vec<u8> = "\u{feff}[dataplane]\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (octets, line, fix) in
+        [(&latin1[..], 2, "iconv -f LATIN1 -t UTF-8"), (&utf16, 1, "iconv -f UTF-16 -t UTF-8")]
+    {
+        std::fs::write(&file, octets).expect("written");
+        let problems = pollux_config::load(&file).expect_err("not UTF-8");
+        assert!(
+            problems.0.len() == 1 && problems.0[0].line == line && problems.0[0].fix.contains(fix),
+            "{problems}"
+        );
+    }
+    std::fs::remove_file(&file).expect("removed");
+}
+
+#[test]
 fn a_gateway_is_found_by_a_file_with_mistakes_elsewhere() {
     let folder = std::env::temp_dir().join(format!("pollux-places-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");

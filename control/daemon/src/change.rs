@@ -71,6 +71,7 @@ impl Shell {
             report.sas_untouched += 1;
             self.adopt(now, id, name);
         }
+        self.apply_marks(&mut report);
         let mut change = Change {
             report,
             waiting: HashSet::new(),

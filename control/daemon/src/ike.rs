@@ -222,7 +222,8 @@ fn shared_keys(config: &Config, secrets: &Secrets) -> Vec<PreSharedKey> {
         list.push(PreSharedKey { connection, owners: Vec::new(), key: Arc::new(psk.secret.clone()) });
     }
     for (_, psk) in secrets.psks().filter(|(_, psk)| !psk.ids.is_empty()) {
-        let owners = psk.ids.iter().filter_map(|id| IdentityPattern::parse(id)).collect();
+        // The file's check takes no other ids; a key without its owners would be anyone's.
+        let Some(owners) = psk.ids.iter().map(|id| IdentityPattern::parse(id)).collect() else { continue };
         list.push(PreSharedKey { connection: None, owners, key: Arc::new(psk.secret.clone()) });
     }
     list

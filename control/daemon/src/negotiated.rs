@@ -7,7 +7,7 @@ use pollux_abi::command::{Direction, EncapPorts, SaSpec};
 use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
 use pollux_abi::layout::SELECTORS_MAX;
 use pollux_abi::{Event, SaId, SaIndex, Selectors, Spi};
-use pollux_config::api::fingerprint;
+use pollux_config::api::{ReloadReport, df_name, dscp_name, ecn_name, fingerprint};
 use pollux_config::{Child, DpdAction, StartAction};
 use pollux_ike::IkeSaId;
 use pollux_ike::endpoint::{Command, Output, SaCommand, SaInstall};
@@ -117,6 +117,37 @@ impl Shell {
     fn child(&self, connection: &str, child: &str) -> Option<&Child> {
         let connection = self.config.connections.iter().find(|one| one.name == connection)?;
         connection.children.iter().find(|one| one.name == child)
+    }
+
+    /// Negotiated SAs take the marks of the file at once. A replay window is of one size as long as its SA lives: the
+    /// next one has the new size.
+    pub(crate) fn apply_marks(&mut self, report: &mut ReloadReport) {
+        let mut changed = Vec::new();
+        for (&id, (spec, _)) in &self.negotiated {
+            let Some(name) = self.table.get(&id).and_then(|entry| entry.row.name.as_deref()) else {
+                continue;
+            };
+            let child = name.split_once('/').and_then(|(connection, child)| self.child(connection, child));
+            let Some(child) = child else { continue };
+            if (spec.dscp, spec.ecn, spec.df) != (child.dscp, child.ecn, child.df) {
+                changed.push((id, name.to_owned(), (child.dscp, child.ecn, child.df)));
+            }
+            if spec.direction == Direction::Inbound && spec.window_packets != child.window_packets {
+                report.waits_for_rekey.push(format!("replay_window of {name}"));
+            }
+        }
+        for (id, name, (dscp, ecn, df)) in changed {
+            let Some((spec, keys)) = self.negotiated.get_mut(&id) else { continue };
+            (spec.dscp, spec.ecn, spec.df) = (dscp, ecn, df);
+            self.installer.replace((**spec).clone(), copy(keys), self.config.control.ack_deadline);
+            if let Some(entry) = self.table.get_mut(&id) {
+                (entry.row.dscp, entry.row.ecn, entry.row.df) =
+                    (dscp_name(dscp), ecn_name(ecn).to_owned(), df_name(df).to_owned());
+            }
+            report.sas_replaced.push(name);
+        }
+        report.waits_for_rekey.sort_unstable();
+        report.waits_for_rekey.dedup();
     }
 
     /// A replacement carries the keys again; its sequence numbers, and with them its IVs, go on.

@@ -68,6 +68,7 @@ impl Shell {
         self.secrets = secrets;
         self.reqids = reqids;
         self.warn_of_key_log();
+        self.warn_of_secrets();
         self.command(now, Command::Reload(Arc::new(endpoint)));
         let (reply, answer): (Reply, _) = oneshot::channel();
         if self.rings.is_some() {
@@ -118,6 +119,13 @@ impl Shell {
                 .push("[paths] has changed: both processes take it at their next start".to_owned());
         }
         report
+    }
+
+    /// Says what is legal in the secrets file and seldom meant.
+    pub(crate) fn warn_of_secrets(&mut self) {
+        for warning in self.secrets.warnings() {
+            self.journal.note(Level::Warn, "secrets", warning.to_string(), fields());
+        }
     }
 
     /// Says it where every negotiated key is written down: nobody shall forget to end that.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pollux_lab::command::output;
 use pollux_lab::gateway::{Config, Gateway};
+use pollux_lab::ike::{Connection, NAME};
 use pollux_lab::process::{Process, built};
 use pollux_lab::skip_unless;
 use pollux_lab::tunnel::{Tunnel, configs};
@@ -306,6 +307,39 @@ fn reload_of_a_broken_file_changes_nothing_and_a_mended_one_touches_no_sa() -> R
         ensure!(after["highest_seq"].as_u64() >= before["highest_seq"].as_u64(), "{before} became {after}");
     }
     ping(&world)?;
+    a.check_ledger()?;
+    b.check_ledger()
+}
+
+#[test]
+fn reload_gives_live_negotiated_sas_other_marks_and_says_what_waits_for_the_rekey() -> Result<()> {
+    skip_unless!("ip", "ping");
+    let world = World::new("mrk")?;
+    let [with_a, with_b] =
+        ["", "copy_ecn = \"off\"\ncopy_df = \"clear\"\nreplay_window = 4096\n"].map(|child| Connection {
+            our_child: child.to_owned(),
+            ..Connection::new("aes128gcm16-prfsha256-x25519", "aes128gcm16")
+        });
+    let b = Gateway::start(&world, Side::B, &with_a.pollux(Side::B, "none"))?;
+    let a = Gateway::start(&world, Side::A, &with_a.pollux(Side::A, "none"))?;
+    a.cli(&format!("initiate --child {NAME}"))?;
+    ping(&world)?;
+    let marks = |ecn: &str, df: &str| -> Result<Vec<Value>> {
+        let rows = a.json("sas")?;
+        let rows = rows.as_array().cloned().unwrap_or_default();
+        ensure!(rows.len() == 2 && rows.iter().all(|row| row["ecn"] == ecn && row["df"] == df), "{rows:?}");
+        Ok(rows.iter().map(|row| row["spi"].clone()).collect())
+    };
+    let before = marks("normal", "copy")?;
+    a.configure(&with_b.pollux(Side::A, "none"))?;
+    let report = a.json("reload")?;
+    let waits = report["waits_for_rekey"].to_string();
+    ensure!(waits.contains("replay_window of") && waits.matches("replay_window").count() == 1, "{report}");
+    ensure!(report["sas_replaced"].as_array().is_some_and(|names| names.len() == 2), "{report}");
+    ensure!(marks("off", "clear")? == before, "the SAs are others");
+    ping(&world)?;
+    let again = a.json("reload")?;
+    ensure!(again["sas_replaced"].as_array().is_some_and(Vec::is_empty), "{again}");
     a.check_ledger()?;
     b.check_ledger()
 }

@@ -3,15 +3,19 @@
 use std::path::Path;
 
 use anyhow::{Result, bail};
+use pollux_config::Problem;
 use serde_json::json;
 
 use crate::output;
 
 pub(crate) fn check(file: &Path, as_json: bool) -> Result<()> {
     let problems = match pollux_config::load_with_secrets(file) {
-        Ok((config, _)) => {
+        Ok((config, secrets)) => {
             if as_json {
-                return output::json(&json!({ "problems": [] }));
+                return output::json(&json!({ "problems": [], "warnings": rows(secrets.warnings()) }));
+            }
+            for warning in secrets.warnings() {
+                println!("warning: {warning}");
             }
             println!(
                 "{}: no mistakes: {} SAs, {} policies, {} connections",
@@ -25,20 +29,21 @@ pub(crate) fn check(file: &Path, as_json: bool) -> Result<()> {
         Err(problems) => problems.0,
     };
     if as_json {
-        let rows: Vec<_> = problems
-            .iter()
-            .map(|problem| {
-                json!({
-                    "file": problem.file, "line": problem.line, "key": problem.key,
-                    "reason": problem.reason, "fix": problem.fix,
-                })
-            })
-            .collect();
-        output::json(&json!({ "problems": rows }))?;
+        output::json(&json!({ "problems": rows(&problems) }))?;
     } else {
         for problem in &problems {
             println!("{problem}");
         }
     }
     bail!("{} mistake{} found", problems.len(), if problems.len() == 1 { "" } else { "s" })
+}
+
+fn rows(problems: &[Problem]) -> Vec<serde_json::Value> {
+    let row = |problem: &Problem| {
+        json!({
+            "file": problem.file, "line": problem.line, "key": problem.key,
+            "reason": problem.reason, "fix": problem.fix,
+        })
+    };
+    problems.iter().map(row).collect()
 }

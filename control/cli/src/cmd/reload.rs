@@ -30,6 +30,7 @@ fn print(report: &ReloadReport) {
         ("connections removed", &report.connections_removed),
         ("refused", &report.refused),
         ("needs a restart of the data plane", &report.needs_restart),
+        ("waits for the rekey", &report.waits_for_rekey),
     ];
     for (what, names) in lists.iter().filter(|(_, names)| !names.is_empty()) {
         // Ten thousand names help nobody.

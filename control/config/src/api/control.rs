@@ -124,6 +124,8 @@ pub struct ReloadReport {
     pub refused: Vec<String>,
     /// What takes a restart of the data plane, one line each.
     pub needs_restart: Vec<String>,
+    /// What live SAs keep as it was until they are rekeyed, one line each.
+    pub waits_for_rekey: Vec<String>,
 }
 
 /// Something was done.

@@ -138,8 +138,8 @@ pub(super) fn control(root: &Section<'_, '_>) -> Control {
     let s = &section;
     control.overlap = s.or("overlap", control.overlap, seconds(0, 3_600));
     control.ack_deadline = s.or("ack_deadline", control.ack_deadline, milliseconds(10, 60_000));
-    control.ike_port = s.or("ike_port", control.ike_port, number(1..=u16::MAX));
-    control.natt_port = s.or("natt_port", control.natt_port, number(1..=u16::MAX));
+    control.ike_port = s.or("ike_port", control.ike_port, fixed_port(control.ike_port));
+    control.natt_port = s.or("natt_port", control.natt_port, fixed_port(control.natt_port));
     control.keepalive = s.or("keepalive", control.keepalive, seconds(1, 3_600));
     control.retransmit_timeout =
         s.or("retransmit_timeout", control.retransmit_timeout, milliseconds(50, 60_000));
@@ -152,17 +152,25 @@ pub(super) fn control(root: &Section<'_, '_>) -> Control {
     control.key_log = s.optional("key_log", values::absolute);
     control.sandbox = s.or("sandbox", control.sandbox, boolean);
     control.log = s.or("log", control.log, values::log_filter);
-    if control.ike_port == control.natt_port {
-        s.wrong("natt_port", "is the same as ike_port", "use 4500, the port of RFC 3948");
-    }
     section.finish();
     control
+}
+
+/// The one port that XDP program, packet parser and locks know IKE and ESP in UDP by.
+fn fixed_port(only: u16) -> impl Fn(&DeValue<'_>) -> Result<u16, Wrong> {
+    move |value| match number(1..=u16::MAX)(value)? {
+        port if port == only => Ok(port),
+        port => Err(Wrong::new(
+            format!("{port} is not served: XDP program, packet parser and locks know port {only} alone"),
+            format!("leave the key out; a NAT in front of the gateway may map another port to {only}"),
+        )),
+    }
 }
 
 /// A network interface's name (IFNAMSIZ is 16 with its end mark).
 fn interface(value: &DeValue<'_>) -> Result<String, Wrong> {
     let name = values::text(value)?;
-    if name.len() < 16 && !name.contains(['/', ' ', ':']) {
+    if name.len() < 16 && !name.contains(['/', ' ', ':', ',']) {
         Ok(name)
     } else {
         Err(Wrong::new(

@@ -87,6 +87,15 @@ fn by_itself(s: &Section<'_, '_>, sa: &ManualSa, direction: Option<Direction>) {
             }
         }
     }
+    if direction == Some(Direction::Inbound)
+        && sa.encap.is_some_and(|ports| ports.local != ENCAP_DEFAULT.local)
+    {
+        s.wrong(
+            "encap",
+            "names a local port that is not served: XDP program and packet parser know ESP in UDP by port 4500 alone",
+            "write local = 4500; the peer's port may be any",
+        );
+    }
     if !sa.esn && sa.seq > u64::from(u32::MAX) {
         s.wrong(
             "seq",
