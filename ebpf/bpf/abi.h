@@ -27,6 +27,9 @@
 /* Value bit of a local address that lies inside a local selector narrow enough to mean it. */
 #define LOCAL_INSIDE 1
 
+/* Bit of a class whose prefix is too short to name anybody (0.0.0.0/0). */
+#define CLASS_WIDE 0x80000000
+
 /* Bounds of the two header chains. Linux itself takes 8 IPv6 extension headers by default (RFC 8504). */
 #define VLAN_TAGS_MAX    4
 #define IPV6_HEADERS_MAX 8
@@ -45,6 +48,12 @@ struct port {
 struct class_pair {
 	__u32 local;
 	__u32 remote;
+};
+
+/* Value of `guard_sockets`, 4 octets. */
+struct guard_socket {
+	__u16 kind;
+	__u16 port; /* UDP port of an IKE socket, in host order */
 };
 
 struct lpm4_key {

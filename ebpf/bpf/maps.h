@@ -83,6 +83,34 @@ struct {
 		});
 } pairs SEC(".maps");
 
+/* Sockets of the gateway, by cookie, which the kernel never gives twice. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 4096);
+	__type(key, __u64);
+	__type(value, struct guard_socket);
+} guard_sockets SEC(".maps");
+
+/*
+ * ifindex of the kernel's end of pollux0: what comes from there is a worker's, what goes there stays here. The entry
+ * 0 says that no address of the gateway is known yet.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u8);
+} host_links SEC(".maps");
+
+/* layer * GUARD_VERDICT_COUNT + verdict → packets. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, LAYER_COUNT *GUARD_VERDICT_COUNT);
+	__type(key, __u32);
+	__type(value, __u64);
+} guard_counts SEC(".maps");
+
 /* role * VERDICT_COUNT + verdict → frames. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -43,7 +43,9 @@
 
 #include "abi.h"
 #include "verdicts.h"
+#include "guard_verdicts.h"
 #include "maps.h"
+#include "lookup.h"
 #include "parse.h"
 
 #define PORT_IKE         500
@@ -154,38 +156,9 @@ static __always_inline const __u32 *local_address(const struct facts *f)
 		       : bpf_map_lookup_elem(&local_addrs4, f->destination);
 }
 
-static __always_inline const __u32 *class4(void *trie, const __u8 *address)
-{
-	struct lpm4_key key = {.prefix_len = 32};
-
-	__builtin_memcpy(key.address, address, sizeof(key.address));
-	return bpf_map_lookup_elem(trie, &key);
-}
-
-static __always_inline const __u32 *class6(void *trie, const __u8 *address)
-{
-	struct lpm6_key key = {.prefix_len = 128};
-
-	__builtin_memcpy(key.address, address, sizeof(key.address));
-	return bpf_map_lookup_elem(trie, &key);
-}
-
-/* The set is fetched before the classes: the loader's order of updates counts on it. */
 static __always_inline bool protected_pair(const struct facts *f, const __u8 *local, const __u8 *remote)
 {
-	__u32 zero = 0;
-	void *set = bpf_map_lookup_elem(&pairs, &zero);
-	if (!set)
-		return false;
-
-	const __u32 *l = f->ipv6 ? class6(&local_prefixes6, local) : class4(&local_prefixes4, local);
-	if (!l)
-		return false;
-	const __u32 *r = f->ipv6 ? class6(&remote_prefixes6, remote) : class4(&remote_prefixes4, remote);
-	if (!r)
-		return false;
-	struct class_pair key = {.local = *l, .remote = *r};
-	return bpf_map_lookup_elem(set, &key);
+	return protected_by(f->ipv6, local, remote) != 0;
 }
 
 static __always_inline bool is_our_spi(__u32 spi)

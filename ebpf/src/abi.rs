@@ -21,6 +21,9 @@ pub const SPI_TOP_BITS: u32 = 3;
 /// Value bit of a local address that lies inside a local selector narrow enough to mean it.
 pub const LOCAL_INSIDE: u32 = 1;
 
+/// Bit of a class whose prefix is too short to name anybody (0.0.0.0/0).
+pub const CLASS_WIDE: u32 = 0x8000_0000;
+
 /// VLAN tags that the program looks through; a frame with more is dropped.
 pub const VLAN_TAGS_MAX: u32 = 4;
 

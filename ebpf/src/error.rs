@@ -11,6 +11,7 @@ use ipnet::IpNet;
 use pollux_abi::{IfIndex, QueueId};
 
 use crate::abi::{Mode, PORT_SLOTS, QUEUES_PER_PORT};
+use crate::guard::GuardLayer;
 use crate::pairs::CLASS_PAIRS_MAX;
 
 /// Why steering could not be set up or changed. The maps are then as before, or a superset that protects more.
@@ -102,6 +103,14 @@ pub enum SteerError {
     Offload {
         /// The interface's name.
         name: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A layer of the guard at the exit is missing.
+    #[error("cannot attach the {layer} layer of the guard: {source}")]
+    Guard {
+        /// Which.
+        layer: GuardLayer,
         /// The kernel's answer.
         source: io::Error,
     },

@@ -22,6 +22,7 @@ mod abi;
 mod attach;
 pub mod bpffs;
 mod error;
+mod guard;
 mod maps;
 mod object;
 mod offload;
@@ -32,14 +33,15 @@ mod test_run;
 mod verdicts;
 
 pub use abi::{
-    ABI_VERSION, IPV6_HEADERS_MAX, LOCAL_INSIDE, Mode, PORT_SLOTS, QUEUES_PER_PORT, Role, SPI_TOP_BITS,
+    ABI_VERSION, CLASS_WIDE, IPV6_HEADERS_MAX, LOCAL_INSIDE, Mode, PORT_SLOTS, QUEUES_PER_PORT, Role, SPI_TOP_BITS,
     SPI_TOP_SHIFT, VLAN_TAGS_MAX,
 };
 pub use attach::{Attached, ModeChoice};
 pub use error::SteerError;
+pub use guard::{Exit, Guard, GuardCount, GuardLayer, GuardVerdict, Missing};
 pub use ipnet::IpNet;
 pub use object::Capacity;
-pub use pairs::{CLASS_PAIRS_MAX, is_inside};
+pub use pairs::{CLASS_PAIRS_MAX, is_inside, is_narrow};
 pub use steering::{Port, Steering};
 pub use test_run::{TestRun, XdpAction};
 pub use verdicts::{Disposition, VerdictCount, XdpVerdict};

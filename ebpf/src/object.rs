@@ -9,9 +9,11 @@ use aya::{Ebpf, EbpfLoader};
 
 use crate::abi::{PORT_SLOTS, QUEUES_PER_PORT, Role};
 use crate::error::SteerError;
+use crate::guard::{GuardLayer, GuardVerdict};
 use crate::verdicts::XdpVerdict;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.o"));
+static GUARD: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/guard.o"));
 
 /// Sizes of the maps that grow with the configuration. Pinned maps of other sizes are not reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,7 +45,7 @@ struct MapSpec {
 }
 
 /// Every map of the object. The five of protected pairs come first: they are only of use together.
-fn map_specs(capacity: &Capacity) -> [MapSpec; 11] {
+fn map_specs(capacity: &Capacity) -> [MapSpec; 14] {
     let spec = |name, map_type, key_size, value_size, entries| MapSpec {
         name,
         map_type,
@@ -63,21 +65,43 @@ fn map_specs(capacity: &Capacity) -> [MapSpec; 11] {
         spec("local_addrs6", MapType::Hash, 16, 4, capacity.local_addrs),
         spec("spis", MapType::Hash, 4, 1, capacity.spis),
         spec("verdicts", MapType::PerCpuArray, 4, 8, Role::COUNT * XdpVerdict::COUNT),
+        spec("guard_sockets", MapType::Hash, 8, 4, GUARD_SOCKETS),
+        spec("host_links", MapType::Hash, 4, 1, HOST_LINKS),
+        spec(
+            "guard_counts",
+            MapType::PerCpuArray,
+            4,
+            8,
+            GuardVerdict::COUNT * GuardLayer::COUNT,
+        ),
     ]
 }
 
 /// How many of [`map_specs`], from the first, live and die together.
 const PAIR_MAPS: usize = 5;
 
-/// Loads the object with its maps pinned in `dir`.
+/// AF_XDP and IKE sockets that the guard can know, and ends of `pollux0`.
+const GUARD_SOCKETS: u32 = 4_096;
+const HOST_LINKS: u32 = 4;
+
+/// Loads the XDP object with its maps pinned in `dir`.
 pub(crate) fn load(dir: &Path, capacity: &Capacity) -> Result<Ebpf, SteerError> {
+    load_object(OBJECT, dir, capacity)
+}
+
+/// Loads the guard's object over the same maps.
+pub(crate) fn load_guard(dir: &Path, capacity: &Capacity) -> Result<Ebpf, SteerError> {
+    load_object(GUARD, dir, capacity)
+}
+
+fn load_object(object: &[u8], dir: &Path, capacity: &Capacity) -> Result<Ebpf, SteerError> {
     let map_specs = map_specs(capacity);
     remove_misfits(dir, &map_specs)?;
     let mut loader = EbpfLoader::new();
     for spec in &map_specs {
         loader.map_max_entries(spec.name, spec.entries).map_pin_path(spec.name, dir.join(spec.name));
     }
-    Ok(loader.load(OBJECT)?)
+    Ok(loader.load(object)?)
 }
 
 /// Unpins maps that the object cannot use. aya would take them for good whatever their size; the program

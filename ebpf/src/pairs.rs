@@ -32,7 +32,8 @@ pub fn is_inside<'a>(address: IpAddr, local_prefixes: impl IntoIterator<Item = &
     local_prefixes.into_iter().any(|prefix| is_narrow(prefix) && prefix.contains(&address))
 }
 
-fn is_narrow(prefix: &IpNet) -> bool {
+/// Whether a prefix is long enough to name its owner: /8 (IPv4) or /7 (IPv6) at least.
+pub fn is_narrow(prefix: &IpNet) -> bool {
     match prefix {
         IpNet::V4(prefix) => prefix.prefix_len() >= NARROW_V4,
         IpNet::V6(prefix) => prefix.prefix_len() >= NARROW_V6,

@@ -16,9 +16,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use ipnet::IpNet;
 
+use crate::abi::CLASS_WIDE;
 use crate::error::SteerError;
 use crate::maps::{Maps, Prefixes};
-use crate::pairs::{Pair, canonical, closure};
+use crate::pairs::{Pair, canonical, closure, is_narrow};
 
 /// Makes `pairs` the protected ones; `capacity` is that of each trie.
 pub(crate) fn update(maps: &mut Maps, pairs: &[Pair], capacity: u32) -> Result<(), SteerError> {
@@ -134,8 +135,11 @@ impl Side {
     /// Gives the new prefixes numbers that nothing uses. The exchange of the set, which precedes their way
     /// into the trie, waits for programs that may still hold such a number from an earlier prefix.
     fn number_new(&mut self, used: &HashSet<u32>) {
-        let free = (1..=u32::MAX).filter(|class| !used.contains(class));
-        self.classes.extend(self.new.iter().copied().zip(free));
+        let free = (1..CLASS_WIDE).filter(|class| !used.contains(class) && !used.contains(&(class | CLASS_WIDE)));
+        let class = |(prefix, number): (IpNet, u32)| {
+            (prefix, if is_narrow(&prefix) { number } else { number | CLASS_WIDE })
+        };
+        self.classes.extend(self.new.iter().copied().zip(free).map(class));
     }
 
     fn add(&self, trie: &mut Prefixes) -> Result<(), SteerError> {

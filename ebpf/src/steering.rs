@@ -30,7 +30,7 @@ pub struct Steering {
     pub(crate) ebpf: Ebpf,
     pub(crate) maps: Maps,
     pub(crate) dir: PathBuf,
-    capacity: Capacity,
+    pub(crate) capacity: Capacity,
     /// Local sides of the protected pairs, which say what "inside" is.
     local_prefixes: Vec<IpNet>,
 }

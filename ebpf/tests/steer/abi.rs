@@ -2,7 +2,7 @@
 
 use pollux_abi::{SaIndex, Spi};
 use pollux_ebpf::{
-    ABI_VERSION, IPV6_HEADERS_MAX, LOCAL_INSIDE, PORT_SLOTS, QUEUES_PER_PORT, Role, SPI_TOP_BITS,
+    ABI_VERSION, CLASS_WIDE, IPV6_HEADERS_MAX, LOCAL_INSIDE, PORT_SLOTS, QUEUES_PER_PORT, Role, SPI_TOP_BITS,
     SPI_TOP_SHIFT, VLAN_TAGS_MAX, XdpVerdict,
 };
 
@@ -24,6 +24,7 @@ fn every_constant_of_the_header_equals_the_rust_one() {
         ("SPI_TOP_SHIFT", SPI_TOP_SHIFT),
         ("SPI_TOP_BITS", SPI_TOP_BITS),
         ("LOCAL_INSIDE", LOCAL_INSIDE),
+        ("CLASS_WIDE", CLASS_WIDE),
         ("VLAN_TAGS_MAX", VLAN_TAGS_MAX),
         ("IPV6_HEADERS_MAX", IPV6_HEADERS_MAX),
     ];
@@ -31,9 +32,16 @@ fn every_constant_of_the_header_equals_the_rust_one() {
         .lines()
         .filter_map(|line| line.strip_prefix("#define ")?.split_once(' '))
         .filter(|(name, _)| *name != "POLLUX_ABI_H")
-        .map(|(name, value)| (name, value.trim().parse().expect("a decimal literal")))
+        .map(|(name, value)| (name, number(value.trim())))
         .collect();
     assert_eq!(c, rust);
+}
+
+fn number(text: &str) -> u32 {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).expect("a hexadecimal literal"),
+        None => text.parse().expect("a decimal literal"),
+    }
 }
 
 #[test]
