@@ -1,6 +1,7 @@
 //! The program on an interface: in the driver where that works, replaced in place where a link is pinned.
 
 use std::error::Error;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use pollux_abi::IfIndex;
 use crate::abi::{Mode, PortEntry, Role};
 use crate::bpffs;
 use crate::error::SteerError;
+use crate::guard::sys;
 use crate::object::unpin;
 use crate::offload::switch_off_merging;
 use crate::steering::{PROGRAM, PROGRAM_FRAGS, Steering};
@@ -96,6 +98,13 @@ impl Steering {
     pub fn detach(&mut self, ifindex: IfIndex) -> Result<(), SteerError> {
         self.remove_links(ifindex)?;
         self.remove_port(ifindex)
+    }
+
+    /// Whether the program that [`Self::attach`] put onto an interface is there still: another program with enough rights
+    /// can detach the link or remove its pin.
+    pub fn is_attached(&self, ifindex: IfIndex) -> bool {
+        let link = sys::open_pin(&bpffs::link_pin(&self.dir, ifindex));
+        link.and_then(|link| sys::link_ifindex(link.as_fd())).is_ok_and(|index| index == ifindex.0)
     }
 
     /// Exchanges the program behind a pinned link; `None` where there is no link that would do.

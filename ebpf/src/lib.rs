@@ -33,8 +33,8 @@ mod test_run;
 mod verdicts;
 
 pub use abi::{
-    ABI_VERSION, CLASS_WIDE, IPV6_HEADERS_MAX, LOCAL_INSIDE, Mode, PORT_SLOTS, QUEUES_PER_PORT, Role, SPI_TOP_BITS,
-    SPI_TOP_SHIFT, VLAN_TAGS_MAX,
+    ABI_VERSION, CLASS_WIDE, IPV6_HEADERS_MAX, LOCAL_INSIDE, Mode, PORT_SLOTS, QUEUES_PER_PORT, Role,
+    SPI_TOP_BITS, SPI_TOP_SHIFT, VLAN_TAGS_MAX,
 };
 pub use attach::{Attached, ModeChoice};
 pub use error::SteerError;

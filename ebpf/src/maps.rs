@@ -94,7 +94,10 @@ impl Maps {
 }
 
 /// A map out of the object, as the type that the caller asks for.
-pub(crate) fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, SteerError> {
+pub(crate) fn take<M: TryFrom<Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    name: &'static str,
+) -> Result<M, SteerError> {
     let map = ebpf.take_map(name).ok_or(SteerError::Missing { name })?;
     M::try_from(map).map_err(SteerError::map(name))
 }

@@ -67,13 +67,7 @@ fn map_specs(capacity: &Capacity) -> [MapSpec; 14] {
         spec("verdicts", MapType::PerCpuArray, 4, 8, Role::COUNT * XdpVerdict::COUNT),
         spec("guard_sockets", MapType::Hash, 8, 4, GUARD_SOCKETS),
         spec("host_links", MapType::Hash, 4, 1, HOST_LINKS),
-        spec(
-            "guard_counts",
-            MapType::PerCpuArray,
-            4,
-            8,
-            GuardVerdict::COUNT * GuardLayer::COUNT,
-        ),
+        spec("guard_counts", MapType::PerCpuArray, 4, 8, GuardVerdict::COUNT * GuardLayer::COUNT),
     ]
 }
 

@@ -50,6 +50,11 @@ pub(crate) fn update(maps: &mut Maps, pairs: &[Pair], capacity: u32) -> Result<(
     Ok(())
 }
 
+/// The pairs in the maps.
+pub(crate) fn held(maps: &Maps) -> Result<Vec<Pair>, SteerError> {
+    Ok(Present::read(maps)?.pairs.into_iter().collect())
+}
+
 fn replace(maps: &mut Maps, set: &HashSet<Pair>, locals: &Side, remotes: &Side) -> Result<(), SteerError> {
     let classes = set
         .iter()
@@ -135,7 +140,8 @@ impl Side {
     /// Gives the new prefixes numbers that nothing uses. The exchange of the set, which precedes their way
     /// into the trie, waits for programs that may still hold such a number from an earlier prefix.
     fn number_new(&mut self, used: &HashSet<u32>) {
-        let free = (1..CLASS_WIDE).filter(|class| !used.contains(class) && !used.contains(&(class | CLASS_WIDE)));
+        let free =
+            (1..CLASS_WIDE).filter(|class| !used.contains(class) && !used.contains(&(class | CLASS_WIDE)));
         let class = |(prefix, number): (IpNet, u32)| {
             (prefix, if is_narrow(&prefix) { number } else { number | CLASS_WIDE })
         };

@@ -148,6 +148,12 @@ impl Steering {
         Ok(())
     }
 
+    /// The pairs that are held at the moment, also those of an earlier process: all that [`Self::set_protected`] was
+    /// told, and what follows from it for prefixes inside others.
+    pub fn protected(&self) -> Result<Vec<(IpNet, IpNet)>, SteerError> {
+        protect::held(&self.maps)
+    }
+
     /// Accepts ESP in UDP with this inbound SPI; one that begins with the bits 11 is accepted anyway.
     pub fn add_spi(&mut self, spi: Spi) -> Result<(), SteerError> {
         if spi.get() >> SPI_TOP_SHIFT == SPI_TOP_BITS {

@@ -20,13 +20,11 @@ use std::process::Command;
 
 use nix::sched::{CloneFlags, unshare};
 use pollux_abi::IfIndex;
-use pollux_ebpf::{
-    Capacity, Exit, Guard, GuardCount, GuardLayer, GuardVerdict, IpNet, Role, Steering,
-};
+use pollux_ebpf::{Capacity, Exit, Guard, GuardCount, GuardLayer, GuardVerdict, IpNet, Role, Steering};
 
 use crate::frame::{
-    DEST_OPTIONS, ESP, FRAGMENT, HOP_BY_HOP, Header, ICMP, ICMPV6, QINQ, TCP, UDP, VLAN, esp, ip,
-    ip_with, ip6_extended, tag, tcp, udp,
+    DEST_OPTIONS, ESP, FRAGMENT, HOP_BY_HOP, Header, ICMP, ICMPV6, QINQ, TCP, UDP, VLAN, esp, ip, ip_with,
+    ip6_extended, tag, tcp, udp,
 };
 use crate::run_dir::RunDir;
 
@@ -109,7 +107,11 @@ fn what_belongs_to_a_protected_pair_does_not_leave_in_clear() {
         ("a fragment", ip_with(a, b, middle, b"abcdefgh"), CLEAR),
         ("IPv4 options", ip_with(a, b, options, &udp(1, 2, b"x")), CLEAR),
         ("IPv6", ip(a6, b6, UDP, &udp(4500, 9, b"x")), CLEAR),
-        ("extension headers", ip6_extended(a6, b6, &[(HOP_BY_HOP, 8), (DEST_OPTIONS, 64)], UDP, &[0; 8]), CLEAR),
+        (
+            "extension headers",
+            ip6_extended(a6, b6, &[(HOP_BY_HOP, 8), (DEST_OPTIONS, 64)], UDP, &[0; 8]),
+            CLEAR,
+        ),
         ("an IPv6 fragment", ip6_extended(a6, b6, &[(FRAGMENT, 8)], UDP, &[0; 8]), CLEAR),
         ("a chain without end", ip6_extended(a6, b6, &[(DEST_OPTIONS, 8); 12], UDP, &[0; 8]), CLEAR),
         ("one VLAN tag", tag(&ip(a, b, UDP, &udp(1, 2, b"x")), &[VLAN]), CLEAR),
@@ -146,23 +148,55 @@ fn the_named_exceptions_pass_and_nothing_beside_them() {
     let outside = "198.51.100.9";
     rig.check(&[
         ("the operator's SSH", ip("203.0.113.1", outside, TCP, &tcp(22, 1)), own),
-        ("also from the inside address: 0.0.0.0/0 names nobody", ip("10.1.0.1", outside, TCP, &tcp(22, 1)), own),
+        (
+            "also from the inside address: 0.0.0.0/0 names nobody",
+            ip("10.1.0.1", outside, TCP, &tcp(22, 1)),
+            own,
+        ),
         ("of another host", ip("203.0.113.2", outside, TCP, &tcp(22, 1)), CLEAR),
         ("multicast of another host", ip("10.1.0.10", "239.1.2.3", UDP, &udp(1, 2, b"x")), CLEAR),
-        ("a DHCP client", ip("0.0.0.0", "255.255.255.255", UDP, &udp(68, 67, b"x")), Some(GuardVerdict::PassLink)),
+        (
+            "a DHCP client",
+            ip("0.0.0.0", "255.255.255.255", UDP, &udp(68, 67, b"x")),
+            Some(GuardVerdict::PassLink),
+        ),
         ("no source, but a destination", ip("0.0.0.0", outside, UDP, &udp(68, 67, b"x")), CLEAR),
-        ("duplicate address detection", ip_with("::", "ff02::1:ff00:1", nd(), &[135, 0, 0, 0]), Some(GuardVerdict::PassLink)),
-        ("neighbour discovery", ip_with("2001:db8:f::2", "2001:db8:f::3", nd(), &[136, 0, 0, 0]), Some(GuardVerdict::PassNd)),
-        ("neighbour discovery that was forwarded", ip_with("2001:db8:f::2", "2001:db8:f::3", Header::of(ICMPV6), &[136, 0, 0, 0]), CLEAR),
+        (
+            "duplicate address detection",
+            ip_with("::", "ff02::1:ff00:1", nd(), &[135, 0, 0, 0]),
+            Some(GuardVerdict::PassLink),
+        ),
+        (
+            "neighbour discovery",
+            ip_with("2001:db8:f::2", "2001:db8:f::3", nd(), &[136, 0, 0, 0]),
+            Some(GuardVerdict::PassNd),
+        ),
+        (
+            "neighbour discovery that was forwarded",
+            ip_with("2001:db8:f::2", "2001:db8:f::3", Header::of(ICMPV6), &[136, 0, 0, 0]),
+            CLEAR,
+        ),
     ]);
     let Some(mut rig) = Rig::new(FULL_TUNNEL) else { return };
     rig.check(&[
         ("the gateway's inside address", ip("10.1.0.1", outside, ICMP, &[8, 0, 0, 0]), CLEAR),
         ("its outside address", ip("203.0.113.1", outside, ICMP, &[8, 0, 0, 0]), None),
-        ("its DHCP client renews", ip("10.1.0.1", outside, UDP, &udp(68, 67, b"x")), Some(GuardVerdict::PassDhcp)),
-        ("its DHCP server answers", ip("10.1.0.1", "255.255.255.255", UDP, &udp(67, 68, b"x")), Some(GuardVerdict::PassDhcp)),
+        (
+            "its DHCP client renews",
+            ip("10.1.0.1", outside, UDP, &udp(68, 67, b"x")),
+            Some(GuardVerdict::PassDhcp),
+        ),
+        (
+            "its DHCP server answers",
+            ip("10.1.0.1", "255.255.255.255", UDP, &udp(67, 68, b"x")),
+            Some(GuardVerdict::PassDhcp),
+        ),
         ("a host's DHCP client", ip("10.1.0.10", outside, UDP, &udp(68, 67, b"x")), CLEAR),
-        ("to a LAN host, but not out of a lan port", ip("10.1.0.1", "10.1.0.10", UDP, &udp(1, 2, b"x")), CLEAR),
+        (
+            "to a LAN host, but not out of a lan port",
+            ip("10.1.0.1", "10.1.0.10", UDP, &udp(1, 2, b"x")),
+            CLEAR,
+        ),
     ]);
     rig.steering.add_port(LO, Role::Lan).expect("a slot");
     let lan = Some(GuardVerdict::PassLan);
@@ -180,7 +214,9 @@ fn the_named_exceptions_pass_and_nothing_beside_them() {
 
 #[test]
 fn before_the_addresses_are_known_wide_selectors_do_not_lock_the_operator_out() {
-    let Some(mut rig) = Rig::new(&[("0.0.0.0/0", "0.0.0.0/0"), ("10.1.0.0/16", "10.2.0.0/16")]) else { return };
+    let Some(mut rig) = Rig::new(&[("0.0.0.0/0", "0.0.0.0/0"), ("10.1.0.0/16", "10.2.0.0/16")]) else {
+        return;
+    };
     rig.steering.set_local_addrs(&[]).expect("none");
     let ssh = ip("203.0.113.7", "198.51.100.9", TCP, &tcp(22, 1));
     let inside = ip("10.1.0.1", "198.51.100.9", TCP, &tcp(22, 1));
@@ -253,11 +289,16 @@ fn netfilter_refuses_what_a_socket_sends_whatever_its_port_or_device() {
         for (from, to) in [("10.1.0.5", "10.2.0.9:9"), ("fd00:1::5", "[fd00:2::9]:9")] {
             for port in [0_u16, 500, 4500] {
                 for device in [None, Some("va")] {
-                    let socket = UdpSocket::bind((from.parse::<IpAddr>().expect("ours"), port)).expect("binds");
+                    let socket =
+                        UdpSocket::bind((from.parse::<IpAddr>().expect("ours"), port)).expect("binds");
                     if let Some(device) = device {
                         let device = std::ffi::OsString::from(device);
-                        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::BindToDevice, &device)
-                            .expect("root may");
+                        nix::sys::socket::setsockopt(
+                            &socket,
+                            nix::sys::socket::sockopt::BindToDevice,
+                            &device,
+                        )
+                        .expect("root may");
                     }
                     let sent = socket.send_to(b"in clear", to);
                     assert_eq!(sent.expect_err("refused").kind(), ErrorKind::PermissionDenied);
@@ -319,12 +360,16 @@ fn the_guard_outlives_its_loader_and_is_taken_over() {
             assert_eq!(dropped(&guard, GuardLayer::Netfilter), round + 2, "counted once each");
             guard.forget_others().expect("nothing else");
             let pins = std::fs::read_dir(run.pins.join("v2")).expect("pins").filter_map(Result::ok);
-            let links = pins.filter(|pin| pin.file_name().to_str().is_some_and(|name| name.starts_with("link-")));
+            let links =
+                pins.filter(|pin| pin.file_name().to_str().is_some_and(|name| name.starts_with("link-")));
             assert_eq!(links.count(), 3, "two families and one interface");
         }
         Steering::remove_all(&run.pins).expect("removes");
         let opened = || socket.send_to(b"in clear", "10.2.0.9:9").is_ok();
-        assert!((0..200).any(|_| opened() || { std::thread::sleep(std::time::Duration::from_millis(10)); false }));
+        assert!((0..200).any(|_| opened() || {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            false
+        }));
     });
 }
 
@@ -390,7 +435,11 @@ fn ike_passes_from_the_named_socket_alone_and_only_as_ike() {
             assert!(ours.send_to(good, to).is_ok(), "{good:02x?}");
         }
         assert!(ours.send_to(&ike_of(4000), to).is_ok(), "in fragments");
-        let wrong_version = { let mut m = ike(28); m[17] = 0x10; m };
+        let wrong_version = {
+            let mut m = ike(28);
+            m[17] = 0x10;
+            m
+        };
         for bad in [&b"text"[..], &[0], &ike(29), &wrong_version, &[0; 28]] {
             assert!(ours.send_to(bad, to).is_err(), "{bad:02x?}");
         }

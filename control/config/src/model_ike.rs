@@ -111,6 +111,32 @@ pub struct Connection {
     pub children: Vec<Child>,
 }
 
+impl Connection {
+    /// A child's selectors, ours and the peer's, with the outer addresses put in as far as they are known. Ours is what
+    /// `local_addrs` says, and else what `source_to` says that the kernel would send from to the peer.
+    pub fn selectors(
+        &self,
+        child: &Child,
+        source_to: impl Fn(IpAddr) -> Option<IpAddr>,
+    ) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+        let theirs = self
+            .remote_addrs
+            .iter()
+            .find(|net| net.prefix_len() == net.max_prefix_len())
+            .map(ipnet::IpNet::addr);
+        let ours = || self.local_addrs.first().copied().or_else(|| source_to(theirs?));
+        let fill = |list: &[ChildSelector], address: &dyn Fn() -> Option<IpAddr>| {
+            list.iter()
+                .filter_map(|selector| match selector {
+                    ChildSelector::Fixed(selector) => Some(*selector),
+                    ChildSelector::Dynamic => address().map(TrafficSelector::host),
+                })
+                .collect()
+        };
+        (fill(&child.local_ts, &ours), fill(&child.remote_ts, &|| theirs))
+    }
+}
+
 /// `[connection.children.NAME]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Child {

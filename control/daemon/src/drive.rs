@@ -1,5 +1,6 @@
 //! The one loop: waits for whatever comes next, and gives it to the shell.
 
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use crate::api::{self, Ask, Clients};
 use crate::query::{PATIENCE, query};
 use crate::rings::{Descriptors, Rings};
 use crate::shell::{Attached, Shell};
-use crate::udp::Datagram;
+use crate::udp::{Datagram, Sockets};
 
 /// Pause between attempts to attach: a data plane that comes back is found within a blink.
 const ATTACH_PAUSE: Duration = Duration::from_millis(200);
@@ -36,6 +37,8 @@ struct Link {
     doorbell: UnixDatagram,
     /// A packet socket in a stream's clothes: nothing is ever read from it.
     connection: UnixStream,
+    /// Descriptors of the IKE sockets that the data plane has been passed.
+    passed: Vec<RawFd>,
 }
 
 impl Link {
@@ -47,7 +50,23 @@ impl Link {
         Ok(Self {
             doorbell: UnixDatagram::from_std(doorbell)?,
             connection: UnixStream::from_std(connection)?,
+            passed: Vec::new(),
         })
+    }
+
+    /// Passes the IKE sockets to the data plane, once for each set of them: what they send to a peer inside a protected
+    /// prefix passes the guard by their cookies.
+    fn pass_sockets(&mut self, shell: &Shell) {
+        let sockets = shell.sockets.as_ref().map(Sockets::descriptors).unwrap_or_default();
+        let numbers: Vec<RawFd> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        if numbers == self.passed {
+            return;
+        }
+        match pollux_shm::send_sockets(&self.connection, &sockets) {
+            Ok(()) => self.passed = numbers,
+            // The next turn tries again.
+            Err(error) => tracing::warn!(event = "sockets-not-passed", "{error}"),
+        }
     }
 
     /// Waits until the doorbell rings, and forgets all pulls so far.
@@ -80,6 +99,9 @@ pub(crate) async fn drive(mut shell: Shell, listener: UnixListener) -> std::io::
     loop {
         let now = Instant::now();
         shell.turn(now);
+        if let Some(link) = &mut link {
+            link.pass_sockets(&shell);
+        }
         if shell.rings.is_none() && attaching.is_none() {
             link = None;
             attaching = Some(attach(&shell, ATTACH_PAUSE));

@@ -214,6 +214,13 @@ impl Shell {
                     fields().with("count", count).with("source", source),
                 );
             }
+            Event::Restored { what, count } => {
+                let text = format!(
+                    "another program had removed {} ({count}); they are back: see \"other programs\" in the operating guide",
+                    what.text()
+                );
+                self.journal.note(Level::Warn, "restored", text, fields().with("count", count));
+            }
             Event::WantedSa { policy, source, destination, .. } => {
                 self.wanted(now, policy, source, destination);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pollux_abi::command::{Direction, PolicyAction, PolicySpec};
 use pollux_abi::{PolicyId, Reqid, SelectorPair, TrafficSelector};
-use pollux_config::{Action, Child, ChildSelector, Config, Connection, StartAction};
+use pollux_config::{Action, Config, Connection, StartAction};
 use pollux_ike::endpoint::Routes as _;
 
 use crate::peers::Peers;
@@ -88,37 +88,13 @@ pub(crate) fn list(config: &Config, reqids: &BTreeMap<ChildName, Reqid>, peers: 
         for child in &connection.children {
             let key = (connection.name.as_str().into(), child.name.as_str().into());
             let Some(&reqid) = reqids.get(&key) else { continue };
-            let (local_ts, remote_ts) = selectors(connection, child, routes);
+            let (local_ts, remote_ts) = connection.selectors(child, |peer| routes.source(peer));
             let name = format!("{}/{}", connection.name, child.name);
             let is_trap = child.start_action != StartAction::None;
             list.pairs(&name, is_trap, &both, PolicyAction::Protect(reqid), &local_ts, &remote_ts);
         }
     }
     list.0
-}
-
-/// A child's selectors with the outer addresses put in, as far as the file knows them.
-/// Ours is what `local_addrs` says, and else what the kernel would send from.
-fn selectors(
-    connection: &Connection,
-    child: &Child,
-    routes: KernelRoutes,
-) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
-    let theirs = connection
-        .remote_addrs
-        .iter()
-        .find(|net| net.prefix_len() == net.max_prefix_len())
-        .map(ipnet::IpNet::addr);
-    let ours = || connection.local_addrs.first().copied().or_else(|| routes.source(theirs?));
-    let fill = |list: &[ChildSelector], address: &dyn Fn() -> Option<std::net::IpAddr>| {
-        list.iter()
-            .filter_map(|selector| match selector {
-                ChildSelector::Fixed(selector) => Some(*selector),
-                ChildSelector::Dynamic => address().map(TrafficSelector::host),
-            })
-            .collect()
-    };
-    (fill(&child.local_ts, &ours), fill(&child.remote_ts, &|| theirs))
 }
 
 #[derive(Default)]

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use nix::sys::socket::{
@@ -86,6 +86,11 @@ impl Sockets {
             }
         }
         Ok((all, receiver))
+    }
+
+    /// The sockets, for the data plane to learn their cookies.
+    pub(crate) fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        self.sockets.iter().map(|socket| socket.fd.as_fd()).collect()
     }
 
     /// Sends a datagram from the address and port that it names. What the kernel cannot take now is lost, as

@@ -21,6 +21,50 @@ pub enum LimitKind {
     Sequence = 3,
 }
 
+/// What of the data plane's own another program had taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LostThing {
+    /// Policy routing rules.
+    Rules = 1,
+    /// Routes of our tables.
+    Routes = 2,
+    /// The XDP program of a port.
+    XdpProgram = 3,
+    /// A program of the guard at the exit.
+    Guard = 4,
+    /// `pollux0`, or that it is up.
+    HostPort = 5,
+    /// Settings of `pollux0`.
+    Settings = 6,
+}
+
+impl LostThing {
+    /// The words for the operator.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Rules => "routing rules (ip rule)",
+            Self::Routes => "routes of our tables",
+            Self::XdpProgram => "the XDP program of a port",
+            Self::Guard => "a program of the guard",
+            Self::HostPort => "pollux0",
+            Self::Settings => "settings of pollux0",
+        }
+    }
+
+    const fn from_u8(value: u8) -> Option<Self> {
+        Some(match value {
+            1 => Self::Rules,
+            2 => Self::Routes,
+            3 => Self::XdpProgram,
+            4 => Self::Guard,
+            5 => Self::HostPort,
+            6 => Self::Settings,
+            _ => return None,
+        })
+    }
+}
+
 /// A snapshot of an SA's counters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SaStats {
@@ -105,6 +149,13 @@ pub enum Event {
         /// New outer source port; 0 without UDP encapsulation.
         port: u16,
     },
+    /// Another program had removed something of ours; it is back.
+    Restored {
+        /// What.
+        what: LostThing,
+        /// How many.
+        count: u32,
+    },
 }
 
 /// An event as it lies in a ring.
@@ -129,6 +180,7 @@ const REPLAY_BURST: u8 = 5;
 const UNKNOWN_SPI: u8 = 6;
 const WANTED_SA: u8 = 7;
 const PEER_MOVED: u8 = 8;
+const RESTORED: u8 = 9;
 
 impl Event {
     /// The slot for this event.
@@ -183,6 +235,11 @@ impl Event {
                 w.address(source);
                 w.u16(port);
             }
+            Self::Restored { what, count } => {
+                w.u8(RESTORED);
+                w.u8(what as u8);
+                w.u32(count);
+            }
         }
         slot
     }
@@ -228,6 +285,7 @@ impl Event {
                 destination_port: r.u16()?,
             },
             PEER_MOVED => Self::PeerMoved { sa: r.sa_id()?, source: r.address()?, port: r.u16()? },
+            RESTORED => Self::Restored { what: LostThing::from_u8(r.u8()?)?, count: r.u32()? },
             _ => return None,
         })
     }

@@ -32,7 +32,7 @@ pub use command::{Command, CommandError, CommandSlot};
 pub use counters::{Counter, DropCounters, SaCounters};
 pub use drop_reason::DropReason;
 pub use dscp::{Dscp, DscpMark, Ecn};
-pub use event::{Event, EventSlot};
+pub use event::{Event, EventSlot, LostThing};
 pub use ids::{CoreId, IfIndex, PolicyId, QueueId, Reqid, SaId, SaIndex, Spi, Ticket, WorkerId};
 pub use key::KeyMaterial;
 pub use selector::{PortRange, SelectorPair, Selectors, TrafficSelector};

@@ -103,6 +103,7 @@ fn events() -> Vec<Event> {
             destination_port: 5061,
         },
         Event::PeerMoved { sa, source: V6, port: 4500 },
+        Event::Restored { what: pollux_abi::event::LostThing::Routes, count: 3 },
     ]
 }
 

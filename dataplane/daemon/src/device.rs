@@ -2,7 +2,7 @@
 
 use pollux_abi::{IfIndex, QueueId};
 use pollux_config::{Dataplane, XdpMode, ZeroCopy};
-use pollux_ebpf::{Attached, Role, Steering};
+use pollux_ebpf::{Attached, Role, SteerError, Steering};
 use pollux_packet::{PortSlot, ethernet::Mac};
 use pollux_port::{BusyPoll, ModeChoice, Port, PortInfo, RingSizes, Umem, XskConfig, XskPort};
 use pollux_worker::housekeeping::{BoxedPort, PortFacts};
@@ -25,6 +25,8 @@ pub struct Device {
     pub attached: Option<Attached>,
     /// What each queue's socket is.
     pub sockets: Vec<PortInfo>,
+    /// Cookies of these sockets, by which the guard at the exit knows them.
+    pub cookies: Vec<u64>,
     /// The other end of the host port.
     pub peer: Option<Mac>,
     /// Why it is no port at the moment, as last reported.
@@ -47,6 +49,7 @@ impl Device {
             link: None,
             attached: None,
             sockets: Vec::new(),
+            cookies: Vec::new(),
             peer: None,
             complaint: None,
         }
@@ -77,9 +80,11 @@ impl Device {
         steering.set_mac(index, link.mac.0)?;
         let mut ports: Vec<BoxedPort> = Vec::new();
         self.sockets.clear();
+        self.cookies.clear();
         for queue in 0..u32::from(config.queues) {
             let port = XskPort::open(umem, xsk_config(&link.name, index, QueueId(queue), self.role, config))?;
             let socket = port.socket().ok_or(SetupError::Closed)?;
+            self.cookies.push(rustix::net::sockopt::socket_cookie(socket)?);
             steering.set_xsk(index, QueueId(queue), socket)?;
             self.sockets.push(port.info());
             ports.push(Box::new(port));
@@ -89,6 +94,16 @@ impl Device {
         self.link = Some(link);
         self.complaint = None;
         Ok(ports)
+    }
+
+    /// Puts the program onto the interface again, where another program has taken it off.
+    pub fn attach_again(&mut self, steering: &mut Steering, config: &Dataplane) -> Result<bool, SteerError> {
+        let Some(link) = &self.link else { return Ok(false) };
+        if steering.is_attached(link.index) {
+            return Ok(false);
+        }
+        self.attached = Some(steering.attach(link.index, &link.name, self.role, xdp_mode(config.xdp))?);
+        Ok(true)
     }
 
     /// Whether the interface's index is this one.

@@ -70,6 +70,19 @@ impl HostPort {
         self.kernel.index
     }
 
+    /// Puts back what others have changed of the two ends' settings; how many there were.
+    pub fn restore_settings() -> u32 {
+        let differs =
+            |path: &PathBuf, value: &str| fs::read_to_string(path).is_ok_and(|has| has.trim() != value);
+        let restored = settings().filter(|(path, value)| differs(path, value) && set(path, value).is_ok());
+        u32::try_from(restored.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Whether this interface is the kernel's end.
+    pub fn is_kernel_end(name: &str) -> bool {
+        name == NAME
+    }
+
     /// Removes the pair; none is fine.
     pub fn remove(rtnl: &mut Rtnl) -> Result<(), NetlinkError> {
         match rtnl.link_named(NAME)? {

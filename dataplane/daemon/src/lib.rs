@@ -24,6 +24,7 @@ pub mod affinity;
 pub mod counter_writer;
 pub mod device;
 pub mod down;
+mod guard_at_exit;
 pub mod host_port;
 pub mod housekeeping;
 pub mod locks;

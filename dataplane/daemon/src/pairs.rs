@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use pollux_abi::TrafficSelector;
 use pollux_abi::command::{PolicyAction, PolicySpec};
+use pollux_config::{Action, Config};
 use pollux_ebpf::IpNet;
 
 /// The (local, remote) prefixes of every policy that does not let packets pass in clear, each pair once.
@@ -17,6 +18,34 @@ pub fn held(policies: &[PolicySpec]) -> Vec<(IpNet, IpNet)> {
         let remotes = prefixes(&policy.selectors.remote);
         for local in prefixes(&policy.selectors.local) {
             pairs.extend(remotes.iter().map(|&remote| (local, remote)));
+        }
+    }
+    pairs.sort_unstable();
+    pairs.dedup();
+    pairs
+}
+
+/// The pairs of the configuration alone, as [`held`] has them: what is closed before control has said anything.
+pub fn of_config(config: &Config) -> Vec<(IpNet, IpNet)> {
+    let mut pairs = Vec::new();
+    let mut add = |local_ts: &[TrafficSelector], remote_ts: &[TrafficSelector]| {
+        for local in local_ts {
+            for remote in remote_ts.iter().filter(|remote| remote.is_ipv4() == local.is_ipv4()) {
+                let remotes = prefixes(remote);
+                let locals = prefixes(local);
+                pairs.extend(
+                    locals.iter().flat_map(|&local| remotes.iter().map(move |&remote| (local, remote))),
+                );
+            }
+        }
+    };
+    for policy in config.policies.iter().filter(|policy| policy.action != Action::Bypass) {
+        add(&policy.local_ts, &policy.remote_ts);
+    }
+    for connection in &config.connections {
+        for child in &connection.children {
+            let (local_ts, remote_ts) = connection.selectors(child, |_| None);
+            add(&local_ts, &remote_ts);
         }
     }
     pairs.sort_unstable();

@@ -27,12 +27,13 @@ use thiserror::Error;
 use crate::affinity;
 use crate::counter_writer::CounterWriter;
 use crate::device::{Device, mtu_max};
+use crate::guard_at_exit;
 use crate::host_port::{self, HostPort, HostPortError};
 use crate::housekeeping::{Housekeeper, Parts, WorkerLink};
 use crate::locks::TABLES;
 use crate::namespace::{self, NamespaceError};
 use crate::netlink::mirror::Mirror;
-use crate::netlink::{NetlinkError, Rtnl};
+use crate::netlink::{NetlinkError, Rtnl, RuleWatch};
 use crate::patience::{self, once_free};
 use crate::query::{QueryError, QuerySocket};
 use crate::sandbox;
@@ -166,8 +167,10 @@ pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
     let mut devices = devices(&config)?;
     let host = host_port(&config, &mut rtnl, &mut effective)?;
     let mirror = Mirror::open(TABLES)?;
+    let rules = RuleWatch::open(TABLES)?;
     let mut steering = Steering::open(&pin_dir, Capacity::default())?;
     steering.set_local_addrs(&mirror.addresses())?;
+    let (mut guard, pairs) = guard_at_exit::close(&config, &mirror, &mut steering)?;
     // Of the SAs of an earlier life none is left: what their SPIs would let through belongs to others by now.
     for spi in steering.spis()? {
         steering.remove_spi(spi)?;
@@ -188,6 +191,9 @@ pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
     if let (Some(host), Some(device)) = (&host, devices.iter_mut().find(|device| device.role == Role::Host)) {
         device.peer = Some(host.kernel.mac);
     }
+    let cookies: Vec<u64> = devices.iter().flat_map(|device| &device.cookies).copied().collect();
+    guard.set_xsk_cookies(&cookies)?;
+    effective.push(guard_at_exit::report(&guard));
     let started =
         start_workers(&config, &umem, &devices, columns, checkpoints.checkpoints(), &mut effective)?;
     let counter_writer = CounterWriter::start(checkpoints.writer()?, config.dataplane.sandbox)
@@ -204,7 +210,10 @@ pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
         config,
         rtnl,
         mirror,
+        rules,
         steering,
+        guard,
+        pairs,
         devices,
         host,
         umem,

@@ -7,6 +7,9 @@
 //!     ◄──────────── welcome + memfd + doorbells (SCM_RIGHTS), or a refusal with its reason
 //! ```
 //!
+//! Later, control passes its IKE sockets over the same connection ([`send_sockets`], [`Attachment::take_sockets`]): the
+//! data plane asks the kernel for their cookies, by which the guard at the exit knows control's own packets.
+//!
 //! The connection then stays open for as long as both live: its hang-up is how either learns of the
 //! other's death. Each attach gets fresh memory, so that nothing of a dead control process lingers.
 
@@ -217,6 +220,31 @@ impl Attachment {
         let _ = poll(&mut set, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
         !set[0].revents().intersects(PollFlags::HUP | PollFlags::RDHUP | PollFlags::ERR)
     }
+
+    /// The sockets that control passed last, if it has passed any since the last call: all of them, in place of those
+    /// before. Whoever passes something else passes nothing.
+    pub fn take_sockets(&self) -> Option<Vec<OwnedFd>> {
+        let mut last = None;
+        for _ in 0..DRAIN_MAX {
+            let mut octets = [0_u8; 1];
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
+            let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+            let mut iov = [std::io::IoSliceMut::new(&mut octets)];
+            let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+            let Ok(got) = rustix::net::recvmsg(&self.connection, &mut iov, &mut ancillary, flags) else {
+                break;
+            };
+            if got.bytes == 0 {
+                break;
+            }
+            let fds = ancillary.drain().filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(received) => Some(received.collect::<Vec<OwnedFd>>()),
+                _ => None,
+            });
+            last = Some(fds.flatten().collect());
+        }
+        last
+    }
 }
 
 impl AsFd for Attachment {
@@ -307,6 +335,17 @@ impl Session {
     }
 }
 
+/// Passes control's IKE sockets to the data plane, in place of those that it was passed before.
+pub fn send_sockets(connection: impl AsFd, sockets: &[BorrowedFd<'_>]) -> Result<(), Errno> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SOCKETS_MAX))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !sockets.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(sockets)) {
+        return Err(Errno::MSGSIZE);
+    }
+    let iov = [std::io::IoSlice::new(&[SOCKETS_FOLLOW])];
+    rustix::net::sendmsg(connection, &iov, &mut ancillary, SEND_FLAGS).map(|_| ())
+}
+
 /// Takes in what the peer has sent and stops it from sending more: closing a socket with unread octets
 /// would reset the connection, and the peer would never read why it was refused.
 fn drain(connection: &OwnedFd) {
@@ -368,6 +407,10 @@ const HELLO_TIMEOUT: Duration = Duration::from_millis(200);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Memory, control's doorbell, and a ringer for each ring.
 const FDS_MAX: usize = 2 + pollux_abi::layout::WORKERS_MAX as usize + 1;
+/// IKE sockets that control can pass: two ports of two families, and as many again.
+const SOCKETS_MAX: usize = 8;
+/// The one octet that carries them.
+const SOCKETS_FOLLOW: u8 = b'S';
 const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
 #[cfg(test)]

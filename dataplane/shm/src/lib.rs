@@ -38,7 +38,7 @@ pub mod spsc;
 pub use checkpoint::{Advance, CheckpointError, CheckpointFile, CheckpointWriter};
 pub use cursor::{ConsumerCursor, CursorError, ProducerCursor};
 pub use doorbell::{Doorbell, DoorbellRinger};
-pub use handshake::{AttachError, AttachReply, Attachment, HandshakeError, Listener, Session};
+pub use handshake::{AttachError, AttachReply, Attachment, HandshakeError, Listener, Session, send_sockets};
 pub use map::Mapping;
 pub use memfd::{Memfd, Pages};
 pub use run_dir::{RunDir, RunDirError, SocketPlace};

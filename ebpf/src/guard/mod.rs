@@ -14,10 +14,11 @@
 //! A netfilter link keeps its network namespace alive until it is removed.
 
 mod netfilter;
-mod sys;
+pub(crate) mod sys;
 mod verdicts;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -73,6 +74,12 @@ pub struct Missing {
     pub place: String,
     /// Why.
     pub reason: String,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}: {}", self.layer, self.place, self.reason)
+    }
 }
 
 /// The guard's programs, loaded, with their links.
@@ -296,9 +303,7 @@ impl Guard {
         }
         for &(cookie, port) in sockets {
             let ([k0, k1], [p0, p1]) = (kind.to_ne_bytes(), port.to_ne_bytes());
-            self.sockets
-                .insert(cookie, [k0, k1, p0, p1], 0)
-                .map_err(SteerError::map("guard_sockets"))?;
+            self.sockets.insert(cookie, [k0, k1, p0, p1], 0).map_err(SteerError::map("guard_sockets"))?;
         }
         Ok(())
     }

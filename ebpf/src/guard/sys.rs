@@ -77,7 +77,7 @@ impl Attr {
 }
 
 /// Loads a netfilter program: 8 octets an instruction. The error carries the verifier's last line.
-pub(super) fn load_netfilter(instructions: &[u8]) -> io::Result<OwnedFd> {
+pub(crate) fn load_netfilter(instructions: &[u8]) -> io::Result<OwnedFd> {
     let count = u32::try_from(instructions.len() / 8).map_err(io::Error::other)?;
     let license = c"Dual BSD/GPL";
     let attr = || {
@@ -107,7 +107,7 @@ pub(super) fn load_netfilter(instructions: &[u8]) -> io::Result<OwnedFd> {
 
 /// Links a netfilter program to POSTROUTING of the calling thread's network namespace. `EBUSY` says that the
 /// priority has a BPF program already.
-pub(super) fn link_netfilter(program: BorrowedFd<'_>, family: u32, priority: i32) -> io::Result<OwnedFd> {
+pub(crate) fn link_netfilter(program: BorrowedFd<'_>, family: u32, priority: i32) -> io::Result<OwnedFd> {
     let attr = Attr::new()
         .put_fd(0, program)
         .put32(8, ATTACH_NETFILTER)
@@ -119,22 +119,21 @@ pub(super) fn link_netfilter(program: BorrowedFd<'_>, family: u32, priority: i32
 }
 
 /// Links a classifier to the egress of an interface of the calling thread's network namespace, before all others.
-pub(super) fn link_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
-    let attr =
-        Attr::new().put_fd(0, program).put32(4, ifindex).put32(8, ATTACH_TCX_EGRESS).put32(12, BEFORE);
+pub(crate) fn link_egress(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let attr = Attr::new().put_fd(0, program).put32(4, ifindex).put32(8, ATTACH_TCX_EGRESS).put32(12, BEFORE);
     // SAFETY: there is no pointer in it, and the command returns a descriptor.
     unsafe { attr.open(LINK_CREATE) }
 }
 
 /// Exchanges the program behind a link.
-pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let attr = Attr::new().put_fd(0, link).put_fd(4, program);
     // SAFETY: there is no pointer in it.
     unsafe { attr.call(LINK_UPDATE) }.map(drop)
 }
 
 /// Pins a link or a map.
-pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attr = Attr::new().put_pointer(0, path.as_ptr()).put_fd(8, object);
     // SAFETY: the path ends in a zero, is only read and lives through the call.
@@ -142,7 +141,7 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 }
 
 /// Opens what is pinned.
-pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+pub(crate) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let attr = Attr::new().put_pointer(0, path.as_ptr());
     // SAFETY: the path ends in a zero, is only read and lives through the call, which returns a descriptor.
@@ -150,7 +149,7 @@ pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// The interface that a link of an interface (XDP, TCX) is on; 0 where it has been detached or the interface is gone.
-pub(super) fn link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
+pub(crate) fn link_ifindex(link: BorrowedFd<'_>) -> io::Result<u32> {
     /// `struct bpf_link_info`: type, id, program, then what the type has; for both types an ifindex first.
     #[repr(C, align(8))]
     struct Info([u8; 64]);

@@ -222,6 +222,8 @@ pub enum DropSite {
     Xsk,
     /// In a worker.
     Worker,
+    /// The guard at the exit.
+    Guard,
 }
 
 /// `drops`, one row for each reason and place.

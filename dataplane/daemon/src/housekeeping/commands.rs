@@ -2,7 +2,7 @@
 
 use pollux_abi::command::{Command, CommandError, Direction, PolicySpec, SaSpec};
 use pollux_abi::event::SaStats;
-use pollux_abi::{Event, KeyMaterial, SaId, Ticket};
+use pollux_abi::{Event, KeyMaterial, LostThing, SaId, Ticket};
 use pollux_ebpf::IpNet;
 use pollux_esp::CompiledPolicies;
 use pollux_esp::policy::POLICIES_MAX;
@@ -52,6 +52,7 @@ impl Housekeeper {
             }
             Err(error) => tracing::error!(%error, "attach-failed"),
         }
+        self.take_ike_sockets();
     }
 
     /// Hangs up. What it has installed stays in force.
@@ -265,14 +266,16 @@ impl Housekeeper {
     fn write_locks(&mut self) -> Result<(), ()> {
         let host = self.host_link();
         let addresses = self.mirror.addresses();
-        self.locks.apply(&mut self.rtnl, &self.pairs, host, &addresses).map_err(|error| {
+        let restored = self.locks.apply(&mut self.rtnl, &self.pairs, host, &addresses).map_err(|error| {
             tracing::error!(%error, "kernel-routes-not-written");
-        })
+        })?;
+        self.report_lost(LostThing::Rules, restored.rules);
+        self.report_lost(LostThing::Routes, restored.routes);
+        Ok(())
     }
 
     /// Puts the kernel's locks in force anew: addresses and interfaces take routes away when they go.
     pub(super) fn renew_locks(&mut self) {
-        // Before the first list of this life the routes of the last one stay as they are.
         if !self.pairs.is_empty() {
             // The reason is in the log, and the next change tries again.
             let _ = self.write_locks();

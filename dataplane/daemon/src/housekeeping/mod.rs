@@ -8,6 +8,7 @@
 //! ```
 
 mod commands;
+mod guard;
 mod network;
 mod queries;
 mod watch;
@@ -23,7 +24,7 @@ use pollux_abi::command::{Direction, PolicySpec};
 use pollux_abi::{CoreId, Event};
 use pollux_config::Config;
 use pollux_config::api::Effective;
-use pollux_ebpf::{IpNet, Steering};
+use pollux_ebpf::{Guard, IpNet, Steering};
 use pollux_esp::{EngineCounters, Explanation, SaCounterTable};
 use pollux_port::Umem;
 use pollux_shm::{AttachReply, Attachment, CheckpointFile, DataplaneRing, Listener};
@@ -36,8 +37,8 @@ use crate::counter_writer::CounterWriter;
 use crate::device::Device;
 use crate::host_port::HostPort;
 use crate::locks::Locks;
-use crate::netlink::Rtnl;
 use crate::netlink::mirror::Mirror;
+use crate::netlink::{Rtnl, RuleWatch};
 use crate::query::QuerySocket;
 use crate::registry::Registry;
 use crate::setup::Started;
@@ -118,8 +119,14 @@ pub struct Parts {
     pub rtnl: Rtnl,
     /// The kernel's network state.
     pub mirror: Mirror,
+    /// Word of rules and of routes in our tables.
+    pub rules: RuleWatch,
     /// The XDP program.
     pub steering: Steering,
+    /// The guard at the exit.
+    pub guard: Guard,
+    /// The pairs that both hold already.
+    pub pairs: Vec<(IpNet, IpNet)>,
     /// The ports.
     pub devices: Vec<Device>,
     /// `pollux0`.
@@ -147,7 +154,15 @@ pub struct Housekeeper {
     config: Config,
     rtnl: Rtnl,
     mirror: Mirror,
+    rules: RuleWatch,
     steering: Steering,
+    guard: Guard,
+    /// When what others can take away was last looked at.
+    looked_after: Instant,
+    /// Rules or routes of ours may have changed since the locks were last compared with the kernel.
+    rules_touched: bool,
+    /// When they were.
+    rules_seen: Instant,
     locks: Locks,
     devices: Vec<Device>,
     host: Option<HostPort>,
@@ -193,7 +208,12 @@ impl Housekeeper {
             config: parts.config,
             rtnl: parts.rtnl,
             mirror: parts.mirror,
+            rules: parts.rules,
             steering: parts.steering,
+            guard: parts.guard,
+            looked_after: Instant::now(),
+            rules_touched: false,
+            rules_seen: Instant::now(),
             locks: Locks::default(),
             devices: parts.devices,
             host: parts.host,
@@ -213,7 +233,7 @@ impl Housekeeper {
             policies: Vec::new(),
             next_policies: None,
             commit: None,
-            pairs: Vec::new(),
+            pairs: parts.pairs,
             attachment: None,
             ring: None,
             events: VecDeque::new(),
@@ -221,6 +241,7 @@ impl Housekeeper {
             stopping: false,
         };
         housekeeper.tell_everything();
+        housekeeper.renew_locks();
         housekeeper
     }
 
@@ -244,6 +265,8 @@ impl Housekeeper {
             self.read_commands();
             self.answer_queries();
             self.watch_workers();
+            self.follow_rules();
+            self.look_after();
             for worker in &mut self.workers {
                 worker.push();
             }
@@ -260,10 +283,11 @@ impl Housekeeper {
                 PollFd::from_borrowed_fd(signals.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(self.sleeper.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(self.mirror.follower().as_fd(), PollFlags::IN),
+                PollFd::from_borrowed_fd(self.rules.as_fd(), PollFlags::IN),
                 PollFd::from_borrowed_fd(self.listener.as_fd(), PollFlags::IN),
             ];
             if let Some(attachment) = &self.attachment {
-                set.push(PollFd::from_borrowed_fd(attachment.as_fd(), PollFlags::RDHUP));
+                set.push(PollFd::from_borrowed_fd(attachment.as_fd(), PollFlags::IN | PollFlags::RDHUP));
             }
             if let Some(ring) = &self.ring {
                 set.push(PollFd::from_borrowed_fd(ring.doorbell.as_fd(), PollFlags::IN));

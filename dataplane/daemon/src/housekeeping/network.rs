@@ -42,6 +42,7 @@ impl Housekeeper {
 
     fn follow_changes(&mut self, changes: &Changes) {
         if changes.links {
+            self.guard_exits();
             self.follow_links();
         }
         if changes.addresses {
@@ -182,6 +183,12 @@ impl Housekeeper {
         match device.bind(link, &self.umem, &mut self.steering, &self.config.dataplane) {
             Ok(ports) => {
                 tracing::info!(port = %device.name, ifindex = index.0, "port-bound");
+                let cookies: Vec<u64> =
+                    self.devices.iter().flat_map(|device| &device.cookies).copied().collect();
+                if let Err(error) = self.guard.set_xsk_cookies(&cookies) {
+                    tracing::error!(%error, "guard-not-told-of-sockets");
+                }
+                let device = &self.devices[at];
                 let facts = device.facts(self.umem.info().frame_len);
                 for (worker, port) in self.workers.iter_mut().zip(ports) {
                     worker.send(ToWorker::Port(slot, port));

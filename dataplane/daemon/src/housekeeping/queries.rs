@@ -199,6 +199,7 @@ impl Housekeeper {
             });
         }
         rows.extend(self.xdp_rows());
+        rows.extend(self.guard_rows());
         rows
     }
 

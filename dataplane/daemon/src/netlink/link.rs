@@ -3,7 +3,7 @@
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
 use pollux_abi::IfIndex;
 use pollux_packet::ethernet::Mac;
@@ -27,6 +27,8 @@ pub struct Link {
     pub carrier: bool,
     /// Receive queues.
     pub queues: u32,
+    /// Its frames begin with an Ethernet header (`ARPHRD_ETHER`).
+    pub ethernet: bool,
 }
 
 impl Link {
@@ -40,6 +42,7 @@ impl Link {
             up: flags.contains(LinkFlags::Up),
             carrier: flags.contains(LinkFlags::LowerUp),
             queues: 1,
+            ethernet: message.header.link_layer_type == LinkLayerType::Ether,
         };
         for attribute in &message.attributes {
             match attribute {

@@ -95,6 +95,11 @@ impl Mirror {
         self.links.get(&index)
     }
 
+    /// Every interface.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
     /// An interface by its name.
     pub fn link_named(&self, name: &str) -> Option<&Link> {
         self.links.values().find(|link| link.name == name)

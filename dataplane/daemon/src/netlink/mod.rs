@@ -9,10 +9,12 @@ mod neighbour;
 mod route;
 mod rule;
 mod socket;
+mod watch;
 
 pub use link::Link;
 pub use neighbour::Neighbour;
 pub use route::{Hop, KernelRoute, RouteKind};
 pub(crate) use route::{LockKind, LockRoute};
-pub use rule::{Origin, Rule};
+pub use rule::{Rule, RuleTarget};
 pub use socket::{Follower, NetlinkError, Rtnl};
+pub use watch::RuleWatch;

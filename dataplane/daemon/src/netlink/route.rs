@@ -168,34 +168,50 @@ pub(crate) struct LockRoute {
 const METRIC: u32 = 10;
 
 impl LockRoute {
-    /// Whether the kernel's route is this one.
+    /// Table, destination and length: what several routes of ours may share.
+    pub(crate) fn place(&self) -> (u32, IpAddr, u8) {
+        (self.table, self.destination, self.prefix_len)
+    }
+
+    /// [`Self::place`] of the kernel's route.
+    pub(crate) fn place_of(message: &RouteMessage) -> Option<(u32, IpAddr, u8)> {
+        let mut destination: IpAddr = match message.header.address_family {
+            AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+            AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => return None,
+        };
+        let mut table = u32::from(message.header.table);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Table(number) => table = *number,
+                RouteAttribute::Destination(RouteAddress::Inet(v4)) => destination = (*v4).into(),
+                RouteAttribute::Destination(RouteAddress::Inet6(v6)) => destination = (*v6).into(),
+                _ => {}
+            }
+        }
+        Some((table, destination, message.header.destination_prefix_length))
+    }
+
+    /// Whether the kernel's route is this one, except for what nobody asked for.
     pub(crate) fn is_same_as(&self, message: &RouteMessage) -> bool {
         let ours = self.message();
-        let table = |message: &RouteMessage| {
-            message.attributes.iter().find_map(|attribute| match attribute {
-                RouteAttribute::Table(table) => Some(*table),
-                _ => None,
-            })
-        };
-        let destination = |message: &RouteMessage| {
-            message.attributes.iter().find_map(|attribute| match attribute {
-                RouteAttribute::Destination(address) => Some(address.clone()),
-                _ => None,
-            })
-        };
         let oif = |message: &RouteMessage| {
             message.attributes.iter().find_map(|attribute| match attribute {
                 RouteAttribute::Oif(link) => Some(*link),
                 _ => None,
             })
         };
-        ours.header.address_family == message.header.address_family
-            && ours.header.destination_prefix_length == message.header.destination_prefix_length
+        let source = |message: &RouteMessage| {
+            message.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::PrefSource(source) => Some(source.clone()),
+                _ => None,
+            })
+        };
+        Self::place_of(message) == Some(self.place())
             && ours.header.kind == message.header.kind
-            && table(&ours) == table(message)
-            && destination(&ours) == destination(message)
             // IPv6 names lo as the device of an unreachable route.
-            && (!matches!(self.kind, LockKind::To(_)) || oif(&ours) == oif(message))
+            && (!matches!(self.kind, LockKind::To(_))
+                || (oif(&ours), source(&ours)) == (oif(message), source(message)))
     }
 
     fn message(&self) -> RouteMessage {
@@ -280,10 +296,5 @@ impl Rtnl {
             Err(error) if error.is_missing() => Ok(()),
             other => other,
         }
-    }
-
-    /// As [`Self::delete_route`], by what was written.
-    pub(crate) fn delete_lock(&mut self, route: &LockRoute) -> Result<(), NetlinkError> {
-        self.delete_route(route.message())
     }
 }

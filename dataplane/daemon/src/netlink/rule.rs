@@ -2,23 +2,23 @@
 
 use std::net::IpAddr;
 
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::NLM_F_CREATE;
 use netlink_packet_route::route::RouteProtocol;
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage, RulePortRange};
-use netlink_packet_route::{AddressFamily, IpProtocol, RouteNetlinkMessage};
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::route::PROTOCOL;
 use super::socket::{NetlinkError, Rtnl};
 
-/// Where a packet comes from, as far as a rule is concerned.
+/// What a rule does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Origin {
-    /// From anywhere.
-    Any,
-    /// From another host: it is being forwarded.
-    Forwarded,
-    /// From the gateway itself.
-    Own,
+pub enum RuleTarget {
+    /// Looks in a table.
+    Table(u32),
+    /// Goes on with the rules of a later priority.
+    Goto(u32),
+    /// Nothing: a place to go to.
+    Nothing,
 }
 
 /// A rule of ours.
@@ -30,67 +30,87 @@ pub struct Rule {
     pub priority: u32,
     /// Only packets from this prefix.
     pub source: Option<(IpAddr, u8)>,
-    /// Only packets of this origin.
-    pub origin: Origin,
-    /// Only UDP from this port.
-    pub udp_source_port: Option<u16>,
-    /// The table to look in.
-    pub table: u32,
+    /// Only what the gateway itself sends.
+    pub own: bool,
+    /// Only packets with exactly this mark.
+    pub mark: Option<u32>,
+    /// What it does.
+    pub target: RuleTarget,
 }
 
 impl Rule {
-    /// Whether the kernel's rule is this one. The kernel adds attributes of its own.
+    /// Whether the kernel's rule is this one: neither less nor more selective. The kernel adds attributes that
+    /// select nothing.
     pub(crate) fn is_same_as(&self, message: &RuleMessage) -> bool {
         let ours = self.message();
         let header = &message.header;
-        (ours.header.family, ours.header.src_len) == (header.family, header.src_len)
-            && ours.header.flags.contains(RuleFlags::Invert) == header.flags.contains(RuleFlags::Invert)
+        (ours.header.family, ours.header.src_len, ours.header.action, 0, 0)
+            == (header.family, header.src_len, header.action, header.dst_len, header.tos)
+            && !header.flags.contains(RuleFlags::Invert)
             && ours.attributes.iter().all(|attribute| message.attributes.contains(attribute))
+            && message
+                .attributes
+                .iter()
+                .all(|attribute| !selects(attribute) || ours.attributes.contains(attribute))
     }
 
     fn message(&self) -> RuleMessage {
         let mut message = RuleMessage::default();
         message.header.family = if self.ipv4 { AddressFamily::Inet } else { AddressFamily::Inet6 };
-        message.header.action = RuleAction::ToTable;
         message.attributes = vec![
             RuleAttribute::Priority(self.priority),
-            RuleAttribute::Table(self.table),
             RuleAttribute::Protocol(RouteProtocol::Other(PROTOCOL)),
         ];
+        match self.target {
+            RuleTarget::Table(table) => {
+                message.header.action = RuleAction::ToTable;
+                message.attributes.push(RuleAttribute::Table(table));
+            }
+            RuleTarget::Goto(priority) => {
+                message.header.action = RuleAction::Goto;
+                message.attributes.push(RuleAttribute::Goto(priority));
+            }
+            RuleTarget::Nothing => message.header.action = RuleAction::Nop,
+        }
         if let Some((prefix, len)) = self.source.filter(|&(_, len)| len > 0) {
             message.header.src_len = len;
             message.attributes.push(RuleAttribute::Source(prefix));
         }
-        if self.origin != Origin::Any {
-            // What the host itself sends looks as if it came in on lo; all else is "not iif lo".
+        if self.own {
+            // What the host itself sends looks as if it came in on lo.
             message.attributes.push(RuleAttribute::Iifname("lo".to_owned()));
         }
-        if self.origin == Origin::Forwarded {
-            message.header.flags = RuleFlags::Invert;
-        }
-        if let Some(port) = self.udp_source_port {
-            message.attributes.push(RuleAttribute::IpProtocol(IpProtocol::Udp));
-            message.attributes.push(RuleAttribute::SourcePortRange(RulePortRange { start: port, end: port }));
+        if let Some(mark) = self.mark {
+            message.attributes.push(RuleAttribute::FwMark(mark));
+            message.attributes.push(RuleAttribute::FwMask(u32::MAX));
         }
         message
     }
 }
 
-impl Rtnl {
-    /// Adds a rule; one that is there already is fine.
-    pub fn add_rule(&mut self, rule: &Rule) -> Result<(), NetlinkError> {
-        let what = format!("rule {} for table {}", rule.priority, rule.table);
-        let added =
-            self.request(what, RouteNetlinkMessage::NewRule(rule.message()), NLM_F_CREATE | NLM_F_EXCL);
-        match added {
-            Err(error) if error.is_exists() => Ok(()),
-            other => other,
-        }
+/// Whether an attribute narrows down the packets of a rule.
+fn selects(attribute: &RuleAttribute) -> bool {
+    match attribute {
+        RuleAttribute::FwMark(mark) | RuleAttribute::FwMask(mark) => *mark != 0,
+        RuleAttribute::TunId(id) => *id != 0,
+        RuleAttribute::Source(_)
+        | RuleAttribute::Destination(_)
+        | RuleAttribute::Iifname(_)
+        | RuleAttribute::Oifname(_)
+        | RuleAttribute::UidRange(_)
+        | RuleAttribute::IpProtocol(_)
+        | RuleAttribute::SourcePortRange(_)
+        | RuleAttribute::DestinationPortRange(_) => true,
+        _ => false,
     }
+}
 
-    /// Removes a rule; one that is gone already is fine.
-    pub fn delete_rule(&mut self, rule: &Rule) -> Result<(), NetlinkError> {
-        self.delete_rule_message(rule.message())
+impl Rtnl {
+    /// Adds a rule that is not there. The kernel is not asked to refuse a duplicate (`NLM_F_EXCL`): to it a rule
+    /// without a source is the same as one with.
+    pub fn add_rule(&mut self, rule: &Rule) -> Result<(), NetlinkError> {
+        let what = format!("rule {}", rule.priority);
+        self.request(what, RouteNetlinkMessage::NewRule(rule.message()), NLM_F_CREATE)
     }
 
     /// Every rule that carries our protocol number.

@@ -31,6 +31,16 @@ pub enum NetlinkError {
         #[source]
         source: io::Error,
     },
+    /// Rules and routes of ours do not stay.
+    #[error(
+        "{rules} rules and {routes} routes of ours are gone as soon as they are written: another program removes them"
+    )]
+    NotKept {
+        /// Rules that were missing in the end.
+        rules: usize,
+        /// Routes.
+        routes: usize,
+    },
     /// A dump was disturbed again and again by changes.
     #[error("netlink: {what}: the kernel's tables changed during each of {tries} dumps")]
     Unsettled {
@@ -55,11 +65,11 @@ impl NetlinkError {
     fn errno(&self) -> Option<i32> {
         match self {
             Self::Socket { source, .. } | Self::Refused { source, .. } => source.raw_os_error(),
-            Self::Unsettled { .. } => None,
+            Self::Unsettled { .. } | Self::NotKept { .. } => None,
         }
     }
 
-    fn socket(call: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(super) fn socket(call: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Socket { call, source }
     }
 }
@@ -217,7 +227,7 @@ impl AsFd for Follower {
 
 /// Every message of a datagram. One that this library cannot read is passed over: the kernel may know
 /// attributes of which it does not.
-fn messages(mut octets: &[u8]) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> + '_ {
+pub(super) fn messages(mut octets: &[u8]) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> + '_ {
     core::iter::from_fn(move || {
         loop {
             let length = octets.first_chunk::<4>().map(|head| u32::from_ne_bytes(*head) as usize)?;
