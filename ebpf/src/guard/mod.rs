@@ -292,7 +292,7 @@ impl Guard {
 
     fn set_sockets(&mut self, kind: u16, sockets: &[(u64, u16)]) -> Result<(), SteerError> {
         let mut stale = Vec::new();
-        for entry in self.sockets.iter() {
+        for entry in &self.sockets {
             let (cookie, [k0, k1, ..]) = entry.map_err(SteerError::map("guard_sockets"))?;
             if u16::from_ne_bytes([k0, k1]) == kind && !sockets.iter().any(|(known, _)| *known == cookie) {
                 stale.push(cookie);

@@ -35,12 +35,12 @@ pub(super) fn load(dir: &Path) -> io::Result<OwnedFd> {
         .functions
         .get(&program.function_key())
         .ok_or_else(|| io::Error::other("no function in the object"))?;
-    let instructions: Vec<u8> = function.instructions.iter().flat_map(encode).collect();
+    let instructions: Vec<u8> = function.instructions.iter().copied().flat_map(encode).collect();
     sys::load_netfilter(&instructions)
 }
 
 /// The instruction as `struct bpf_insn` lies in memory.
-fn encode(instruction: &bpf_insn) -> [u8; 8] {
+fn encode(instruction: bpf_insn) -> [u8; 8] {
     let (dst, src) = (instruction.dst_reg(), instruction.src_reg());
     let registers = if cfg!(target_endian = "little") { src << 4 | dst } else { dst << 4 | src };
     let [o0, o1] = instruction.off.to_ne_bytes();
