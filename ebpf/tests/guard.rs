@@ -336,7 +336,7 @@ fn the_egress_layer_sees_packet_sockets() {
     in_own_network(|run| {
         let (_steering, guard) = guarding(run);
         let frame = ip("10.1.0.5", "10.2.0.9", UDP, &udp(1, 2, &[b'x'; 1400]));
-        let hex: String = frame.iter().map(|octet| format!("{octet:02x}")).collect();
+        let hex = hex(&frame);
         let script = format!(
             "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW); s.bind(('va', 0))
 for _ in range(3):
@@ -408,7 +408,7 @@ fn a_device_without_link_layer_headers_is_guarded_too() {
         let tun = Exit { ethernet: false, ..exit("tun9") };
         assert_eq!(guard.attach_egress(&[exit("va"), tun]).expect("links"), ["tun9"]);
         let packet = &ip("10.1.0.5", "10.2.0.9", UDP, &udp(1, 2, b"x"))[14..];
-        let hex: String = packet.iter().map(|octet| format!("{octet:02x}")).collect();
+        let hex = hex(packet);
         let script = format!(
             "import socket; s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0x0800)
 try: s.sendto(bytes.fromhex('{hex}'), ('tun9', 0x0800))
@@ -488,6 +488,11 @@ fn in_own_network(test: impl FnOnce(&RunDir) + Send) {
             std::panic::resume_unwind(panic);
         }
     });
+}
+
+fn hex(octets: &[u8]) -> String {
+    let digits = octets.iter().flat_map(|octet| [octet >> 4, octet & 15]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 fn command(line: &str) {
