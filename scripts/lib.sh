@@ -42,15 +42,31 @@ need_build() {
   need cc=gcc make=make clang=clang /usr/include/bpf/bpf_helpers.h=libbpf-dev /usr/include/linux/bpf.h=linux-libc-dev
 }
 
-# build ARGUMENTS…: cargo build, with one progress line.
+# build ARGUMENTS…: cargo build. On a terminal with Cargo's own progress bar, elsewhere with a line every 20 s that says how
+# much is done.
 build() {
-  local started=$SECONDS log
-  log=$(mktemp)
-  say "building (a first build takes some minutes)"
+  local started=$SECONDS log pid said=0 so_far all
   if [ -t 2 ]; then
+    say "building (a first build takes some minutes)"
     cargo build "$@" || die "the build failed"
-  elif ! cargo build --quiet "$@" 2>"$log"; then
-    tail -60 "$log" >&2
+    say "built in $((SECONDS - started)) s"
+    return
+  fi
+  log=$(mktemp)
+  say "building (a first build takes some minutes; a line every 20 s says how far it is)"
+  CARGO_TERM_COLOR=never CARGO_TERM_PROGRESS_WHEN=always CARGO_TERM_PROGRESS_WIDTH=80 cargo build "$@" >"$log" 2>&1 &
+  pid=$!
+  while kill -0 $pid 2>/dev/null; do
+    sleep 1
+    if [ $((SECONDS - started)) -ge $((said + 20)) ]; then
+      said=$((SECONDS - started))
+      # Cargo's bar ends with "done/all": units of compilation.
+      read -r so_far all <<<"$(tr '\r' '\n' <"$log" | sed -nE 's|.*\] ([0-9]+)/([0-9]+).*|\1 \2|p' | tail -1)" || true
+      [ -z "${all:-}" ] || say "  $so_far of $all compiled after $said s"
+    fi
+  done
+  if ! wait $pid; then
+    tr '\r' '\n' <"$log" | grep -v '^ *Building \[' | tail -60 >&2
     rm -f "$log"
     die "the build failed"
   fi

@@ -23,6 +23,16 @@ impl EngineKind {
     /// Every kind, the fastest first: the order in which `auto` tries them.
     pub const ALL: [Self; 4] = [Self::Vaes512, Self::Vaes256, Self::Aesni, Self::Portable];
 
+    /// Whether this build has it: see `build.rs`.
+    const fn is_built(self) -> bool {
+        match self {
+            Self::Vaes512 => cfg!(kernel = "vaes512"),
+            Self::Vaes256 => cfg!(kernel = "vaes256"),
+            Self::Aesni => cfg!(kernel = "aesni"),
+            Self::Portable => true,
+        }
+    }
+
     /// The word for it in the configuration, in the start-up line and in `pollux status`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -87,6 +97,12 @@ pub enum EngineError {
         /// What was asked for.
         name: String,
     },
+    /// The build was made for the kernel of another machine alone.
+    #[error("AEAD kernel {kind} is not in this build, which was made with POLLUX_AEAD_KERNELS=native")]
+    NotBuilt {
+        /// The kernel that was asked for.
+        kind: EngineKind,
+    },
     /// The kernel exists and this CPU, or the hypervisor above it, lacks instructions that it needs.
     #[error("AEAD kernel {kind} needs CPU features that are missing here: {}", missing.join(", "))]
     MissingFeatures {
@@ -145,7 +161,8 @@ impl Engine {
     pub fn variants() -> impl Iterator<Item = Self> {
         let others =
             [Vaes512::detect_otherwise().map(Proof::Vaes512), Aesni::detect_without_avx().map(Proof::Aesni)];
-        Self::available().chain(others.into_iter().flatten().map(Self))
+        let others = others.into_iter().flatten().map(Self).filter(|engine| engine.kind().is_built());
+        Self::available().chain(others)
     }
 
     /// What [`Engine::available`] has: what tests iterate over.
@@ -156,6 +173,9 @@ impl Engine {
 
     #[cfg(target_arch = "x86_64")]
     fn forced(kind: EngineKind) -> Result<Self, EngineError> {
+        if !kind.is_built() {
+            return Err(EngineError::NotBuilt { kind });
+        }
         let proof = match kind {
             EngineKind::Vaes512 => Vaes512::detect().map(Proof::Vaes512),
             EngineKind::Vaes256 => Vaes256::detect().map(Proof::Vaes256),
@@ -212,6 +232,10 @@ mod tests {
                 Err(EngineError::MissingFeatures { kind: refused, missing }) => {
                     assert_eq!(refused, kind);
                     assert!(!missing.is_empty());
+                }
+                Err(EngineError::NotBuilt { kind: refused }) => {
+                    assert_eq!(refused, kind);
+                    assert!(!kind.is_built());
                 }
                 Err(other) => panic!("{other}"),
             }

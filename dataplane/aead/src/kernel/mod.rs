@@ -37,12 +37,13 @@ use isa::{Isa, Task};
 pub(crate) fn run<T: Task>(engine: Engine, task: T) -> Option<T::Out> {
     match engine.0 {
         #[cfg(target_arch = "x86_64")]
-        Proof::Vaes512(isa) => Some(isa.enter(task)),
+        Proof::Vaes512(isa) if cfg!(kernel = "vaes512") => Some(isa.enter(task)),
         #[cfg(target_arch = "x86_64")]
-        Proof::Vaes256(isa) => Some(isa.enter(task)),
+        Proof::Vaes256(isa) if cfg!(kernel = "vaes256") => Some(isa.enter(task)),
         #[cfg(target_arch = "x86_64")]
-        Proof::Aesni(isa) => Some(isa.enter(task)),
-        Proof::Portable => None,
+        Proof::Aesni(isa) if cfg!(kernel = "aesni") => Some(isa.enter(task)),
+        // A build without a kernel makes no proof of it either.
+        _ => None,
     }
 }
 
