@@ -33,7 +33,8 @@ impl Worker {
         self.counters.activity.set(Activity::Blocked as u64);
         self.sleeper.prepare();
         let ring_sleeps = self.ring.as_mut().is_none_or(|ring| ring.commands.prepare_sleep());
-        if ring_sleeps && self.housekeeper.to_worker.is_empty() && !self.handover.is_waiting() {
+        let is_idle = self.again.is_empty() && self.large.is_empty() && !self.handover.is_waiting();
+        if ring_sleeps && is_idle && self.housekeeper.to_worker.is_empty() {
             self.wait_for_any(timeout_ns);
         }
         self.sleeper.awake();

@@ -20,11 +20,22 @@ impl Worker {
         self.read_housekeeper();
         self.read_commands();
         self.release_early();
+        let left = self.take_up_what_is_left();
         let taken_over = self.take_over();
         let received = self.receive();
         self.write_events();
         self.finish();
-        received + taken_over
+        received + taken_over + left
+    }
+
+    /// What the last round has left to be decided again: answers to answers, and what came out of one tunnel too long
+    /// for the next. At most a burst of each.
+    fn take_up_what_is_left(&mut self) -> usize {
+        let left = self.again.len() + self.large.len();
+        if left != 0 {
+            self.settle();
+        }
+        left
     }
 
     /// Packets that other workers handed over: their SAs are here.

@@ -113,7 +113,7 @@ impl Worker {
     pub fn ledger(&self) -> WorkerLedger {
         let queued: usize = self.ports.iter().map(|entry| entry.queued.len()).sum();
         let waiting = self.forwarder.waiting.len() + self.early.len();
-        let held = waiting + self.handover.queued() + queued + self.again.len();
+        let held = waiting + self.handover.queued() + queued + self.again.len() + self.large.len();
         WorkerLedger { pool: self.pool.ledger(), held: held as u64 }
     }
 

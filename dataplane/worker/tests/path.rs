@@ -373,3 +373,66 @@ fn clear_packets_from_outside_and_strangers_die_with_their_reasons() {
     assert_eq!(lab.drops(1, DropReason::Malformed), 1);
     lab.assert_ledger();
 }
+
+#[test]
+fn a_scan_of_a_subnet_does_not_stop_the_resolution_of_a_neighbour() {
+    let mut lab = pair();
+    // A host behind the peer goes through addresses of the LAN that nobody has: one packet each.
+    for n in 0..400u32 {
+        let target = format!("10.1.{}.{}", 10 + n / 200, 1 + n % 200);
+        lab.send(1, LAN, &udp("10.2.0.2", &target, 20));
+        lab.round();
+        lab.carry(1, 0);
+        lab.round();
+    }
+    let now_ns = lab.now_ns;
+    lab.send(1, LAN, &udp("10.2.0.2", "10.1.0.77", 20));
+    lab.round();
+    lab.carry(1, 0);
+    lab.rigs[0].worker.round(now_ns + 10_000);
+    let wanted = key(LAN, "10.1.0.77");
+    let asked = lab.rigs[0].heard();
+    assert!(asked.iter().any(|message| matches!(message, FromWorker::Use(key) if *key == wanted)));
+    lab.rigs[0].tell(ToWorker::Neighbour(wanted, Mac([7; 6])));
+    lab.round();
+    let sent = lab.receive_octets(0, LAN);
+    assert_eq!(sent, [forwarded(&udp("10.2.0.2", "10.1.0.77", 20), 2)], "its packet has waited");
+    assert!(lab.drops(0, DropReason::NeighbourQueueFull) > 200, "the oldest of the scan made room");
+    lab.assert_ledger();
+}
+
+#[test]
+fn what_leaves_one_tunnel_too_long_for_the_next_goes_on_without_another_packet() {
+    let mut lab = pair();
+    // Gateway 2 sends what comes out of the tunnel from gateway 1 back into a tunnel, whose path is narrower.
+    let router = pollux_worker::forward::fib::NextHop::Via(WAN, support::ip("192.0.2.1"));
+    let routes = [pollux_worker::forward::fib::Route::new(support::ip("0.0.0.0"), 0, router)];
+    let fib = pollux_worker::forward::fib::Fib::compile(&routes);
+    lab.rigs[1].tell(ToWorker::Fib(Box::new(fib)));
+    lab.rigs[1].policies(&[protect("10.1.0.0/16", "10.2.9.0/24")]);
+    let mut back = support::sa(pollux_abi::command::Direction::Outbound, 2, 2, 0);
+    back.id = pollux_abi::SaId(99);
+    back.index = pollux_abi::SaIndex(9);
+    back.spi = pollux_abi::Spi::new(0x1009).expect("not reserved");
+    back.local_ts = pollux_abi::Selectors::new(&[support::net("10.1.0.0/16")]).expect("one");
+    back.remote_ts = pollux_abi::Selectors::new(&[support::net("10.2.9.0/24")]).expect("one");
+    lab.rigs[1].install(back);
+    lab.round();
+    for _ in 0..40 {
+        lab.send(0, LAN, &udp("10.1.0.2", "10.2.9.9", 1400));
+    }
+    lab.round();
+    lab.carry(0, 1);
+    let narrow = PortFacts { mac: Mac([1; 6]), peer: None, mtu: 600, up: true };
+    lab.rigs[1].tell(ToWorker::Facts(WAN, narrow));
+    // One packet arrives; from then on nothing does.
+    for _ in 0..4 {
+        lab.round();
+    }
+    let found = lab.rigs[1].worker.round(lab.now_ns + 5_000);
+    assert_eq!(found, 0, "nothing is left lying");
+    let sent = lab.receive_octets(1, WAN);
+    assert_eq!(sent.len(), 40 * 3, "each in three pieces: {}", sent.len());
+    assert!(sent.iter().all(|packet| packet.len() <= 600));
+    lab.assert_ledger();
+}

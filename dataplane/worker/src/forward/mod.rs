@@ -367,14 +367,13 @@ impl Forwarder {
             return;
         };
         meta.port = key.port;
-        match self.waiting.add(key, packet, meta, self.now_ns) {
-            Ok(is_asked) => {
-                sink.counters.waited.add(1);
-                if is_asked {
-                    let _ = self.in_use.try_push(key);
-                }
-            }
-            Err(packet) => sink.drop(packet, DropReason::NeighbourQueueFull),
+        let added = self.waiting.add(key, packet, meta, self.now_ns);
+        if added.ask && self.in_use.try_push(key).is_err() {
+            self.waiting.not_asked(&key);
+        }
+        sink.counters.waited.add(1);
+        if let Some(packet) = added.dropped {
+            sink.drop(packet, DropReason::NeighbourQueueFull);
         }
     }
 }
