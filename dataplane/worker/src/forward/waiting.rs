@@ -85,7 +85,10 @@ impl Waiting {
 }
 
 /// When the kernel was last asked for a neighbour: a table of [`SETS`] times [`WAYS`], in which the oldest makes room.
-struct Asked(Box<[[Option<(NeighbourKey, u64)>; WAYS]]>);
+struct Asked(Box<[Set]>);
+
+/// Neighbours whose keys fall together, each with the time of the last question.
+type Set = [Option<(NeighbourKey, u64)>; WAYS];
 
 const SETS: usize = 512;
 const WAYS: usize = 4;
@@ -120,14 +123,13 @@ impl Asked {
         }
     }
 
-    fn set(&mut self, key: &NeighbourKey) -> &mut [Option<(NeighbourKey, u64)>; WAYS] {
+    fn set(&mut self, key: &NeighbourKey) -> &mut Set {
         #[expect(clippy::cast_possible_truncation, reason = "both halves are folded into the hash")]
         let bits = match key.address {
             IpAddr::V4(v4) => u64::from(v4.to_bits()),
             IpAddr::V6(v6) => (v6.to_bits() as u64) ^ ((v6.to_bits() >> 64) as u64).rotate_left(17),
         };
         let mixed = (bits ^ u64::from(key.port.0) << 56).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        #[expect(clippy::cast_possible_truncation, reason = "masked to the table's length")]
         let index = (mixed >> 32) as usize & (SETS - 1);
         &mut self.0[index]
     }
