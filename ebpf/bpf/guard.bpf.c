@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
  * The second layer of the guard: TCX at the egress of every device but `lo` and `pollux0`, at the head of the
- * chain. It sees what netfilter does not: packet sockets, bridged frames, and whatever is sent below IP. It sees
- * nothing of what goes round the queueing discipline: AF_XDP sockets (ours among them) and packet sockets with
- * PACKET_QDISC_BYPASS.
+ * chain. It sees what netfilter does not: packet sockets, bridged frames, and whatever is sent below IP. It
+ * sees nothing of what goes round the queueing discipline: AF_XDP sockets (ours among them) and packet
+ * sockets with PACKET_QDISC_BYPASS.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -28,8 +28,8 @@
 
 struct reader {
 	struct __sk_buff *skb;
-	__u32 ip;     /* offset of the IP header in an Ethernet frame */
-	bool layer3;  /* no link-layer header: the kernel knows where the IP header is */
+	__u32 ip;    /* offset of the IP header in an Ethernet frame */
+	bool layer3; /* no link-layer header: the kernel knows where the IP header is */
 };
 
 static __always_inline bool read_at(const struct reader *r, __u32 offset, void *to, __u32 length)

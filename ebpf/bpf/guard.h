@@ -3,16 +3,16 @@
  * The guard at the exit: a packet in clear whose source is the local and whose destination is the remote side
  * of a protected pair does not leave the machine, whoever sent it.
  *
- * Two layers share this file. guard_nf.bpf.c is a netfilter program at POSTROUTING, before source NAT can hide
- * the pair; guard.bpf.c runs at the egress of every device, and also sees what a packet socket sends. Each
- * declares `struct reader` and read_at(), which reads octets counted from the IP header.
+ * Two layers share this file. guard_nf.bpf.c is a netfilter program at POSTROUTING, before source NAT can
+ * hide the pair; guard.bpf.c runs at the egress of every device, and also sees what a packet socket sends.
+ * Each declares `struct reader` and read_at(), which reads octets counted from the IP header.
  *
  * What passes although its pair is protected, in the order of judge():
  *
  *  - what a worker has sent or handed to the kernel: it carries out the policy;
  *  - out of a lan port, to a destination inside a local selector, or one that no router passes on;
- *  - what the gateway sends from an address that no narrow local selector names, to a remote prefix that names
- *    nobody either (0.0.0.0/0): the exception of steer.bpf.c against locking the operator out;
+ *  - what the gateway sends from an address that no narrow local selector names, to a remote prefix that
+ * names nobody either (0.0.0.0/0): the exception of steer.bpf.c against locking the operator out;
  *  - neighbour discovery: ICMPv6 133 to 137 with the hop limit 255, which no forwarded packet has;
  *  - DHCP of the gateway's own client and server;
  *  - IKE of control's own sockets, by cookie, source port and framing. A mark or a port alone proves nothing;
@@ -52,10 +52,10 @@ struct ike_header {
 struct sent {
 	__u8 source[16];
 	__u8 destination[16];
-	__u64 cookie;  /* of the sending socket, or 0 */
-	__u32 in;      /* ifindex that it came in on, or 0 */
-	__u32 out;     /* ifindex that it leaves on */
-	__u32 l4;      /* offset of the upper layer */
+	__u64 cookie; /* of the sending socket, or 0 */
+	__u32 in;     /* ifindex that it came in on, or 0 */
+	__u32 out;    /* ifindex that it leaves on */
+	__u32 l4;     /* offset of the upper layer */
 	__u16 source_port;
 	__u16 destination_port;
 	bool ipv6;
@@ -105,8 +105,8 @@ static __always_inline bool read_ipv6(const struct reader *r, struct sent *s)
 }
 
 /*
- * Past the extension headers, which the exceptions alone ask for. A chain that is cut short or too long leaves the
- * protocol at the last header reached, and the packet without exceptions.
+ * Past the extension headers, which the exceptions alone ask for. A chain that is cut short or too long
+ * leaves the protocol at the last header reached, and the packet without exceptions.
  */
 static __always_inline void walk_ipv6(const struct reader *r, struct sent *s)
 {
@@ -179,8 +179,8 @@ static __always_inline const __u32 *own_source(const struct sent *s)
 }
 
 /*
- * Before the data plane has ever said which addresses the gateway has (the guard alone after boot): whatever the
- * machine itself sends from a source that no narrow local selector covers.
+ * Before the data plane has ever said which addresses the gateway has (the guard alone after boot): whatever
+ * the machine itself sends from a source that no narrow local selector covers.
  */
 static __always_inline bool may_be_own(const struct sent *s)
 {
@@ -200,18 +200,17 @@ static __always_inline bool is_nd(const struct reader *r, const struct sent *s)
 }
 
 /*
- * A client without an address asks everybody; one that renews its lease asks the server from the address that it
- * has. A server answers everybody. DHCPv6 has link-local sources. A forwarded packet is none of these.
+ * A client without an address asks everybody; one that renews its lease asks the server from the address that
+ * it has. A server answers everybody. DHCPv6 has link-local sources. A forwarded packet is none of these.
  */
 static __always_inline bool is_dhcp(const struct sent *s, bool own)
 {
 	if (!s->ports || s->protocol != IPPROTO_UDP)
 		return false;
 	if (s->ipv6)
-		return own && ((s->source_port == PORT_DHCPV6_CLIENT &&
-				s->destination_port == PORT_DHCPV6_SERVER) ||
-			       (s->source_port == PORT_DHCPV6_SERVER &&
-				s->destination_port == PORT_DHCPV6_CLIENT));
+		return own &&
+		       ((s->source_port == PORT_DHCPV6_CLIENT && s->destination_port == PORT_DHCPV6_SERVER) ||
+			(s->source_port == PORT_DHCPV6_SERVER && s->destination_port == PORT_DHCPV6_CLIENT));
 	if (s->source_port == PORT_DHCP_CLIENT && s->destination_port == PORT_DHCP_SERVER)
 		return own || (source_is_unspecified(s) && stays_on_link(s));
 	return own && s->source_port == PORT_DHCP_SERVER && s->destination_port == PORT_DHCP_CLIENT &&
@@ -219,9 +218,9 @@ static __always_inline bool is_dhcp(const struct sent *s, bool own)
 }
 
 /*
- * UDP of one of control's sockets, framed as IKE: a header of version 2 whose length is that of the datagram, on
- * port 4500 behind the zero marker (RFC 3948 §2.2), or a NAT keepalive. Of a fragmented datagram the fragments
- * after the first have nothing but the socket.
+ * UDP of one of control's sockets, framed as IKE: a header of version 2 whose length is that of the datagram,
+ * on port 4500 behind the zero marker (RFC 3948 §2.2), or a NAT keepalive. Of a fragmented datagram the
+ * fragments after the first have nothing but the socket.
  */
 static __always_inline bool is_ike(const struct reader *r, const struct sent *s, __u16 port)
 {

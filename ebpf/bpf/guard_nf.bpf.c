@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The first layer of the guard: a netfilter program at POSTROUTING, for IPv4 and IPv6, before every other hook
- * there. It sees every packet that the kernel's IP sends or forwards, with its own source address: source NAT
- * comes later.
+ * The first layer of the guard: a netfilter program at POSTROUTING, for IPv4 and IPv6, before every other
+ * hook there. It sees every packet that the kernel's IP sends or forwards, with its own source address:
+ * source NAT comes later.
  *
- * The packet is read through the kernel's own structures, whose offsets the loader takes from the running kernel
- * (BPF CO-RE): this type of program has no accessors in a form that aya can load.
+ * The packet is read through the kernel's own structures, whose offsets the loader takes from the running
+ * kernel (BPF CO-RE): this type of program has no accessors in a form that aya can load.
  */
 #include <stdbool.h>
 #include <stddef.h>

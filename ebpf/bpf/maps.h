@@ -93,8 +93,8 @@ struct {
 } guard_sockets SEC(".maps");
 
 /*
- * ifindex of the kernel's end of pollux0: what comes from there is a worker's, what goes there stays here. The entry
- * 0 says that no address of the gateway is known yet.
+ * ifindex of the kernel's end of pollux0: what comes from there is a worker's, what goes there stays here.
+ * The entry 0 says that no address of the gateway is known yet.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
