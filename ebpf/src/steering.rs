@@ -132,6 +132,11 @@ impl Steering {
         Ok(())
     }
 
+    /// Whether any address of the gateway is known, perhaps from an earlier process.
+    pub fn has_local_addrs(&self) -> Result<bool, SteerError> {
+        Ok(!self.maps.local_addrs.entries()?.is_empty())
+    }
+
     /// Makes `pairs` of (local, remote) prefixes the protected ones, of both IP versions in one list.
     ///
     /// Under traffic, what is protected before and after the change is protected all the while. Host bits

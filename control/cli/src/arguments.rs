@@ -40,6 +40,14 @@ pub(crate) enum Verb {
     #[command(after_help = "Example:
   pollux down")]
     Down,
+    /// Close what a configuration protects before the network is up; the data plane takes over, `down` opens it again.
+    #[command(after_help = "Examples:
+  pollux guard /etc/pollux/pollux.toml
+  systemctl enable pollux-guard.service")]
+    Guard {
+        /// The file; that of `--config` where it is left out.
+        file: Option<PathBuf>,
+    },
     /// Apply the difference between the configuration file and what runs.
     #[command(after_help = "Examples:
   pollux check && pollux reload

@@ -33,6 +33,9 @@ fn run(arguments: &Arguments) -> Result<()> {
     if let Verb::Up = &arguments.verb {
         return cmd::up::up(file, json);
     }
+    if let Verb::Guard { file: named } = &arguments.verb {
+        return cmd::guard::guard(named.as_deref().unwrap_or(file));
+    }
     // All else has to find a gateway that runs, whatever its file has come to say.
     let places = pollux_config::load_places(file).map_err(anyhow::Error::msg)?;
     let paths = &places.paths;
@@ -40,7 +43,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Verb::Down => cmd::down::down(&places),
         Verb::Status => cmd::status::status(paths, json),
         Verb::Reload => cmd::reload::reload(paths, json),
-        Verb::Up | Verb::Check { .. } => unreachable!("handled above"),
+        Verb::Up | Verb::Check { .. } | Verb::Guard { .. } => unreachable!("handled above"),
         Verb::Sas => cmd::lists::sas(paths, json),
         Verb::Policies => cmd::lists::policies(paths, json),
         Verb::Workers => cmd::lists::workers(paths, json),

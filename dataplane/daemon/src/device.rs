@@ -112,7 +112,7 @@ impl Device {
     }
 }
 
-fn xdp_mode(mode: XdpMode) -> pollux_ebpf::ModeChoice {
+pub(crate) fn xdp_mode(mode: XdpMode) -> pollux_ebpf::ModeChoice {
     match mode {
         XdpMode::Auto => pollux_ebpf::ModeChoice::Auto,
         XdpMode::Driver => pollux_ebpf::ModeChoice::Driver,

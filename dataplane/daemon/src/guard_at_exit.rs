@@ -14,10 +14,10 @@ use crate::pairs;
 const LO: IfIndex = IfIndex(1);
 
 /// Every interface through which a packet can leave the machine: all but `lo` and the kernel's end of `pollux0`.
-pub(crate) fn exits(mirror: &Mirror) -> Vec<Exit> {
+pub(crate) fn exits<'a>(links: impl IntoIterator<Item = &'a Link>) -> Vec<Exit> {
     let leaves = |link: &&Link| link.index != LO && !HostPort::is_kernel_end(&link.name);
     let exit = |link: &Link| Exit { ifindex: link.index, name: link.name.clone(), ethernet: link.ethernet };
-    mirror.links().filter(leaves).map(exit).collect()
+    links.into_iter().filter(leaves).map(exit).collect()
 }
 
 /// The kernel's end of `pollux0`.
@@ -33,18 +33,24 @@ pub(crate) fn close(
     mirror: &Mirror,
     steering: &mut Steering,
 ) -> Result<(Guard, Vec<(IpNet, IpNet)>), SteerError> {
+    let pairs = hold(config, steering)?;
+    let mut guard = Guard::open(steering)?;
+    guard.set_addresses_known(true)?;
+    guard.set_host_link(host_link(mirror))?;
+    guard.attach_netfilter()?;
+    guard.attach_egress(&exits(mirror.links()))?;
+    guard.forget_others()?;
+    Ok((guard, pairs))
+}
+
+/// Adds the pairs of the configuration to those that the maps hold already; all of them.
+pub(crate) fn hold(config: &Config, steering: &mut Steering) -> Result<Vec<(IpNet, IpNet)>, SteerError> {
     let mut pairs = steering.protected()?;
     pairs.extend(pairs::of_config(config));
     pairs.sort_unstable();
     pairs.dedup();
     steering.set_protected(&pairs)?;
-    let mut guard = Guard::open(steering)?;
-    guard.set_addresses_known(true)?;
-    guard.set_host_link(host_link(mirror))?;
-    guard.attach_netfilter()?;
-    guard.attach_egress(&exits(mirror))?;
-    guard.forget_others()?;
-    Ok((guard, pairs))
+    Ok(pairs)
 }
 
 /// What is in place, and what is not.

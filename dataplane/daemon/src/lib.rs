@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod affinity;
+pub mod close;
 pub mod counter_writer;
 pub mod device;
 pub mod down;

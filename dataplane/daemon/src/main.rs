@@ -9,7 +9,7 @@ use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pollux_dataplane::sandbox::HOUSEKEEPER;
-use pollux_dataplane::{down, setup};
+use pollux_dataplane::{close, down, setup};
 use pollux_sandbox::privileges;
 use pollux_shm::log;
 
@@ -40,6 +40,8 @@ struct Arguments {
 enum Verb {
     /// Stop a running data plane and remove XDP program, kernel routes, pollux0 and bpffs.
     Down,
+    /// Put the guard and, on ports that exist, the XDP program in force from the configuration, and end.
+    Guard,
 }
 
 fn main() -> ExitCode {
@@ -61,6 +63,9 @@ fn main() -> ExitCode {
     if let Err(error) = log::begin(&config.dataplane.log, UNLIMITED) {
         eprintln!("pollux-dataplane: dataplane.log: {error}");
         return ExitCode::FAILURE;
+    }
+    if let Some(Verb::Guard) = arguments.command {
+        return ended(close::close(&config));
     }
     ended(serve(config))
 }

@@ -215,6 +215,16 @@ fn the_prefixes_of_the_configuration_are_closed_before_control_has_said_anything
     let mut a = Gateway::start(&world, Side::A, &config)?;
     a.down()?;
     world.internet.ip("route add 10.2.0.0/16 via 198.51.100.2")?;
+    // `pollux guard`, before there is any process.
+    a.cli(&format!("guard {}", a.config_file().display()))?;
+    nothing_leaks(&world, "guard alone", || {
+        ping(&world.caller, "10.2.0.10");
+        ping(&third, "10.2.0.10");
+        ping(&world.gateway_a, "-I 10.1.0.1 10.2.0.10");
+        let out = world.gateway_a.sh("ping -c1 -W2 192.0.2.1");
+        ensure!(out.is_ok(), "locked out: {out:?}");
+        Ok(())
+    })?;
     a.start_dataplane()?;
     nothing_leaks(&world, "without control", || {
         ping(&world.caller, "10.2.0.10");

@@ -29,7 +29,7 @@ impl Housekeeper {
         if let Err(error) = self.guard.set_host_link(guard_at_exit::host_link(&self.mirror)) {
             tracing::error!(%error, "guard-not-told-of-pollux0");
         }
-        match self.guard.attach_egress(&guard_at_exit::exits(&self.mirror)) {
+        match self.guard.attach_egress(&guard_at_exit::exits(self.mirror.links())) {
             Ok(renewed) => {
                 for interface in renewed {
                     tracing::info!(interface, "interface-guarded");
@@ -66,7 +66,7 @@ impl Housekeeper {
             Ok(restored) => self.report_lost(LostThing::Guard, u32::from(restored)),
             Err(error) => tracing::error!(%error, "guard-not-attached"),
         }
-        match self.guard.attach_egress(&guard_at_exit::exits(&self.mirror)) {
+        match self.guard.attach_egress(&guard_at_exit::exits(self.mirror.links())) {
             Ok(renewed) => {
                 self.report_lost(LostThing::Guard, u32::try_from(renewed.len()).unwrap_or(u32::MAX));
             }
