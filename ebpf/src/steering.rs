@@ -142,8 +142,16 @@ impl Steering {
     /// Under traffic, what is protected before and after the change is protected all the while. Host bits
     /// are ignored, duplicates and overlaps are fine.
     pub fn set_protected(&mut self, pairs: &[(IpNet, IpNet)]) -> Result<(), SteerError> {
+        // Addresses first: what is inside by the old or the new pairs is so while they change.
+        self.local_prefixes.extend(pairs.iter().map(|(local, _)| local.trunc()));
+        self.flag_addresses()?;
         protect::update(&mut self.maps, pairs, self.capacity.prefixes)?;
         self.local_prefixes = pairs.iter().map(|(local, _)| local.trunc()).collect();
+        self.flag_addresses()
+    }
+
+    /// Says of each address of the gateway whether it lies inside.
+    fn flag_addresses(&mut self) -> Result<(), SteerError> {
         for (address, flags) in self.maps.local_addrs.entries()? {
             let wanted = self.address_flags(address);
             if wanted != flags {

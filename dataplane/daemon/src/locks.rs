@@ -2,15 +2,26 @@
 //!
 //! ```text
 //!   rule 5200  own, with control's mark            → main          IKE reaches a peer inside a protected prefix
-//!   rule 5210  everything                          → table 20559   remote prefixes         → pollux0 | unreachable
-//!   rule 5211  from a local prefix                 → table 20560   wide remote prefixes    → pollux0 | unreachable
+//!   rule 5201  own, from anywhere (IPv6)           → goto 5203
+//!   rule 5202  own, without a source address yet   → table 20559   remote prefixes, with the address to take
+//!   rule 5203  nothing: where 5201 leads
+//!   rule 5210  from a local prefix                 → its table     its remote prefixes     → pollux0 | unreachable
+//!   rule 5211  from a wide local prefix            → table 20560   narrow remote prefixes  → pollux0 | unreachable
 //!   rule 5212  own                                 → goto 5214
-//!   rule 5213  from a wide local prefix            → table 20560
+//!   rule 5213  from a wide local prefix            → table 20561   wide remote prefixes    → pollux0 | unreachable
 //!   rule 5214  nothing: where 5212 leads
 //! ```
 //!
 //! They only steer. What leaves in clear although its pair is protected is dropped by the guard at the exit, whatever
-//! becomes of rules and routes here; where they are missing, packets are lost.
+//! becomes of rules and routes here; where they are missing, packets are lost. And they steer no more than the pairs:
+//! every local prefix has a table of its own (from 20562 on), so that what is from elsewhere, or of another pair, goes
+//! where the kernel leads it. Beyond [`LOCALS_MAX`] local prefixes they share tables 20560 and 20561: a list of rules is
+//! walked for every packet that the kernel routes, and then a packet from one local prefix to the remote prefix of
+//! another ends as `no_policy`.
+//!
+//! What the gateway sends without having chosen an address (most programs) takes the inside address that the policies
+//! protect. Such a lookup has no source: `from 0.0.0.0/32` finds it in IPv4; in IPv6 no rule with a source matches it, so
+//! that the others are led past.
 //!
 //! A remote selector of everything must not lock the operator out: it binds what comes from the local selector, and
 //! what the gateway itself sends only where that selector is narrow enough to name the sender. The kernel negates a
@@ -21,7 +32,8 @@
 //! has, before and after; and [`Locks::apply`] says what was missing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
@@ -30,18 +42,27 @@ use pollux_ebpf::{IpNet, is_narrow};
 
 use crate::netlink::{LockKind, LockRoute, NetlinkError, Rtnl, Rule, RuleTarget};
 
-/// Table of protected remote prefixes.
-pub const TABLE: u32 = 20_559;
-/// Table of remote prefixes too wide to name anybody.
-pub const TABLE_ALL: u32 = 20_560;
+/// Table for what the gateway sends before it has a source address.
+pub const TABLE_OWN: u32 = 20_559;
+/// Table of narrow remote prefixes of wide local prefixes.
+pub const TABLE_NARROW: u32 = 20_560;
+/// Table of remote prefixes too wide to name anybody, of wide local prefixes.
+pub const TABLE_WIDE: u32 = 20_561;
+/// The first of the tables of one local prefix each.
+pub const TABLE_LOCAL: u32 = 20_562;
+/// Most local prefixes that have a table of their own.
+pub const LOCALS_MAX: u32 = 64;
 /// Our tables, which forwarding must not follow.
-pub const TABLES: &[u32] = &[TABLE, TABLE_ALL];
+pub const TABLES: RangeInclusive<u32> = TABLE_OWN..=TABLE_LOCAL + LOCALS_MAX - 1;
 
 /// What the data plane marks control's IKE sockets with (`SO_MARK`). It steers, and proves nothing to the guard.
 pub const IKE_MARK: u32 = 0x504f_4c58;
 
 const PRIORITY_IKE: u32 = 5_200;
-const PRIORITY: u32 = 5_210;
+const PRIORITY_HAS_SOURCE: u32 = 5_201;
+const PRIORITY_NO_SOURCE: u32 = 5_202;
+const PRIORITY_NO_SOURCE_END: u32 = 5_203;
+const PRIORITY_LOCAL: u32 = 5_210;
 const PRIORITY_NARROW: u32 = 5_211;
 const PRIORITY_OWN: u32 = 5_212;
 const PRIORITY_WIDE: u32 = 5_213;
@@ -114,7 +135,8 @@ impl Locks {
             routes.into_iter().try_for_each(|route| rtnl.put_route(route))?;
             // The target of a jump before the jump, the jump before what it leads past.
             let mut rules = rules;
-            rules.sort_unstable_by_key(|rule| (rule.priority != PRIORITY_END, rule.priority));
+            let is_target = |rule: &Rule| matches!(rule.priority, PRIORITY_END | PRIORITY_NO_SOURCE_END);
+            rules.sort_unstable_by_key(|rule| (!is_target(rule), rule.priority));
             rules.into_iter().try_for_each(|rule| rtnl.add_rule(rule))?;
             surplus_rules.into_iter().try_for_each(|rule| rtnl.delete_rule_message(rule))?;
             surplus_routes.into_iter().try_for_each(|route| rtnl.delete_route(route))?;
@@ -186,20 +208,27 @@ impl Actual {
 }
 
 fn wanted(pairs: &[(IpNet, IpNet)], host_link: Option<IfIndex>, addresses: &[IpAddr]) -> Wanted {
-    let mut sources: BTreeMap<IpNet, Option<IpAddr>> = BTreeMap::new();
     let mut wanted = Wanted::default();
     let locals: BTreeSet<IpNet> = pairs.iter().map(|(local, _)| local.trunc()).collect();
+    let tables = tables(&locals);
+    // By table and remote prefix: the address that the gateway takes for what it sends there itself. Of several local
+    // prefixes with one remote prefix the first with an address of ours counts.
+    let mut remotes: BTreeMap<(u32, IpNet), Option<IpAddr>> = BTreeMap::new();
     for &(local, remote) in pairs {
         let (local, remote) = (local.trunc(), remote.trunc());
         let source =
             addresses.iter().copied().find(|address| local.prefix_len() > 0 && local.contains(address));
-        // Of several local prefixes with one remote prefix the first with an address of ours counts.
-        let known = sources.entry(remote).or_default();
+        let table = tables.get(&local).copied().unwrap_or_else(|| shared_table(&remote));
+        let known = remotes.entry((table, remote)).or_default();
         *known = known.or(source);
-        wanted.rules.extend(rules(local, remote));
+        wanted.rules.extend(rules(local, remote, table));
+        if source.is_some() && is_narrow(&remote) {
+            let known = remotes.entry((TABLE_OWN, remote)).or_default();
+            *known = known.or(source);
+            wanted.rules.extend(rules_without_source(remote.addr().is_ipv4()));
+        }
     }
-    for (remote, source) in sources {
-        let table = if is_narrow(&remote) { TABLE } else { TABLE_ALL };
+    for ((table, remote), source) in remotes {
         let route = |prefix: IpNet, kind, source| LockRoute {
             table,
             destination: prefix.addr(),
@@ -220,23 +249,56 @@ fn wanted(pairs: &[(IpNet, IpNet)], host_link: Option<IfIndex>, addresses: &[IpA
     wanted
 }
 
-fn rules(local: IpNet, remote: IpNet) -> Vec<Rule> {
+/// The table of each local prefix that has one of its own.
+fn tables(locals: &BTreeSet<IpNet>) -> BTreeMap<IpNet, u32> {
+    let narrow: Vec<IpNet> = locals.iter().copied().filter(is_narrow).collect();
+    if narrow.len() > LOCALS_MAX as usize {
+        BTreeMap::new()
+    } else {
+        narrow.into_iter().zip(TABLE_LOCAL..).collect()
+    }
+}
+
+/// Where the remote prefixes are of local prefixes without a table of their own.
+fn shared_table(remote: &IpNet) -> u32 {
+    if is_narrow(remote) { TABLE_NARROW } else { TABLE_WIDE }
+}
+
+/// The rules that lead from a local prefix to the table of a remote prefix.
+fn rules(local: IpNet, remote: IpNet, table: u32) -> Vec<Rule> {
     let ipv4 = remote.addr().is_ipv4();
     let rule = |priority, source, own, target| Rule { ipv4, priority, source, own, mark: None, target };
     let ike = Rule { mark: Some(IKE_MARK), ..rule(PRIORITY_IKE, None, true, RuleTarget::Table(TABLE_MAIN)) };
     let from = Some((local.addr(), local.prefix_len())).filter(|&(_, len)| len > 0);
-    if is_narrow(&remote) {
-        vec![ike, rule(PRIORITY, None, false, RuleTarget::Table(TABLE))]
-    } else if is_narrow(&local) {
-        vec![ike, rule(PRIORITY_NARROW, from, false, RuleTarget::Table(TABLE_ALL))]
-    } else {
-        vec![
+    match table {
+        // One rule for all of them: who else sends there is led astray, and told so in the counters.
+        TABLE_NARROW if is_narrow(&local) => {
+            vec![ike, rule(PRIORITY_NARROW, None, false, RuleTarget::Table(table))]
+        }
+        TABLE_NARROW => vec![ike, rule(PRIORITY_NARROW, from, false, RuleTarget::Table(table))],
+        TABLE_WIDE if !is_narrow(&local) => vec![
             ike,
             rule(PRIORITY_OWN, None, true, RuleTarget::Goto(PRIORITY_END)),
-            rule(PRIORITY_WIDE, from, false, RuleTarget::Table(TABLE_ALL)),
+            rule(PRIORITY_WIDE, from, false, RuleTarget::Table(table)),
             rule(PRIORITY_END, None, false, RuleTarget::Nothing),
-        ]
+        ],
+        _ => vec![ike, rule(PRIORITY_LOCAL, from, false, RuleTarget::Table(table))],
     }
+}
+
+/// The rules that lead what the gateway sends without a source address to [`TABLE_OWN`].
+fn rules_without_source(ipv4: bool) -> Vec<Rule> {
+    let rule = |priority, source, target| Rule { ipv4, priority, source, own: true, mark: None, target };
+    let target = RuleTarget::Table(TABLE_OWN);
+    if ipv4 {
+        return vec![rule(PRIORITY_NO_SOURCE, Some((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 32)), target)];
+    }
+    let any_source = |first: u16| {
+        let half = IpAddr::V6(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, 0));
+        rule(PRIORITY_HAS_SOURCE, Some((half, 1)), RuleTarget::Goto(PRIORITY_NO_SOURCE_END))
+    };
+    let end = Rule { own: false, ..rule(PRIORITY_NO_SOURCE_END, None, RuleTarget::Nothing) };
+    vec![any_source(0), any_source(0x8000), rule(PRIORITY_NO_SOURCE, None, target), end]
 }
 
 #[cfg(test)]
@@ -247,18 +309,61 @@ mod tests {
         text.parse().expect("a prefix")
     }
 
+    fn kinds(wanted: &Wanted, table: u32) -> Vec<(LockKind, Option<IpAddr>)> {
+        let routes = wanted.routes.iter().filter(|route| route.table == table);
+        routes.map(|route| (route.kind, route.source)).collect()
+    }
+
     #[test]
     fn every_remote_prefix_is_unreachable_behind_pollux0() {
         let pairs = [(net("10.1.0.0/16"), net("10.2.0.0/16"))];
         let own: IpAddr = "10.1.0.1".parse().expect("an address");
         let wanted = wanted(&pairs, Some(IfIndex(7)), &[own]);
-        let kinds: Vec<_> =
-            wanted.routes.iter().map(|route| (route.table, route.kind, route.source)).collect();
-        assert_eq!(
-            kinds,
-            [(TABLE, LockKind::To(IfIndex(7)), Some(own)), (TABLE, LockKind::Unreachable, None)]
-        );
-        assert!(wanted.rules.iter().any(|rule| rule.target == RuleTarget::Table(TABLE) && !rule.own));
+        for table in [TABLE_OWN, TABLE_LOCAL] {
+            let expected = [(LockKind::To(IfIndex(7)), Some(own)), (LockKind::Unreachable, None)];
+            assert_eq!(kinds(&wanted, table), expected, "{table}");
+        }
+        let from: Vec<_> = wanted.rules.iter().map(|rule| (rule.priority, rule.source)).collect();
+        let source = |text: &str, len| Some((text.parse().expect("an address"), len));
+        let expected = [
+            (PRIORITY_IKE, None),
+            (PRIORITY_NO_SOURCE, source("0.0.0.0", 32)),
+            (PRIORITY_LOCAL, source("10.1.0.0", 16)),
+        ];
+        assert_eq!(from, expected);
+    }
+
+    #[test]
+    fn local_prefixes_do_not_lend_each_other_their_remote_prefixes() {
+        let pairs = [(net("10.1.0.0/16"), net("10.2.0.0/16")), (net("10.3.0.0/16"), net("10.4.0.0/16"))];
+        let wanted = wanted(&pairs, None, &[]);
+        let routes: Vec<_> =
+            wanted.routes.iter().map(|route| (route.table, route.destination.to_string())).collect();
+        assert_eq!(routes, [(TABLE_LOCAL, "10.2.0.0".to_owned()), (TABLE_LOCAL + 1, "10.4.0.0".to_owned())]);
+    }
+
+    #[test]
+    fn many_local_prefixes_share_a_table_and_a_rule() {
+        let remote = net("10.200.0.0/16");
+        let pairs: Vec<_> = (0..=LOCALS_MAX).map(|n| (net(&format!("10.1.{n}.0/24")), remote)).collect();
+        let wanted = wanted(&pairs, None, &[]);
+        assert!(wanted.routes.iter().all(|route| route.table == TABLE_NARROW));
+        assert_eq!(wanted.rules.len(), 2, "that for IKE and one more");
+    }
+
+    #[test]
+    fn without_a_source_an_ipv6_lookup_alone_reaches_the_table_of_the_gateway() {
+        let own: IpAddr = "fd01::1".parse().expect("an address");
+        let wanted = wanted(&[(net("fd01::/64"), net("fd02::/64"))], None, &[own]);
+        let rules: Vec<_> = wanted.rules.iter().filter(|rule| rule.priority < PRIORITY_LOCAL).collect();
+        let halves = rules.iter().filter(|rule| {
+            rule.target == RuleTarget::Goto(PRIORITY_NO_SOURCE_END)
+                && rule.own
+                && rule.source.is_some_and(|(_, len)| len == 1)
+        });
+        assert_eq!(halves.count(), 2, "both halves of all addresses");
+        let last = rules.last().expect("rules");
+        assert_eq!((last.priority, last.target), (PRIORITY_NO_SOURCE_END, RuleTarget::Nothing));
     }
 
     #[test]
@@ -272,7 +377,7 @@ mod tests {
             assert_eq!(rules[place(PRIORITY_OWN)].target, RuleTarget::Goto(PRIORITY_END));
             assert!(rules[place(PRIORITY_OWN)].own && place(PRIORITY_END) == rules.len() - 1);
         }
-        assert!(wanted.routes.iter().all(|route| route.table == TABLE_ALL && route.source.is_none()));
+        assert!(wanted.routes.iter().all(|route| route.table == TABLE_WIDE && route.source.is_none()));
     }
 
     #[test]
@@ -280,7 +385,7 @@ mod tests {
         let own: IpAddr = "10.1.0.1".parse().expect("an address");
         let wanted = wanted(&[(net("10.1.0.0/16"), net("0.0.0.0/0"))], Some(IfIndex(7)), &[own]);
         let leading: Vec<_> =
-            wanted.rules.iter().filter(|rule| rule.target == RuleTarget::Table(TABLE_ALL)).collect();
+            wanted.rules.iter().filter(|rule| rule.target == RuleTarget::Table(TABLE_LOCAL)).collect();
         let [rule] = leading[..] else { panic!("{leading:?}") };
         assert_eq!((rule.source, rule.own), (Some(("10.1.0.0".parse().expect("an address"), 16)), false));
         assert!(wanted.routes.iter().any(|route| route.kind == LockKind::Throw && route.prefix_len == 16));
@@ -288,19 +393,20 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_too_wide_to_name_anybody_counts_as_everything() {
-        let wanted = wanted(&[(net("10.1.0.0/16"), net("128.0.0.0/1"))], None, &[]);
-        assert!(wanted.routes.iter().all(|route| route.table == TABLE_ALL));
-        assert!(wanted.rules.iter().all(|rule| rule.priority != PRIORITY));
-    }
-
-    #[test]
     fn a_local_prefix_inside_the_remote_one_is_left_to_the_other_tables() {
         let pairs = [(net("10.1.0.0/16"), net("10.0.0.0/8"))];
         let wanted = wanted(&pairs, None, &[]);
         assert!(wanted.routes.iter().any(|route| {
-            route.kind == LockKind::Throw && route.prefix_len == 16 && route.table == TABLE
+            route.kind == LockKind::Throw && route.prefix_len == 16 && route.table == TABLE_LOCAL
         }));
+    }
+
+    #[test]
+    fn a_wide_local_selector_with_a_narrow_remote_one_binds_the_gateway_too() {
+        let wanted = wanted(&[(net("0.0.0.0/0"), net("10.2.0.0/16"))], None, &[]);
+        let rule = wanted.rules.last().expect("a rule");
+        assert_eq!((rule.priority, rule.source, rule.own), (PRIORITY_NARROW, None, false));
+        assert!(wanted.routes.iter().all(|route| route.table == TABLE_NARROW));
     }
 
     #[test]

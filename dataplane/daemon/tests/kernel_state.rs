@@ -199,9 +199,8 @@ fn the_kernel_resolves_a_neighbour_that_is_in_use() {
 fn protected_prefixes_lead_to_pollux0_and_nowhere_else() {
     in_namespace(|| {
         let _peer = wan();
-        sh(
-            "ip link add lan0 type veth peer name lan1; ip addr add 10.1.0.1/24 dev lan0; ip link set lan0 up",
-        );
+        sh("ip link add lan0 type veth peer name lan1; ip addr add 10.1.0.1/24 dev lan0; \
+             ip addr add fd01::1/64 dev lan0 nodad; ip link set lan0 up");
         sh("ip link set lan1 up; ip route add default via 192.0.2.2; sysctl -qw net.ipv4.ip_forward=1");
         let mut rtnl = Rtnl::open().unwrap();
         let port = HostPort::ensure(&mut rtnl, 2, 1500).unwrap();
@@ -212,7 +211,7 @@ fn protected_prefixes_lead_to_pollux0_and_nowhere_else() {
 
         let pairs = [("10.1.0.0/16", "10.0.0.0/8"), ("0.0.0.0/0", "0.0.0.0/0"), ("fd01::/64", "fd02::/64")]
             .map(|(local, remote)| (local.parse().unwrap(), remote.parse().unwrap()));
-        let own = [ip("10.1.0.1"), ip("192.0.2.1")];
+        let own = [ip("10.1.0.1"), ip("192.0.2.1"), ip("fd01::1")];
         let mut locks = Locks::default();
         for _ in 0..2 {
             locks.apply(&mut rtnl, &pairs, Some(port.kernel_index()), &own).unwrap();
@@ -227,7 +226,11 @@ fn protected_prefixes_lead_to_pollux0_and_nowhere_else() {
             way("8.8.8.8")
         );
         assert!(way("fd02::1").contains("dev pollux0"), "{}", way("fd02::1"));
-        assert!(way("10.2.0.1 ipproto udp sport 500").contains("dev wan0"), "IKE gets through");
+        assert!(way("fd02::1").contains("src fd01::1"), "the protected source: {}", way("fd02::1"));
+        assert!(way("fd02::1 from fd01::1").contains("dev pollux0"), "{}", way("fd02::1 from fd01::1"));
+        let elsewhere = way("10.2.0.1 from 172.16.0.1 iif lan0");
+        assert!(elsewhere.contains("dev pollux0"), "the wide selector binds it: {elsewhere}");
+        assert!(way(&format!("10.2.0.1 mark {}", locks::IKE_MARK)).contains("dev wan0"), "IKE gets through");
         let forwarded = way("8.8.8.8 from 172.16.0.1 iif lan0");
         assert!(forwarded.contains("dev pollux0"), "what is forwarded is bound: {forwarded}");
 
@@ -236,6 +239,8 @@ fn protected_prefixes_lead_to_pollux0_and_nowhere_else() {
         next.apply(&mut rtnl, &pairs[..1], Some(port.kernel_index()), &own).unwrap();
         assert!(way("fd02::1").contains("unreachable"), "{}", way("fd02::1"));
         assert!(way("8.8.8.8 from 172.16.0.1 iif lan0").contains("dev wan0"));
+        let elsewhere = way("10.2.0.1 from 172.16.0.1 iif lan0");
+        assert!(elsewhere.contains("dev wan0"), "what is from elsewhere is not ours: {elsewhere}");
 
         HostPort::remove(&mut rtnl).unwrap();
         assert!(way("10.2.0.1").contains("No route to host"), "without pollux0: {}", way("10.2.0.1"));

@@ -1,7 +1,6 @@
 //! Commands: SAs are installed, replaced, routed and removed between bursts.
 
 use pollux_abi::command::{Direction, SaRoute, SaSpec};
-use pollux_abi::dscp::EcnMode;
 use pollux_abi::{Checkpoint, Command, CommandError, EspSuite, KeyMaterial, SaCounters, SaId, SaIndex};
 use pollux_aead::{Key, Suite};
 use pollux_packet::{Flow, IpVersion, esp, flow};
@@ -263,7 +262,6 @@ fn inbound(spec: &SaSpec) -> InboundSa {
         version: version(spec),
         encap: spec.encap.is_some(),
         esn: spec.esn,
-        ecn: spec.ecn == EcnMode::Normal,
         header_len: (esp::HEADER_LEN + spec.suite.iv_len()) as u8,
         icv_len: spec.suite.icv_len() as u8,
         remote_port: spec.encap.map_or(0, |ports| ports.remote),

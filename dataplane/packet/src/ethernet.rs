@@ -15,6 +15,8 @@ const OLD_SERVICE_VLAN: u16 = 0x9100;
 /// Tags that are looked past: QinQ has two; more are nobody's network.
 const TAGS_MAX: u8 = 2;
 const TAG_LEN: usize = 4;
+/// The VLAN's number in a tag; the other bits are priority and drop eligibility.
+const VID_MASK: u16 = 0x0fff;
 
 /// What an Ethernet header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,18 +27,22 @@ pub struct Link {
     pub len: usize,
     /// VLAN tags passed.
     pub tags: u8,
+    /// Whether one of the tags names a VLAN. A tag of VID 0 has a priority alone, and the frame is as one without it
+    /// (IEEE 802.1Q §6.9).
+    pub in_vlan: bool,
 }
 
 impl Link {
     /// Reads the header at the front of `frame`; `None` where it is cut short or tagged more than twice.
     #[inline]
     pub fn parse(frame: &[u8]) -> Option<Self> {
-        let mut link = Self { ethertype: ethertype_at(frame, 12)?, len: HEADER_LEN, tags: 0 };
+        let mut link = Self { ethertype: u16_at(frame, 12)?, len: HEADER_LEN, tags: 0, in_vlan: false };
         while matches!(link.ethertype, VLAN | SERVICE_VLAN | OLD_SERVICE_VLAN) {
             if link.tags == TAGS_MAX {
                 return None;
             }
-            link.ethertype = ethertype_at(frame, link.len + 2)?;
+            link.in_vlan |= u16_at(frame, link.len)? & VID_MASK != 0;
+            link.ethertype = u16_at(frame, link.len + 2)?;
             link.len += TAG_LEN;
             link.tags += 1;
         }
@@ -60,7 +66,7 @@ pub fn header(destination: Mac, source: Mac, ethertype: u16) -> [u8; HEADER_LEN]
 }
 
 #[inline]
-fn ethertype_at(frame: &[u8], at: usize) -> Option<u16> {
+fn u16_at(frame: &[u8], at: usize) -> Option<u16> {
     frame.get(at..)?.first_chunk().map(|octets| u16::from_be_bytes(*octets))
 }
 
@@ -71,14 +77,21 @@ mod tests {
     #[test]
     fn tags_are_passed_and_counted() {
         let plain = header(Mac([1; 6]), Mac([2; 6]), IPV6);
-        assert_eq!(Link::parse(&plain), Some(Link { ethertype: IPV6, len: 14, tags: 0 }));
+        assert_eq!(Link::parse(&plain), Some(Link { ethertype: IPV6, len: 14, tags: 0, in_vlan: false }));
         let mut frame = plain[..12].to_vec();
         frame.extend([0x88, 0xa8, 0, 1, 0x81, 0, 0, 2, 8, 0]);
-        assert_eq!(Link::parse(&frame), Some(Link { ethertype: IPV4, len: 22, tags: 2 }));
+        assert_eq!(Link::parse(&frame), Some(Link { ethertype: IPV4, len: 22, tags: 2, in_vlan: true }));
         for len in 0..frame.len() {
             assert_eq!(Link::parse(&frame[..len]), None, "{len} octets");
         }
         frame.splice(12..12, [0x91, 0, 0, 3]);
         assert_eq!(Link::parse(&frame), None, "three tags");
+        let mut frame = plain[..12].to_vec();
+        frame.extend([0x81, 0, 0xe0, 0, 8, 0]);
+        assert_eq!(
+            Link::parse(&frame),
+            Some(Link { ethertype: IPV4, len: 18, tags: 1, in_vlan: false }),
+            "a priority tag"
+        );
     }
 }

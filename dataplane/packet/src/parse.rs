@@ -18,7 +18,7 @@ pub const ENCAP_PORT: u16 = 4500;
 /// Classifies Ethernet frames: strips the link header, cuts link padding, fills flow key, class and offsets.
 ///
 /// On the wan side, ESP and ESP in UDP to `encap_port` (4500 as a rule) get their class; everything else,
-/// and everything on the other sides, is [`Class::Plain`]. What is no untagged IP frame is dropped as
+/// and everything on the other sides, is [`Class::Plain`]. What is no IP frame without a VLAN is dropped as
 /// `NotOurs`, what contradicts itself as `Malformed`, an IPv4 header whose checksum is wrong as `HeaderChecksum`.
 pub fn classify(burst: &mut Burst, encap_port: u16) {
     for packet in burst.packets() {
@@ -128,7 +128,7 @@ fn fill_ports(flow: &mut Flow, fragment: Fragment, transport: &[u8]) -> Option<(
 fn strip_link(packet: &mut Packet) -> Result<(), DropReason> {
     let link = Link::parse(packet.data()).ok_or(DropReason::Malformed)?;
     // The gateway ends no VLANs itself: a tag held inside the frame belongs to somebody else's network.
-    if link.tags != 0 || !matches!(link.ethertype, ethernet::IPV4 | ethernet::IPV6) {
+    if link.in_vlan || !matches!(link.ethertype, ethernet::IPV4 | ethernet::IPV6) {
         return Err(DropReason::NotOurs);
     }
     if packet.pull_front(link.len) { Ok(()) } else { Err(DropReason::Malformed) }

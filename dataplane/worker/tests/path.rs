@@ -360,6 +360,32 @@ fn what_comes_out_of_a_tunnel_leaves_to_the_wan_by_policy_alone() {
 }
 
 #[test]
+fn a_bypassed_packet_that_cannot_go_on_is_answered_by_the_host_stack() {
+    let mut lab = pair();
+    let router = pollux_worker::forward::fib::NextHop::Via(WAN, support::ip("192.0.2.1"));
+    let routes = [pollux_worker::forward::fib::Route::new(support::ip("0.0.0.0"), 0, router)];
+    lab.rigs[1].tell(ToWorker::Fib(Box::new(pollux_worker::forward::fib::Fib::compile(&routes))));
+    lab.rigs[1].policies(&[policy("10.2.0.0/16", "198.18.0.0/15", PolicyAction::Bypass)]);
+    let narrow = PortFacts { mac: Mac([1; 6]), peer: Some(Mac([5; 6])), mtu: 600, up: true };
+    lab.rigs[1].tell(ToWorker::Facts(WAN, narrow));
+    let expired = udp_with("10.2.0.2", "198.18.0.1", 20, 1, false);
+    let too_big = udp("10.2.0.2", "198.18.0.1", 1000);
+    for host_stack in [true, false] {
+        lab.rigs[1].tell(ToWorker::Facts(HOST, host_port(host_stack)));
+        for packet in [&expired, &too_big] {
+            lab.send(1, LAN, packet);
+        }
+        lab.round();
+        let answered: &[Vec<u8>] = if host_stack { &[expired.clone(), too_big.clone()] } else { &[] };
+        assert_eq!(lab.receive_octets(1, HOST), answered, "as they were: the host stack takes the hop");
+    }
+    assert_eq!(lab.drops(1, DropReason::TtlExpired), 1, "without a host port");
+    assert_eq!(lab.drops(1, DropReason::TooBig), 1, "without a host port");
+    assert!(lab.receive(1, WAN).is_empty());
+    lab.assert_ledger();
+}
+
+#[test]
 fn clear_packets_from_outside_and_strangers_die_with_their_reasons() {
     let mut lab = pair();
     lab.send(1, WAN, &udp("10.1.0.2", "10.2.0.2", 20));

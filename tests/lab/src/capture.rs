@@ -1,5 +1,7 @@
 //! What goes over a link: a capture by tcpdump, read back and sorted by kind.
 
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,6 +17,8 @@ use crate::process::Process;
 pub struct Capture {
     process: Process,
     file: PathBuf,
+    /// How many octets of the file [`Self::read_on`] has read.
+    read: u64,
 }
 
 /// What a captured frame is.
@@ -77,7 +81,7 @@ impl Capture {
         let log = folder.join(format!("{name}.tcpdump.log"));
         let mut process = Process::start("tcpdump", &mut command, &log)?;
         process.wait_for_log("listening on", Duration::from_secs(10))?;
-        Ok(Self { process, file })
+        Ok(Self { process, file, read: 0 })
     }
 
     /// Ends the capture and reads it.
@@ -96,11 +100,32 @@ impl Capture {
         read_pcap(&self.file)
     }
 
+    /// The frames that were captured since the last call, while the capture goes on.
+    ///
+    /// # Errors
+    /// If the file can't be read.
+    pub fn read_on(&mut self) -> Result<Vec<Frame>> {
+        let mut file = File::open(&self.file).with_context(|| format!("{}", self.file.display()))?;
+        let mut bytes = Vec::new();
+        file.by_ref().take(FILE_HEADER_LEN).read_to_end(&mut bytes)?;
+        let Some(nanos_per_tick) = nanos_per_tick(&bytes) else { return Ok(Vec::new()) };
+        self.read = self.read.max(FILE_HEADER_LEN);
+        file.seek(SeekFrom::Start(self.read))?;
+        bytes.clear();
+        file.read_to_end(&mut bytes)?;
+        let (frames, read) = records(&bytes, nanos_per_tick);
+        self.read += read as u64;
+        Ok(frames)
+    }
+
     /// The file that tcpdump writes.
     pub fn file(&self) -> &Path {
         &self.file
     }
 }
+
+/// Octets of a pcap file before its first record.
+const FILE_HEADER_LEN: u64 = 24;
 
 /// Reads a pcap file with microsecond or nanosecond stamps in host order.
 ///
@@ -108,22 +133,38 @@ impl Capture {
 /// If it is not such a file.
 pub fn read_pcap(path: &Path) -> Result<Vec<Frame>> {
     let bytes = std::fs::read(path).with_context(|| format!("{}", path.display()))?;
-    let word = |at: usize| -> Option<u32> { Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?)) };
-    let nanos_per_tick = match word(0) {
-        Some(0xa1b2_c3d4) => 1000,
-        Some(0xa1b2_3c4d) => 1,
-        _ => bail!("{}: not a pcap file", path.display()),
-    };
+    let Some(nanos_per_tick) = nanos_per_tick(&bytes) else { bail!("{}: not a pcap file", path.display()) };
+    let records_from = bytes.get(24..).unwrap_or_default();
+    Ok(records(records_from, nanos_per_tick).0)
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The unit of the stamps, out of a file's header.
+fn nanos_per_tick(header: &[u8]) -> Option<u32> {
+    match word(header, 0) {
+        Some(0xa1b2_c3d4) => Some(1000),
+        Some(0xa1b2_3c4d) => Some(1),
+        _ => None,
+    }
+}
+
+/// The frames of whole records, and how many octets those take.
+fn records(bytes: &[u8], nanos_per_tick: u32) -> (Vec<Frame>, usize) {
     let mut frames = Vec::new();
-    let mut at = 24;
-    while let (Some(seconds), Some(ticks), Some(len)) = (word(at), word(at + 4), word(at + 8)) {
+    let mut at = 0;
+    while let (Some(seconds), Some(ticks), Some(len)) =
+        (word(bytes, at), word(bytes, at + 4), word(bytes, at + 8))
+    {
         let end = at + 16 + len as usize;
         let Some(octets) = bytes.get(at + 16..end) else { break };
         let time = Duration::new(u64::from(seconds), ticks * nanos_per_tick);
         frames.push(Frame { time, bytes: octets.to_vec() });
         at = end;
     }
-    Ok(frames)
+    (frames, at)
 }
 
 impl Frame {

@@ -268,6 +268,23 @@ impl Gateway {
         Ok(text)
     }
 
+    /// kill -9 of `pollux down` after `time`, and of what it has not stopped by then.
+    ///
+    /// # Errors
+    /// If it can't be started.
+    pub fn down_half_way(&mut self, time: Duration) -> Result<()> {
+        let mut command = self.cli_command("down")?;
+        let mut down = Process::start("pollux down", &mut command, &self.folder.join("down.log"))?;
+        sleep(time)?;
+        down.kill()?;
+        for process in [&mut self.control, &mut self.dataplane] {
+            if let Some(mut process) = process.take() {
+                process.kill()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Packets dropped so far by reason; reasons at 0 are left out.
     ///
     /// # Errors

@@ -11,6 +11,7 @@
 
 pub mod capture;
 pub mod command;
+pub mod drawn;
 pub mod flow;
 pub mod gateway;
 pub mod huge_pages;

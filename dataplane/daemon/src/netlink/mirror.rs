@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -40,13 +41,13 @@ pub struct Mirror {
     addresses: HashSet<(IfIndex, IpAddr)>,
     routes: BTreeMap<RouteKey, KernelRoute>,
     neighbours: HashMap<(IfIndex, IpAddr), Neighbour>,
-    ignored_tables: &'static [u32],
+    ignored_tables: RangeInclusive<u32>,
 }
 
 impl Mirror {
     /// Reads all of the calling thread's network namespace and follows it from there. Routes of
     /// `ignored_tables` are left out: our own locks must not look like ways to somewhere.
-    pub fn open(ignored_tables: &'static [u32]) -> Result<Self, NetlinkError> {
+    pub fn open(ignored_tables: RangeInclusive<u32>) -> Result<Self, NetlinkError> {
         // Subscribed before the dumps, so that no change between the two is missed.
         let follower = Follower::open()?;
         let mut mirror = Self {

@@ -1,6 +1,7 @@
 //! Word that somebody has touched what is ours: rules at all, and routes of our tables.
 
 use std::io;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use netlink_packet_core::NetlinkPayload;
@@ -15,7 +16,7 @@ use super::socket::{NetlinkError, messages};
 pub struct RuleWatch {
     socket: Socket,
     buffer: Vec<u8>,
-    tables: &'static [u32],
+    tables: RangeInclusive<u32>,
 }
 
 /// Room for one read; the kernel never makes a notification larger than its own 32 KB.
@@ -23,7 +24,7 @@ const READ_LEN: usize = 64 * 1024;
 
 impl RuleWatch {
     /// Subscribes in the calling thread's network namespace; `tables` are ours.
-    pub fn open(tables: &'static [u32]) -> Result<Self, NetlinkError> {
+    pub fn open(tables: RangeInclusive<u32>) -> Result<Self, NetlinkError> {
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(NetlinkError::socket("socket"))?;
         socket.bind_auto().map_err(NetlinkError::socket("bind"))?;
         socket.set_non_blocking(true).map_err(NetlinkError::socket("O_NONBLOCK"))?;

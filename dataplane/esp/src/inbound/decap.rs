@@ -6,7 +6,6 @@ use pollux_packet::{Class, IpVersion, Meta, Packet, Verdict};
 
 use crate::engine::Engine;
 use crate::mark::{self, Decap};
-use crate::sa::place;
 
 /// Makes the packet one to be forwarded. Its hop is taken by whoever forwards it.
 #[inline]
@@ -15,9 +14,6 @@ pub(crate) fn decap(engine: &Engine, packet: &mut Packet, meta: &mut Meta) -> Re
     meta.traffic_class = traffic_class(packet, meta.flow.version);
     meta.class = Class::Plain;
     meta.verdict = Verdict::Forward;
-    if !engine.sas.inbound.hot[place(meta.sa)].ecn {
-        return Ok(());
-    }
     match mark::decap(Ecn::of_traffic_class(meta.traffic_class), outer) {
         Decap::Keep => {}
         Decap::KeepUnexpected => engine.counters.ecn_unexpected.add(1),

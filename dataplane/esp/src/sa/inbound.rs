@@ -17,8 +17,6 @@ pub(crate) struct InboundSa {
     pub(crate) version: IpVersion,
     pub(crate) encap: bool,
     pub(crate) esn: bool,
-    /// ECN is combined on decapsulation (RFC 6040).
-    pub(crate) ecn: bool,
     /// Octets of SPI, sequence number and IV.
     pub(crate) header_len: u8,
     pub(crate) icv_len: u8,
@@ -43,7 +41,6 @@ impl Default for InboundSa {
             version: IpVersion::V4,
             encap: false,
             esn: false,
-            ecn: false,
             header_len: 0,
             icv_len: 0,
             remote_port: 0,

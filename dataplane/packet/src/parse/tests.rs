@@ -131,6 +131,16 @@ fn what_is_not_ip_or_tagged_is_not_ours() {
 }
 
 #[test]
+fn a_priority_tag_is_no_vlan() {
+    let untagged = v4(17, &udp(5060, b""));
+    let mut tagged = untagged.clone();
+    tagged.splice(12..12, [0x81, 0, 0xe0, 0]);
+    let [(meta, packet), (expected, untagged)] = [tagged, untagged].map(|frame| one(Role::Wan, frame));
+    assert_eq!((meta.verdict, meta.flow), (expected.verdict, expected.flow));
+    assert_eq!(packet, untagged, "the tag is off");
+}
+
+#[test]
 fn every_truncation_is_dropped_or_whole() {
     for frame in [v4(17, &udp(4500, &[0xc0; 8])), v6(60, &[flow::ESP, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4])] {
         for len in 0..frame.len() {

@@ -378,13 +378,14 @@ impl Forwarder {
     }
 }
 
-/// Where a packet that came out of a tunnel can't go on, the host stack knows what to do: it answers the sender, through
+/// Where a packet that came out of a tunnel, or that a policy lets pass in clear, can't go on, the host stack knows what
+/// to do: it answers the sender, through
 /// the tunnel again, or cuts the packet. All else is dropped, and so is this without a host port.
 #[cold]
 fn refuse(packet: &mut Packet, meta: &mut Meta, ports: &[PortEntry], reason: DropReason) {
-    let opened = Kind::of(meta) == Kind::Opened;
+    let answered = matches!(Kind::of(meta), Kind::Opened | Kind::Clear);
     let host =
-        host_slot(ports).filter(|_| opened).and_then(|slot| Some((slot, ports.get(usize::from(slot.0))?)));
+        host_slot(ports).filter(|_| answered).and_then(|slot| Some((slot, ports.get(usize::from(slot.0))?)));
     let Some((slot, entry)) = host else { return meta.drop_for(reason) };
     let Some(mac) = entry.facts.peer else { return meta.drop_for(reason) };
     if !entry.facts.up || entry.port.is_none() || packet.len() > usize::from(entry.facts.mtu) {
