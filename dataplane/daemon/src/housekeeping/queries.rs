@@ -164,7 +164,8 @@ impl Housekeeper {
             .collect();
         let all = self.workers.iter().flat_map(|worker| &worker.counters.ports).map(PortCounters::stats);
         let sum = all.fold(PortStats::default(), |mut sum, stats| {
-            sum.xsk_rx_dropped += stats.xsk_rx_dropped;
+            // The kernel counts a frame that found no buffer there too (`__xsk_rcv`).
+            sum.xsk_rx_dropped += stats.xsk_rx_dropped.saturating_sub(stats.xsk_rx_fill_ring_empty);
             sum.xsk_rx_invalid_descs += stats.xsk_rx_invalid_descs;
             sum.xsk_rx_ring_full += stats.xsk_rx_ring_full;
             sum.xsk_rx_fill_ring_empty += stats.xsk_rx_fill_ring_empty;

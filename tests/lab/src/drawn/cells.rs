@@ -1,6 +1,7 @@
 //! What a run has covered: policy × sender × event.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 /// How many packets each combination has had.
 #[derive(Clone, Debug, Default)]
@@ -29,10 +30,10 @@ impl Cells {
             events.len()
         );
         for policy in &policies {
-            text.push_str(&format!("  {policy}\n"));
+            let _ = writeln!(text, "  {policy}");
             for event in &events {
                 let of = self.counts.keys().filter(|cell| &&cell[0] == policy && &&cell[2] == event).count();
-                text.push_str(&format!("    {of:4} of {} senders  {event}\n", senders.len()));
+                let _ = writeln!(text, "    {of:4} of {} senders  {event}", senders.len());
             }
         }
         text

@@ -22,9 +22,10 @@ impl Prefix {
         Self { address: IpAddr::V4(Ipv4Addr::new(octets[0], octets[1], octets[2], octets[3])), len }
     }
 
-    const fn v6(first: [u16; 5], len: u8) -> Self {
-        let [a, b, c, d, e] = first;
-        Self { address: IpAddr::V6(Ipv6Addr::new(a, b, c, d, 0, 0, 0, e)), len }
+    /// The last octets may be those of a host; all between is 0.
+    const fn v6(network: [u16; 4], host: u16, len: u8) -> Self {
+        let address = Ipv6Addr::new(network[0], network[1], network[2], network[3], 0, 0, 0, host);
+        Self { address: IpAddr::V6(address), len }
     }
 
     /// Whether it covers the address.
@@ -55,10 +56,10 @@ const LOCALS: [Prefix; 9] = [
     Prefix::v4([10, 1, 9, 0], 24),
     Prefix::v4([10, 0, 0, 0], 9),
     Prefix::v4([0, 0, 0, 0], 0),
-    Prefix::v6([0xfd01, 0, 0, 0, 0], 48),
-    Prefix::v6([0xfd01, 0, 0, 0, 0], 64),
-    Prefix::v6([0xfd01, 0, 0, 9, 0], 64),
-    Prefix::v6([0, 0, 0, 0, 0], 0),
+    Prefix::v6([0xfd01, 0, 0, 0], 0, 48),
+    Prefix::v6([0xfd01, 0, 0, 0], 0, 64),
+    Prefix::v6([0xfd01, 0, 0, 9], 0, 64),
+    Prefix::v6([0, 0, 0, 0], 0, 0),
 ];
 
 const REMOTES: [Prefix; 9] = [
@@ -67,10 +68,10 @@ const REMOTES: [Prefix; 9] = [
     Prefix::v4([10, 2, 0, 10], 32),
     Prefix::v4([198, 51, 100, 64], 26),
     Prefix::v4([0, 0, 0, 0], 0),
-    Prefix::v6([0xfd02, 0, 0, 0, 0], 48),
-    Prefix::v6([0xfd02, 0, 0, 0, 0], 64),
-    Prefix::v6([0xfd02, 0, 0, 0, 0x10], 128),
-    Prefix::v6([0, 0, 0, 0, 0], 0),
+    Prefix::v6([0xfd02, 0, 0, 0], 0, 48),
+    Prefix::v6([0xfd02, 0, 0, 0], 0, 64),
+    Prefix::v6([0xfd02, 0, 0, 0], 0x10, 128),
+    Prefix::v6([0, 0, 0, 0], 0, 0),
 ];
 
 /// What a policy does.

@@ -1,6 +1,7 @@
 //! A world to send packets in, and the capture of what leaves it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -110,7 +111,7 @@ impl Stage {
     /// # Errors
     /// If `ip` refuses.
     pub fn settle(&mut self, on_second_uplink: bool) -> Result<()> {
-        let (first, second) = (self.mac(&self.world.internet, "a0")?, self.mac(&self.world.internet, "u0")?);
+        let (first, second) = (mac(&self.world.internet, "a0")?, mac(&self.world.internet, "u0")?);
         let (v4, v6, device) = if on_second_uplink {
             ("203.0.113.1", "2001:db8:c::1", "up1")
         } else {
@@ -130,13 +131,6 @@ impl Stage {
         self.world.gateway_a.script(&script).map(drop)
     }
 
-    /// The MAC address of a device.
-    fn mac(&self, netns: &Netns, device: &str) -> Result<String> {
-        let text = netns.ip(&format!("-j link show {device}"))?;
-        let value: Value = serde_json::from_str(&text)?;
-        Ok(value[0]["address"].as_str().context("no MAC address")?.to_owned())
-    }
-
     fn host(&self, sender: Sender) -> &Netns {
         match sender {
             Sender::Lan => &self.world.caller,
@@ -153,10 +147,10 @@ impl Stage {
         self.batches += 1;
         let next_hop = |device: &str, sender: Sender| -> Result<String> {
             match (sender, device) {
-                (Sender::Lan, _) => self.mac(&self.world.gateway_a, "lan0"),
-                (Sender::Third, _) => self.mac(&self.world.gateway_a, "third0"),
-                (Sender::Gateway, "up1") => self.mac(&self.world.internet, "u0"),
-                (Sender::Gateway, _) => self.mac(&self.world.internet, "a0"),
+                (Sender::Lan, _) => mac(&self.world.gateway_a, "lan0"),
+                (Sender::Third, _) => mac(&self.world.gateway_a, "third0"),
+                (Sender::Gateway, "up1") => mac(&self.world.internet, "u0"),
+                (Sender::Gateway, _) => mac(&self.world.internet, "a0"),
             }
         };
         let mut macs = BTreeMap::new();
@@ -165,10 +159,11 @@ impl Stage {
             let mut list = Vec::new();
             for packet in packets.iter().filter(|packet| packet.sender == sender) {
                 let key = (packet.device(), sender);
-                if !macs.contains_key(&key) {
-                    macs.insert(key, next_hop(packet.device(), sender)?);
-                }
-                list.push(packet.json(&macs[&key]));
+                let mac = match macs.entry(key) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(unknown) => unknown.insert(next_hop(packet.device(), sender)?),
+                };
+                list.push(packet.json(mac));
             }
             if list.is_empty() {
                 continue;
@@ -257,4 +252,11 @@ fn id_in(bytes: &[u8]) -> Option<String> {
     let at =
         bytes.windows(10).position(|window| window.starts_with(ID_START) && window.ends_with(ID_START))?;
     String::from_utf8(bytes.get(at..at + 8)?.to_vec()).ok()
+}
+
+/// The MAC address of a device.
+fn mac(netns: &Netns, device: &str) -> Result<String> {
+    let text = netns.ip(&format!("-j link show {device}"))?;
+    let value: Value = serde_json::from_str(&text)?;
+    Ok(value[0]["address"].as_str().context("no MAC address")?.to_owned())
 }
