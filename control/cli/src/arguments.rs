@@ -169,7 +169,7 @@ pub(crate) struct Flow {
     /// Destination: ADDRESS or ADDRESS:PORT.
     #[arg(value_parser = endpoint)]
     pub(crate) destination: (IpAddr, u16),
-    /// udp, tcp, icmp, icmpv6, sctp, esp, or a number.
+    /// udp, tcp, icmp, icmpv6, sctp, esp, or a number from 0 to 255.
     #[arg(default_value = "udp", value_parser = protocol)]
     pub(crate) protocol: u8,
 }
@@ -185,7 +185,7 @@ fn endpoint(text: &str) -> Result<(IpAddr, u16), String> {
 }
 
 fn protocol(text: &str) -> Result<u8, String> {
-    Ok(match text {
+    Ok(match text.to_ascii_lowercase().as_str() {
         "icmp" => 1,
         "tcp" => 6,
         "udp" => 17,
@@ -193,9 +193,9 @@ fn protocol(text: &str) -> Result<u8, String> {
         "icmpv6" => 58,
         "sctp" => 132,
         number => {
-            return number
-                .parse()
-                .map_err(|_| format!("`{text}` is no protocol; write udp, tcp or a number"));
+            return number.parse().map_err(|_| {
+                format!("`{text}` is no protocol; write udp, tcp, icmp, icmpv6, sctp, esp or a number from 0 to 255")
+            });
         }
     })
 }

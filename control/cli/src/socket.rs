@@ -50,6 +50,11 @@ fn waits_for_others(request: &ControlRequest) -> bool {
     )
 }
 
+/// Whether a daemon holds its socket; it may be stopped, or hang.
+pub(crate) fn is_running(socket: &Path) -> bool {
+    matches!(try_connect(socket), Ok(_) | Err(Errno::EAGAIN))
+}
+
 /// Connects to `socket` and sends `request`; the replies come as lines.
 pub(crate) fn open<Q: Serialize>(socket: &Path, who: &str, request: &Q) -> Result<BufReader<UnixStream>> {
     let mut stream = connected(socket, who)?;
@@ -61,17 +66,22 @@ pub(crate) fn open<Q: Serialize>(socket: &Path, who: &str, request: &Q) -> Resul
 
 /// Connects, without waiting for a daemon that takes no connections any more.
 fn connected(path: &Path, who: &str) -> Result<UnixStream> {
-    let address = UnixAddr::new(path).with_context(|| format!("{}", path.display()))?;
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    match connect(fd.as_raw_fd(), &address) {
+    match try_connect(path) {
         // So many wait already.
         Err(Errno::EAGAIN) => bail!("{}", silent(who, Duration::ZERO)),
-        other => other
-            .with_context(|| format!("{who} is not running: {}; `pollux up` starts it", path.display()))?,
+        other => {
+            other.with_context(|| format!("{who} is not running: {}; `pollux up` starts it", path.display()))
+        }
     }
+}
+
+fn try_connect(path: &Path) -> Result<UnixStream, Errno> {
+    let address = UnixAddr::new(path)?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(fd.as_raw_fd(), &address)?;
     let stream = UnixStream::from(fd);
-    stream.set_nonblocking(false)?;
+    stream.set_nonblocking(false).map_err(|_| Errno::EBADF)?;
     Ok(stream)
 }
 

@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pollux_abi::command::Direction;
 use pollux_abi::{SaId, WorkerId};
@@ -21,6 +21,9 @@ use crate::policies;
 use crate::shell::{BULK_PATIENCE, Shell, Timer};
 use crate::table::{SaEntry, State};
 
+/// After how long what was not acknowledged in time is asked for again.
+const AGAIN: Duration = Duration::from_secs(2);
+
 /// Who waits for a change, and what is told.
 pub(crate) type Reply = oneshot::Sender<Result<ReloadReport, String>>;
 
@@ -34,6 +37,8 @@ pub(crate) struct Change {
     recreate: HashMap<SaId, Wanted>,
     policies: Step,
     then_remove: Vec<SaId>,
+    /// Whether some of it was not acknowledged in time: the data plane may have it or not.
+    is_late: bool,
     reply: Option<Reply>,
 }
 
@@ -78,6 +83,7 @@ impl Shell {
             recreate: HashMap::new(),
             policies: Step::Later,
             then_remove: plan.removed,
+            is_late: false,
             reply,
         };
         if is_fresh {
@@ -187,6 +193,7 @@ impl Shell {
             if let Some(wanted) = change.recreate.remove(&id) {
                 self.add(now, wanted, &mut change);
             } else if let Err(refusal) = result {
+                change.is_late |= matches!(refusal, Refusal::Late(_));
                 let name = name.unwrap_or_else(|| format!("{id}"));
                 let line = format!("sa {name}: {refusal}");
                 change.report.refused.push(line.clone());
@@ -198,7 +205,12 @@ impl Shell {
     }
 
     /// The policy list's turn is over.
-    pub(crate) fn change_policies_done(&mut self, now: Instant) {
+    pub(crate) fn change_policies_done(&mut self, now: Instant, is_late: bool) {
+        match &mut self.change {
+            Some(change) => change.is_late |= is_late,
+            None if is_late => self.try_again(now),
+            None => {}
+        }
         if let Some(change) = &mut self.change {
             change.policies = Step::Done;
             if let Some(line) = self.refused.get("policies") {
@@ -252,6 +264,9 @@ impl Shell {
                 self.remove(id, BULK_PATIENCE);
             }
         }
+        if change.is_late {
+            self.try_again(now);
+        }
         let report = &change.report;
         self.journal.note(
             if report.refused.is_empty() { Level::Info } else { Level::Warn },
@@ -270,8 +285,14 @@ impl Shell {
         change.answer(Ok(()));
     }
 
+    /// Compares what is wanted with what the data plane has in a while.
+    fn try_again(&mut self, now: Instant) {
+        self.timers.retain(|_, timer| *timer != Timer::TryAgain);
+        self.at(now + AGAIN, Timer::TryAgain);
+    }
+
     /// Something that was put off is due.
-    pub(crate) fn timer(&mut self, timer: &Timer) {
+    pub(crate) fn timer(&mut self, now: Instant, timer: &Timer) {
         let name = |shell: &Self, id| {
             shell.table.get(&id).and_then(|entry| entry.row.name.clone()).unwrap_or_else(|| format!("{id}"))
         };
@@ -282,6 +303,8 @@ impl Shell {
                     self.remove(id, BULK_PATIENCE);
                 }
             }
+            Timer::TryAgain if self.change.is_some() => self.try_again(now),
+            Timer::TryAgain => self.begin(now, false, None),
             Timer::SoftTime(id) => {
                 let text = format!("sa {} has reached its soft limit by time", name(self, id));
                 self.journal.note(Level::Warn, "lifetime", text, fields().with("hard", false));

@@ -20,18 +20,18 @@ fn main() -> ExitCode {
     let (config, secrets) = match pollux_config::load_with_secrets(&arguments.config) {
         Ok(loaded) => loaded,
         Err(problems) => {
-            eprintln!("{problems}");
+            pollux_shm::complain!("{problems}");
             return ExitCode::from(2);
         }
     };
     if let Err(error) = pollux_shm::log::begin(&config.control.log, "::journal") {
-        eprintln!("pollux-control: control.log: {error}");
+        pollux_shm::complain!("pollux-control: control.log: {error}");
         return ExitCode::from(2);
     }
     match pollux_control::run(config, secrets) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pollux-control: {error:#}");
+            pollux_shm::complain!("pollux-control: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -10,7 +10,7 @@ use pollux_config::api::{ChildConfigRow, ChildRow, ConnectionRow, ControlStatus,
 use pollux_ike::endpoint::{ChildStatus, IkeStatus};
 
 use crate::policies;
-use crate::shell::Shell;
+use crate::shell::{Shell, Timer};
 use crate::table::State;
 
 impl Shell {
@@ -38,6 +38,10 @@ impl Shell {
             sas_wanted: count(self.config.sas.len()),
             sas_installed: count(self.table.values().filter(installed).count()),
             policies_wanted: count(self.entries.len()),
+            policies_in_force: count(self.in_force.as_ref().map_or(0, Vec::len)),
+            changing: self.change.is_some()
+                || self.installer.has_policies()
+                || self.timers.values().any(|timer| *timer == Timer::TryAgain),
             refused: self.refused.values().cloned().collect(),
             ike_sas: count(in_state("ESTABLISHED")),
             child_sas: count(children),

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 
 use crate::change::Change;
 use crate::ike;
-use crate::install::{Installer, Kind, Outcome};
+use crate::install::{Installer, Kind, Outcome, Refusal};
 use crate::journal::{Journal, Level, fields};
 use crate::peers::Peers;
 use crate::policies::{self, ChildName, Entry};
@@ -51,6 +51,8 @@ pub(crate) enum Timer {
     SoftTime(SaId),
     /// A manual SA reaches its hard limit by time.
     HardTime(SaId),
+    /// What the data plane has not acknowledged in time is asked for again.
+    TryAgain,
 }
 
 /// Counters of this process's life.
@@ -266,7 +268,7 @@ impl Shell {
         }
         while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
             let timer = entry.remove();
-            self.timer(&timer);
+            self.timer(now, &timer);
         }
         if let Some(rings) = &mut self.rings
             && let Err(RingBroken) = self.installer.expire(rings, now)
@@ -321,7 +323,6 @@ impl Shell {
         Ok(())
     }
 
-    /// Takes the end of one SA's or list's way.
     /// An SA has left the data plane.
     fn left(&mut self, entry: &SaEntry) {
         if let Some(spi) = Spi::new(entry.row.spi).filter(|_| entry.is_inbound()) {
@@ -337,9 +338,11 @@ impl Shell {
         }
     }
 
+    /// Takes the end of one SA's or list's way.
     fn outcome(&mut self, now: Instant, outcome: Outcome) {
         match outcome {
             Outcome::Policies { result } => {
+                let is_late = matches!(result, Err(Refusal::Late(_)));
                 match result {
                     Ok(()) => self.refused.retain(|name, _| name != "policies"),
                     Err(refusal) => {
@@ -347,7 +350,7 @@ impl Shell {
                     }
                 }
                 self.in_force = result.is_ok().then(|| self.entries.iter().map(|entry| entry.spec).collect());
-                self.change_policies_done(now);
+                self.change_policies_done(now, is_late);
             }
             Outcome::Stats { id, stats } => {
                 if let Some(stats) = stats {

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use anyhow::{Context, Result};
 use pollux_config::Config;
 use pollux_ebpf::{Capacity, Guard, Role, Steering, bpffs, is_narrow};
-use pollux_shm::RunDir;
+use pollux_shm::{RunDir, say};
 
 use crate::device::xdp_mode;
 use crate::guard_at_exit;
@@ -20,7 +20,7 @@ use crate::netlink::Rtnl;
 /// plane. A data plane that runs already holds all of this, and is left alone.
 pub fn close(config: &Config) -> Result<()> {
     if UnixStream::connect(config.paths.dataplane_socket()).is_ok() {
-        println!("guard: the data plane runs and holds it already");
+        say!("guard: the data plane runs and holds it already");
         return Ok(());
     }
     RunDir::ensure(&config.paths.run_dir, config.run_dir_mode(), None).context("making the run directory")?;
@@ -37,22 +37,22 @@ pub fn close(config: &Config) -> Result<()> {
     guard.set_addresses_known(known)?;
     guard.attach_netfilter()?;
     guard.attach_egress(&guard_at_exit::exits(&links))?;
-    println!("guard: {} pairs, {}", pairs.len(), guard_at_exit::report(&guard).effective);
+    say!("guard: {} pairs, {}", pairs.len(), guard_at_exit::report(&guard).effective);
     let names_nobody = pairs.iter().any(|(_, remote)| !is_narrow(remote));
     let wan = config.dataplane.wan.iter().map(|name| (name, Role::Wan));
     let lan = config.dataplane.lan.iter().map(|name| (name, Role::Lan));
     for (name, role) in wan.chain(lan) {
         let Some(link) = links.iter().find(|link| &link.name == name) else {
-            println!("{name}: not there yet; the data plane attaches the XDP program");
+            say!("{name}: not there yet; the data plane attaches the XDP program");
             continue;
         };
         if names_nobody && !known {
-            println!("{name}: a remote selector of everything; the data plane attaches the XDP program");
+            say!("{name}: a remote selector of everything; the data plane attaches the XDP program");
             continue;
         }
         let attached = steering.attach(link.index, name, role, xdp_mode(config.dataplane.xdp))?;
         steering.set_mac(link.index, link.mac.0)?;
-        println!("{name}: XDP program in {} mode", attached.mode);
+        say!("{name}: XDP program in {} mode", attached.mode);
     }
     Ok(())
 }

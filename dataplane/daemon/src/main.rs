@@ -52,16 +52,16 @@ fn main() -> ExitCode {
     let config = match pollux_config::load(&arguments.config) {
         Ok(config) => config,
         Err(problems) => {
-            eprintln!("{problems}");
+            pollux_shm::complain!("{problems}");
             return ExitCode::FAILURE;
         }
     };
     if arguments.check {
-        println!("{}: no mistakes found", arguments.config.display());
+        pollux_shm::say!("{}: no mistakes found", arguments.config.display());
         return ExitCode::SUCCESS;
     }
     if let Err(error) = log::begin(&config.dataplane.log, UNLIMITED) {
-        eprintln!("pollux-dataplane: dataplane.log: {error}");
+        pollux_shm::complain!("pollux-dataplane: dataplane.log: {error}");
         return ExitCode::FAILURE;
     }
     if let Some(Verb::Guard) = arguments.command {
@@ -77,7 +77,7 @@ fn take_down(file: &Path) -> ExitCode {
     match pollux_config::load_places(file) {
         Ok(places) => ended(down::down(&places)),
         Err(problems) => {
-            eprintln!("{problems}");
+            pollux_shm::complain!("{problems}");
             ExitCode::FAILURE
         }
     }
@@ -90,7 +90,7 @@ fn ended(done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("pollux-dataplane: {error:#}");
+            pollux_shm::complain!("pollux-dataplane: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -110,17 +110,17 @@ fn serve(config: pollux_config::Config) -> Result<()> {
         privileges::close_memory().context("closing this process's memory to others")?;
         let kept = privileges::keep_only(HOUSEKEEPER).context("giving up privileges")?;
         let requested = privileges::names(HOUSEKEEPER);
-        println!("capabilities: requested {requested}, effective {}", privileges::names(kept));
+        pollux_shm::say!("capabilities: requested {requested}, effective {}", privileges::names(kept));
     }
     for effective in housekeeper.effective() {
-        println!(
+        pollux_shm::say!(
             "{}: requested {}, effective {}",
             effective.what,
             if effective.requested.is_empty() { "nothing" } else { &effective.requested },
             effective.effective
         );
     }
-    println!("ready");
+    pollux_shm::say!("ready");
     housekeeper.run(&signals);
     Ok(())
 }

@@ -46,9 +46,31 @@ pub fn begin(filter: &str, unlimited: &'static str) -> Result<(), String> {
     tracing_subscriber::registry()
         .with(filter)
         .with(limit)
-        .with(lines.with_ansi(false))
+        // A line that finds no room is lost; the complaint about it would go the same way, and panic.
+        .with(lines.with_ansi(false).log_internal_errors(false))
         .try_init()
         .map_err(|error| error.to_string())
+}
+
+/// Prints a line on standard output, and goes on where that is closed or full: `println!` panics there.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::log::print(&mut ::std::io::stdout(), format_args!($($text)*))
+    };
+}
+
+/// As [`say`](crate::say), on standard error.
+#[macro_export]
+macro_rules! complain {
+    ($($text:tt)*) => {
+        $crate::log::print(&mut ::std::io::stderr(), format_args!($($text)*))
+    };
+}
+
+/// Writes a line if it can be written.
+pub fn print(to: &mut dyn Write, text: fmt::Arguments<'_>) {
+    let _ = to.write_fmt(format_args!("{text}\n"));
 }
 
 /// How often something may be said, by kind.

@@ -178,13 +178,13 @@ impl Gateway {
     /// If that does not happen in time; the error says what is missing.
     pub fn wait_installed(&self) -> Result<()> {
         let installed = wait_for("everything to be installed", READY, || {
-            let status = self.json("status")?;
+            let status = self.status()?;
             let control = &status["control"];
             Ok(control["attached"] == true
                 && control["sas_installed"] == control["sas_wanted"]
                 && status["dataplane"]["policies"].as_u64() >= control["policies_wanted"].as_u64())
         });
-        installed.with_context(|| format!("{}: {:?}\n{}", self.name, self.json("status"), self.logs()))
+        installed.with_context(|| format!("{}: {:?}\n{}", self.name, self.status(), self.logs()))
     }
 
     /// Runs `pollux ARGUMENTS` against this gateway.
@@ -202,6 +202,16 @@ impl Gateway {
     pub fn json(&self, arguments: &str) -> Result<Value> {
         let text = self.cli(&format!("{arguments} --json"))?;
         serde_json::from_str(&text).with_context(|| format!("pollux {arguments} --json: {text}"))
+    }
+
+    /// `pollux status --json`, which fails where one of the two processes does not answer and tells of the other.
+    ///
+    /// # Errors
+    /// If neither answers.
+    pub fn status(&self) -> Result<Value> {
+        let output = output(&mut self.cli_command("status --json")?)?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     fn cli_command(&self, arguments: &str) -> Result<Command> {
@@ -316,9 +326,9 @@ impl Gateway {
     /// If frames are missing.
     pub fn check_ledger(&self) -> Result<()> {
         wait_for("the frame ledger to balance", Duration::from_secs(3), || {
-            Ok(self.json("status")?["dataplane"]["frames"]["missing"] == 0)
+            Ok(self.status()?["dataplane"]["frames"]["missing"] == 0)
         })
-        .with_context(|| format!("{}: {:?}", self.name, self.json("status")))
+        .with_context(|| format!("{}: {:?}", self.name, self.status()))
     }
 
     /// What the ledger misses at the end of a test, where the data plane runs until then.
@@ -328,7 +338,7 @@ impl Gateway {
         }
         let mut frames = Value::Null;
         poll(Duration::from_secs(3), || {
-            frames = self.json("status").map_or(Value::Null, |status| status["dataplane"]["frames"].clone());
+            frames = self.status().map_or(Value::Null, |status| status["dataplane"]["frames"].clone());
             frames["missing"].as_i64().is_none_or(|missing| missing == 0)
         });
         frames["missing"].as_i64().is_some_and(|missing| missing != 0).then_some(frames)

@@ -183,7 +183,7 @@ fn every_reading_command_has_a_table_and_json() -> Result<()> {
     let world = World::new("cli")?;
     let (a, b, _) = gateways(&world)?;
     for (verb, words) in [
-        ("status", &["data plane", "control", "frames", "0 missing", "ASKED", "GOT"][..]),
+        ("status", &["data plane", "control", "frames", "0 missing", "REQUESTED", "EFFECTIVE"][..]),
         ("sas", &["NAME", "SPI", "a-to-b-1", "b-to-a-1", "aes128gcm16"]),
         ("policies", &["ORDER", "tunnel-1", "10.1.0.0/16", "10.2.0.0/16", "protect"]),
         ("workers", &["WORKER", "CPU s", "SEALED"]),
@@ -213,14 +213,62 @@ fn every_reading_command_has_a_table_and_json() -> Result<()> {
     ensure!(back["direction"] == "in" && back["verdict"] == "protect", "{back}");
     let other = a.json(&format!("explain {host}:40000 203.0.113.9:6000 udp"))?;
     ensure!(other["verdict"] == "kernel", "{other}");
+    let upper = a.json(&format!("explain {host}:40000 {far}:6000 UDP"))?;
+    ensure!(upper["verdict"] == "protect", "{upper}");
     got_is_told_beside_asked(&a)?;
+    nothing_panics_where_nobody_reads(&a)?;
     a.check_ledger()?;
     b.check_ledger()
 }
 
+/// Every command that prints ends quietly on a closed pipe, and with a line on a full device.
+fn nothing_panics_where_nobody_reads(gateway: &Gateway) -> Result<()> {
+    let program = built("pollux")?;
+    for verb in [
+        "--help",
+        "check",
+        "status",
+        "sas",
+        "policies",
+        "workers",
+        "ports",
+        "drops --all",
+        "log",
+        "list-conns",
+        "list-sas",
+        "reload",
+        "explain 10.1.0.10 10.2.0.10 udp",
+        "status --json",
+        "sas --json",
+    ] {
+        let line = format!("{} {verb} --config {}", program.display(), gateway.config_file().display());
+        let run = |script: &str| -> Result<Ended> {
+            let output = output(Command::new("bash").args(["-c", script]))?;
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            Ok(Ended { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) })
+        };
+        let piped = run(&format!("set -o pipefail; {line} | true"))?;
+        ensure!(piped.err.is_empty(), "`{verb} | true`: {}", piped.err);
+        let full = run(&format!("{line} > /dev/full"))?;
+        ensure!(
+            full.code != Some(101) && !full.err.contains("panicked"),
+            "`{verb} > /dev/full`: {}",
+            full.err
+        );
+        ensure!(
+            verb == "--help" || full.code == Some(1) && full.err.contains("standard output"),
+            "{verb}: {}",
+            full.err
+        );
+        let both = run(&format!("{line} > /dev/full 2> /dev/full"))?;
+        ensure!(both.code != Some(101), "`{verb}` with both full: {:?}", both.code);
+    }
+    Ok(())
+}
+
 /// Start-up prints what was really got, and `status` shows the same again.
 fn got_is_told_beside_asked(gateway: &Gateway) -> Result<()> {
-    let status = gateway.json("status")?;
+    let status = gateway.status()?;
     let logs = gateway.logs();
     for (what, got) in [
         ("capabilities", "net_admin"),
@@ -236,7 +284,7 @@ fn got_is_told_beside_asked(gateway: &Gateway) -> Result<()> {
         ("core of worker 0", "NUMA node"),
     ] {
         ensure!(
-            logs.lines().any(|line| line.starts_with(&format!("{what}: asked ")) && line.contains(got)),
+            logs.lines().any(|line| line.starts_with(&format!("{what}: requested ")) && line.contains(got)),
             "{what}: {logs}"
         );
         let rows = status["dataplane"]["effective"].as_array().context("a list")?;
@@ -257,7 +305,7 @@ fn up_starts_both_daemons_and_down_leaves_nothing() -> Result<()> {
     a.down()?;
     let links = world.gateway_a.ip("link show")?;
     ensure!(!links.contains("pollux0") && !links.contains("xdp"), "left behind:\n{links}");
-    ensure!(!world.gateway_a.ip("rule")?.contains("20559"), "rules are left behind");
+    ensure!(!world.gateway_a.ip("rule")?.contains("proto 80"), "rules are left behind");
     let up = a.json("up")?;
     ensure!(up["control"]["sas_installed"] == 2 && up["dataplane"]["policies"] == 2, "{up}");
     ping(&world)?;
@@ -368,7 +416,7 @@ fn a_second_control_and_another_users_are_refused() -> Result<()> {
     for socket in [&attach, &control, &run_dir.join("dataplane.sock")] {
         ensure!(attaching(socket, 65_534)?.contains("denied"), "anyone may connect to {}", socket.display());
     }
-    let status = a.json("status")?;
+    let status = a.status()?;
     ensure!(status["control"]["attached"] == true && status["control"]["attachments"] == 1, "{status}");
     ping(&world)?;
     a.check_ledger()?;

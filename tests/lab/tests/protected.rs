@@ -93,7 +93,7 @@ fn every_refusal_inside_sk_has_its_notify_on_the_wire_and_costs_its_own_exchange
     let answers = talk(&world, &[Step::new("init"), Step::new("auth").with("critical", true)])?;
     ensure!(answers[0].notifies.iter().any(|(kind, ..)| *kind == COOKIE), "no cookie: {}", said(&answers[0]));
     ensure!(has(&answers[1], (UNSUPPORTED_CRITICAL_PAYLOAD, "", "c8")), "{}", said(&answers[1]));
-    ensure!(a.json("status")?["control"]["ike_sas"] == 0, "an IKE SA: {}", a.cli("list-sas")?);
+    ensure!(a.status()?["control"]["ike_sas"] == 0, "an IKE SA: {}", a.cli("list-sas")?);
 
     // On an IKE SA that works, each costs its own exchange: after all of them it still makes Child SAs.
     let cases = refusals();
@@ -113,7 +113,7 @@ fn every_refusal_inside_sk_has_its_notify_on_the_wire_and_costs_its_own_exchange
     // Bad syntax ends it (RFC 7296 §2.21.3), here and in the data plane.
     ensure!(has(broken, (INVALID_SYNTAX, "", "")), "{}", said(broken));
     wait_for("the IKE SA to be gone", Duration::from_secs(5), || {
-        let status = a.json("status")?;
+        let status = a.status()?;
         Ok(status["control"]["ike_sas"] == 0 && status["dataplane"]["sas_inbound"] == 0)
     })?;
 
@@ -153,7 +153,7 @@ fn a_data_plane_that_is_silent_or_an_ike_sa_that_is_full_is_said_and_leaves_no_t
     let children = sas[0]["children"].as_array().map(Vec::len);
     ensure!(sas.as_array().map(Vec::len) == Some(1) && children == Some(64), "{sas}\n{}", story());
     wait_for("the data plane to hold these and no more", Duration::from_secs(5), || {
-        let status = a.json("status")?;
+        let status = a.status()?;
         Ok(status["dataplane"]["sas_inbound"] == 64)
     })
     .with_context(story)?;
@@ -167,14 +167,14 @@ fn what_comes_under_a_replaced_spi_too_late_is_counted_as_lost_to_the_rekey() ->
     let (a, _) = gateway(&world)?;
     let mut steps = vec![Step::new("init"), Step::new("auth"), Step::new("child").with("rekeys", "last")];
     steps.extend([Step::new("inform").with("delete", "old"), Step::new("inform")]);
-    let lost = || -> Result<Option<u64>> { Ok(a.json("status")?["control"]["lost_to_rekey"].as_u64()) };
+    let lost = || -> Result<Option<u64>> { Ok(a.status()?["control"]["lost_to_rekey"].as_u64()) };
     ensure!(lost()? == Some(0));
     steps.extend(vec![Step::new("esp"); 3]);
     let answers = talk(&world, &steps)?;
     ensure!(answers[2].payloads.contains(&SA), "no rekey: {answers:?}\n{}", a.logs());
     wait_for("three lost packets", Duration::from_secs(10), || Ok(lost()? == Some(3)))
-        .with_context(|| format!("{:?}\n{}", a.json("status"), a.logs()))?;
-    let status = a.json("status")?;
+        .with_context(|| format!("{:?}\n{}", a.status(), a.logs()))?;
+    let status = a.status()?;
     ensure!(status["control"]["child_rekeys"] == 1, "{status}");
     Ok(())
 }

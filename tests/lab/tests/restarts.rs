@@ -143,7 +143,7 @@ fn ten_thousand_sas_are_added_under_traffic_without_loss() -> Result<()> {
     pair.a.wait_installed()?;
     let outcome = flow.finish()?;
     ensure!(outcome.lost() == 0 && outcome.duplicates == 0, "{outcome:?}");
-    let status = pair.a.json("status")?;
+    let status = pair.a.status()?;
     ensure!(
         status["dataplane"]["sas_inbound"] == 5_001 && status["dataplane"]["sas_outbound"] == 5_001,
         "{status}"

@@ -7,6 +7,7 @@ use pollux_config::Problem;
 use serde_json::json;
 
 use crate::output;
+use crate::output::say;
 
 pub(crate) fn check(file: &Path, as_json: bool) -> Result<()> {
     let problems = match pollux_config::load_with_secrets(file) {
@@ -15,9 +16,9 @@ pub(crate) fn check(file: &Path, as_json: bool) -> Result<()> {
                 return output::json(&json!({ "problems": [], "warnings": rows(secrets.warnings()) }));
             }
             for warning in secrets.warnings() {
-                println!("warning: {warning}");
+                say!("warning: {warning}");
             }
-            println!(
+            say!(
                 "{}: no mistakes: {} SAs, {} policies, {} connections",
                 file.display(),
                 config.sas.len(),
@@ -32,7 +33,7 @@ pub(crate) fn check(file: &Path, as_json: bool) -> Result<()> {
         output::json(&json!({ "problems": rows(&problems) }))?;
     } else {
         for problem in &problems {
-            println!("{problem}");
+            say!("{problem}");
         }
     }
     bail!("{} mistake{} found", problems.len(), if problems.len() == 1 { "" } else { "s" })

@@ -8,7 +8,8 @@ use pollux_config::api::{ControlRequest, ControlStatus};
 use pollux_config::{Paths, Places};
 use serde_json::Value;
 
-use crate::cmd::up::program;
+use crate::cmd::up::{program, turn};
+use crate::output::say;
 use crate::socket::control;
 
 /// How long control may take to end its connections.
@@ -16,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) fn down(places: &Places) -> Result<()> {
     let paths = &places.paths;
+    // Where there is no folder there is nobody to wait for.
+    let _turn = paths.run_dir.exists().then(|| turn(paths)).transpose()?;
     // Control goes first: it tells its peers while the data plane still carries what is under way.
     if control::<Value>(paths, &ControlRequest::Stop).is_ok() {
         let end = Instant::now() + PATIENCE;
@@ -26,6 +29,13 @@ pub(crate) fn down(places: &Places) -> Result<()> {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+    remove(places)?;
+    say!("down: nothing is protected by Pollux now");
+    Ok(())
+}
+
+/// Stops the data plane and removes all that it leaves behind on purpose.
+pub(crate) fn remove(places: &Places) -> Result<()> {
     let status = Command::new(program("pollux-dataplane"))
         .arg("--config")
         .arg(&places.file)
@@ -36,8 +46,7 @@ pub(crate) fn down(places: &Places) -> Result<()> {
         bail!("pollux-dataplane could not take everything away ({status})");
     }
     for name in ["pollux-dataplane", "pollux-control"] {
-        let _ = std::fs::remove_file(paths.run_dir.join(Paths::pid_name(name)));
+        let _ = std::fs::remove_file(places.paths.run_dir.join(Paths::pid_name(name)));
     }
-    println!("down: nothing is protected by Pollux now");
     Ok(())
 }

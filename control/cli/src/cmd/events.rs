@@ -7,6 +7,7 @@ use pollux_config::Paths;
 use pollux_config::api::{ControlRequest, EventRecord};
 
 use crate::output;
+use crate::output::say;
 use crate::socket::{control, open};
 
 /// Prints events until the reader or control goes.
@@ -35,7 +36,7 @@ fn print(record: &EventRecord, json: bool) -> Result<()> {
     }
     let seconds = record.time_ms / 1_000;
     let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-    println!(
+    say!(
         "{hour:02}:{minute:02}:{second:02}.{:03} {:<5} {:<22} {}",
         record.time_ms % 1_000,
         record.level,

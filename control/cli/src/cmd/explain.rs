@@ -6,6 +6,7 @@ use pollux_config::api::{DataplaneRequest, Explanation, FlowQuery};
 
 use crate::arguments::Flow;
 use crate::output;
+use crate::output::say;
 use crate::socket::dataplane;
 
 pub(crate) fn explain(paths: &Paths, flow: &Flow, json: bool) -> Result<()> {
@@ -21,9 +22,9 @@ pub(crate) fn explain(paths: &Paths, flow: &Flow, json: bool) -> Result<()> {
         return output::json(&explanation);
     }
     for step in &explanation.steps {
-        println!("{:<10}{}", step.stage, step.text);
+        say!("{:<10}{}", step.stage, step.text);
     }
     let reason = explanation.drop.map_or_else(String::new, |drop| format!(": {drop}"));
-    println!("{:<10}{}{reason}", explanation.direction, explanation.verdict);
+    say!("{:<10}{}{reason}", explanation.direction, explanation.verdict);
     Ok(())
 }

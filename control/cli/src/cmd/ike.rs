@@ -4,6 +4,7 @@ use anyhow::Result;
 use pollux_config::Paths;
 use pollux_config::api::{ConnectionRow, ControlRequest, Done, IkeSaRow};
 
+use crate::output::say;
 use crate::output::{self, duration};
 use crate::socket::control;
 
@@ -13,7 +14,7 @@ pub(crate) fn connections(paths: &Paths, json: bool) -> Result<()> {
         return output::json(&rows);
     }
     for row in &rows {
-        println!(
+        say!(
             "{}: {} ({}) - {} ({})",
             row.name,
             addresses(&row.local_addrs),
@@ -21,9 +22,9 @@ pub(crate) fn connections(paths: &Paths, json: bool) -> Result<()> {
             addresses(&row.remote_addrs),
             row.remote_id
         );
-        println!("  IKE   {}", row.proposals.join(", "));
+        say!("  IKE   {}", row.proposals.join(", "));
         for child in &row.children {
-            println!(
+            say!(
                 "  {}: {} === {}, {}, start_action {}, reqid {}",
                 child.name,
                 child.local_ts.join(" "),
@@ -35,7 +36,7 @@ pub(crate) fn connections(paths: &Paths, json: bool) -> Result<()> {
         }
     }
     if rows.is_empty() {
-        println!("no connection is configured");
+        say!("no connection is configured");
     }
     Ok(())
 }
@@ -50,7 +51,7 @@ pub(crate) fn sas(paths: &Paths, json: bool) -> Result<()> {
         return output::json(&rows);
     }
     for row in &rows {
-        println!(
+        say!(
             "{} #{}: {}, {}, {}[{}] - {}[{}], {}_i {}_r",
             row.connection,
             row.id,
@@ -66,9 +67,9 @@ pub(crate) fn sas(paths: &Paths, json: bool) -> Result<()> {
         let rekey = |seconds: Option<u64>| {
             seconds.map_or_else(|| "never".to_owned(), |s| format!("in {}", duration(s)))
         };
-        println!("  {}, up {}, rekey {}", row.proposal, duration(row.age_s), rekey(row.rekey_s));
+        say!("  {}, up {}, rekey {}", row.proposal, duration(row.age_s), rekey(row.rekey_s));
         for child in &row.children {
-            println!(
+            say!(
                 "  {} #{}: {}, reqid {}, ESP{} {}{}, in 0x{:08x} {} packets {} bytes, out 0x{:08x} {} packets {} bytes, up {}, rekey {}",
                 child.name,
                 child.id,
@@ -86,11 +87,11 @@ pub(crate) fn sas(paths: &Paths, json: bool) -> Result<()> {
                 duration(child.age_s),
                 rekey(child.rekey_s),
             );
-            println!("    {} === {}", child.local_ts.join(" "), child.remote_ts.join(" "));
+            say!("    {} === {}", child.local_ts.join(" "), child.remote_ts.join(" "));
         }
     }
     if rows.is_empty() {
-        println!("no IKE SA");
+        say!("no IKE SA");
     }
     Ok(())
 }
@@ -101,6 +102,6 @@ pub(crate) fn done(paths: &Paths, request: &ControlRequest, json: bool) -> Resul
     if json {
         return output::json(&done);
     }
-    println!("{}", done.text);
+    say!("{}", done.text);
     Ok(())
 }

@@ -5,6 +5,7 @@ use pollux_config::Paths;
 use pollux_config::api::{ControlRequest, ReloadReport};
 
 use crate::output;
+use crate::output::say;
 use crate::socket::control;
 
 pub(crate) fn reload(paths: &Paths, json: bool) -> Result<()> {
@@ -36,8 +37,8 @@ fn print(report: &ReloadReport) {
         // Ten thousand names help nobody.
         let shown = names.iter().take(10).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = if names.len() > 10 { format!(" and {} more", names.len() - 10) } else { String::new() };
-        println!("{what}: {shown}{more}");
+        say!("{what}: {shown}{more}");
     }
-    println!("SAs untouched: {}", report.sas_untouched);
-    println!("policies: {}", if report.policies_changed { "changed" } else { "as they were" });
+    say!("SAs untouched: {}", report.sas_untouched);
+    say!("policies: {}", if report.policies_changed { "changed" } else { "as they were" });
 }

@@ -5,6 +5,7 @@ use pollux_config::Paths;
 use pollux_config::api::{ControlRequest, ControlStatus, DataplaneRequest, DataplaneStatus};
 use serde_json::json;
 
+use crate::output::say;
 use crate::output::{self, Table, duration};
 use crate::socket::{control, dataplane};
 
@@ -15,22 +16,31 @@ pub(crate) fn status(paths: &Paths, as_json: bool) -> Result<()> {
         anyhow::bail!("{error:#}");
     }
     if as_json {
-        return output::json(&json!({ "dataplane": plane.as_ref().ok(), "control": keys.as_ref().ok() }));
+        output::json(&json!({ "dataplane": plane.as_ref().ok(), "control": keys.as_ref().ok() }))?;
+        return both(&plane, &keys);
     }
     match &plane {
         Ok(status) => print_dataplane(status),
-        Err(error) => println!("data plane  {error:#}"),
+        Err(error) => say!("data plane  {error:#}"),
     }
     match &keys {
         Ok(status) => print_control(status),
-        Err(error) => println!("control     {error:#}"),
+        Err(error) => say!("control     {error:#}"),
     }
-    Ok(())
+    both(&plane, &keys)
+}
+
+/// Half a gateway is none: the command fails where one of the two does not answer.
+fn both(plane: &Result<DataplaneStatus>, keys: &Result<ControlStatus>) -> Result<()> {
+    match (plane, keys) {
+        (Ok(_), Ok(_)) => Ok(()),
+        (Err(error), _) | (_, Err(error)) => anyhow::bail!("{error:#}"),
+    }
 }
 
 fn print_dataplane(status: &DataplaneStatus) {
     let frames = &status.frames;
-    println!(
+    say!(
         "data plane  {}, pid {}, up {}, {} workers, AEAD {}",
         status.version,
         status.pid,
@@ -38,16 +48,22 @@ fn print_dataplane(status: &DataplaneStatus) {
         status.workers,
         status.aead
     );
-    println!(
+    say!(
         "SAs         {} inbound, {} outbound of {}; {} policies",
-        status.sas_inbound, status.sas_outbound, status.sa_capacity, status.policies
+        status.sas_inbound,
+        status.sas_outbound,
+        status.sa_capacity,
+        status.policies
     );
-    println!(
+    say!(
         "frames      {} in all, {} free, {} in flight, {} missing",
-        frames.total, frames.free, frames.in_flight, frames.missing
+        frames.total,
+        frames.free,
+        frames.in_flight,
+        frames.missing
     );
-    println!("drops       {}", status.drops);
-    let mut table = Table::new(&["WHAT", "ASKED", "GOT"]);
+    say!("drops       {}", status.drops);
+    let mut table = Table::new(&["WHAT", "REQUESTED", "EFFECTIVE"]);
     for effective in &status.effective {
         table.row(vec![effective.what.clone(), effective.requested.clone(), effective.effective.clone()]);
     }
@@ -55,16 +71,19 @@ fn print_dataplane(status: &DataplaneStatus) {
 }
 
 fn print_control(status: &ControlStatus) {
-    println!("control     {}, pid {}, up {}", status.version, status.pid, duration(status.uptime_s));
+    say!("control     {}, pid {}, up {}", status.version, status.pid, duration(status.uptime_s));
     match &status.detached_reason {
-        Some(reason) if !status.attached => println!("rings       not attached: {reason}"),
-        _ => println!("rings       attached {} times", status.attachments),
+        Some(reason) if !status.attached => say!("rings       not attached: {reason}"),
+        _ => say!("rings       attached {} times", status.attachments),
     }
-    println!(
-        "manual SAs  {} of {} installed; {} policies wanted",
-        status.sas_installed, status.sas_wanted, status.policies_wanted
+    say!(
+        "manual SAs  {} of {} installed; {} of {} policies in force",
+        status.sas_installed,
+        status.sas_wanted,
+        status.policies_in_force,
+        status.policies_wanted
     );
-    println!(
+    say!(
         "IKE         {} IKE SAs, {} Child SAs, {} half open; rekeyed {} and {}; {} packets lost to it",
         status.ike_sas,
         status.child_sas,
@@ -74,6 +93,6 @@ fn print_control(status: &ControlStatus) {
         status.lost_to_rekey
     );
     for line in &status.refused {
-        println!("refused     {line}");
+        say!("refused     {line}");
     }
 }

@@ -1,6 +1,6 @@
 //! `pollux up`: starts both daemons where they do not run yet.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,11 +11,15 @@ use pollux_config::api::{ControlRequest, ControlStatus, DataplaneRequest, Datapl
 use pollux_config::{CONTROL_DIR, Config, Paths};
 use pollux_shm::RunDir;
 
-use crate::cmd::status;
-use crate::socket::{control, dataplane};
+use crate::cmd::{down, status};
+use crate::output::complain;
+use crate::socket::{control, dataplane, is_running};
 
-/// How long a daemon may take until it answers.
+/// How long a daemon may take until it answers, and control until everything is installed.
 const READY: Duration = Duration::from_secs(30);
+
+/// How long another command that starts or stops this gateway may take.
+const TURN: Duration = Duration::from_secs(60);
 
 pub(crate) fn up(file: &Path, json: bool) -> Result<()> {
     // All mistakes are found before anything is started.
@@ -23,26 +27,151 @@ pub(crate) fn up(file: &Path, json: bool) -> Result<()> {
     let paths = &config.paths;
     let run_dir = RunDir::ensure(&paths.run_dir, config.run_dir_mode(), None)?;
     run_dir.child(CONTROL_DIR, config.control_dir_mode(), config.dataplane.control_uid)?;
-    if dataplane::<DataplaneStatus>(paths, &DataplaneRequest::Status).is_err() {
-        let mut child = start(&config, &run_dir, "pollux-dataplane")?;
-        wait(paths, "pollux-dataplane", &mut child, || {
-            dataplane::<DataplaneStatus>(paths, &DataplaneRequest::Status).is_ok()
-        })?;
+    let turn = turn(paths)?;
+    let mut started = Started { config: &config, daemons: Vec::new(), is_closed: is_closed(paths) };
+    let installed = started.daemons(&run_dir).and_then(|()| {
+        // What is on its way does not keep others from looking.
+        drop(turn);
+        started.installed()
+    });
+    match installed {
+        Ok(None) => status::status(paths, json),
+        Ok(Some(missing)) => {
+            status::status(paths, json)?;
+            bail!("{missing}")
+        }
+        Err(error) => {
+            started.take_back();
+            Err(error)
+        }
     }
-    if control::<ControlStatus>(paths, &ControlRequest::Status).is_err() {
-        let mut child = start(&config, &run_dir, "pollux-control")?;
-        wait(paths, "pollux-control", &mut child, || installed(paths))?;
-    }
-    status::status(paths, json)
 }
 
-/// Whether control has put everything into the data plane, or says why not.
-fn installed(paths: &Paths) -> bool {
-    let Ok(wanted) = control::<ControlStatus>(paths, &ControlRequest::Status) else { return false };
-    let in_force = dataplane::<DataplaneStatus>(paths, &DataplaneRequest::Status)
-        .is_ok_and(|plane| plane.policies >= wanted.policies_wanted);
-    let complete = wanted.sas_installed >= wanted.sas_wanted && in_force;
-    wanted.attached && (complete || !wanted.refused.is_empty())
+/// Waits until no other command starts or stops this gateway; the turn ends when the file is dropped.
+pub(crate) fn turn(paths: &Paths) -> Result<File> {
+    let folder = File::open(&paths.run_dir).with_context(|| format!("{}", paths.run_dir.display()))?;
+    let end = Instant::now() + TURN;
+    while let Err(error) = folder.try_lock() {
+        if let TryLockError::Error(error) = error {
+            return Err(error).with_context(|| format!("locking {}", paths.run_dir.display()));
+        }
+        if Instant::now() > end {
+            bail!("another `pollux up` or `pollux down` of {} does not end", paths.run_dir.display());
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(folder)
+}
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether something of ours protects already, without a process: `pollux guard`, or an earlier life.
+fn is_closed(paths: &Paths) -> bool {
+    fs::read_dir(paths.run_dir.join("bpf")).is_ok_and(|mut pins| pins.next().is_some())
+}
+
+/// What this command has started.
+struct Started<'a> {
+    config: &'a Config,
+    daemons: Vec<(&'static str, Child)>,
+    /// Whether what is protected was closed before.
+    is_closed: bool,
+}
+
+impl Started<'_> {
+    /// Starts the daemons that do not run. One that runs and does not answer is not started twice.
+    fn daemons(&mut self, run_dir: &RunDir) -> Result<()> {
+        let paths = &self.config.paths;
+        let plane = || dataplane::<DataplaneStatus>(paths, &DataplaneRequest::Status).map(drop);
+        let keys = || control::<ControlStatus>(paths, &ControlRequest::Status).map(drop);
+        if is_running(&paths.dataplane_socket()) {
+            plane()?;
+        } else {
+            self.start(run_dir, "pollux-dataplane", plane)?;
+        }
+        if is_running(&paths.control_socket()) { keys() } else { self.start(run_dir, "pollux-control", keys) }
+    }
+
+    fn start(
+        &mut self,
+        run_dir: &RunDir,
+        name: &'static str,
+        answers: impl Fn() -> Result<()>,
+    ) -> Result<()> {
+        self.daemons.push((name, start(self.config, run_dir, name)?));
+        let end = Instant::now() + READY;
+        while answers().is_err() {
+            self.check_alive()?;
+            if Instant::now() > end {
+                let log = self.config.paths.run_dir.join(Paths::log_name(name));
+                bail!("{name} is not ready after {} s: see {}", READY.as_secs(), log.display());
+            }
+            std::thread::sleep(PAUSE);
+        }
+        Ok(())
+    }
+
+    /// Fails with the last words of a daemon that has ended.
+    fn check_alive(&mut self) -> Result<()> {
+        for (name, child) in &mut self.daemons {
+            let Some(status) = child.try_wait()? else { continue };
+            let log = self.config.paths.run_dir.join(Paths::log_name(name));
+            let text = fs::read_to_string(&log).unwrap_or_default();
+            let last =
+                text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing was logged");
+            bail!("{name} ended ({status}): {last}; all of it is in {}", log.display());
+        }
+        Ok(())
+    }
+
+    /// Waits until control has put everything into the data plane; what is missing, where that does not happen.
+    fn installed(&mut self) -> Result<Option<String>> {
+        let end = Instant::now() + READY;
+        loop {
+            self.check_alive()?;
+            let status = control::<ControlStatus>(&self.config.paths, &ControlRequest::Status)?;
+            let missing = missing(&status);
+            let is_over = status.attached && !status.changing || Instant::now() > end;
+            if missing.is_none() || is_over {
+                return Ok(missing);
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Leaves nothing behind that was not there before. What was closed before stays closed.
+    fn take_back(self) {
+        let started_all = self.daemons.iter().any(|(name, _)| *name == "pollux-dataplane");
+        for (_, mut child) in self.daemons.into_iter().rev() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if started_all
+            && !self.is_closed
+            && let Ok(places) = pollux_config::load_places(&self.config.file)
+            && let Err(error) = down::remove(&places)
+        {
+            complain(format_args!("{error:#}"));
+        }
+    }
+}
+
+/// What is not in the data plane, in one line.
+fn missing(status: &ControlStatus) -> Option<String> {
+    let reason =
+        if status.refused.is_empty() { String::new() } else { format!(": {}", status.refused.join("; ")) };
+    if !status.attached {
+        let reason = status.detached_reason.as_deref().unwrap_or("no answer yet");
+        return Some(format!("control is not attached to the data plane: {reason}"));
+    }
+    if status.sas_installed < status.sas_wanted || status.policies_in_force < status.policies_wanted {
+        return Some(format!(
+            "{} of {} manual SAs are installed and {} of {} policies in force{reason}",
+            status.sas_installed, status.sas_wanted, status.policies_in_force, status.policies_wanted
+        ));
+    }
+    None
 }
 
 /// Starts a daemon in a process group of its own, so that Ctrl-C in this terminal does not reach it.
@@ -66,22 +195,4 @@ fn start(config: &Config, run_dir: &RunDir, name: &str) -> Result<Child> {
 pub(crate) fn program(name: &str) -> PathBuf {
     let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| name.into())
-}
-
-fn wait(paths: &Paths, name: &str, child: &mut Child, ready: impl Fn() -> bool) -> Result<()> {
-    let end = Instant::now() + READY;
-    while !ready() {
-        let log = paths.run_dir.join(Paths::log_name(name));
-        if let Some(status) = child.try_wait()? {
-            let text = fs::read_to_string(&log).unwrap_or_default();
-            let last =
-                text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("nothing was logged");
-            bail!("{name} ended ({status}): {last}; all of it is in {}", log.display());
-        }
-        if Instant::now() > end {
-            bail!("{name} is not ready after {} s: see {}", READY.as_secs(), log.display());
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Ok(())
 }

@@ -2,14 +2,44 @@
 
 mod table;
 
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write, stderr, stdout};
+use std::process;
+
 use anyhow::Result;
 use serde::Serialize;
 
 pub(crate) use table::Table;
 
+/// How a shell reports the end of a program by SIGPIPE.
+const CLOSED_PIPE: i32 = 128 + 13;
+
+/// Prints a line, as `println!` does, but ends where nobody reads it or there is no room for it.
+macro_rules! say {
+    ($($text:tt)*) => { $crate::output::print(format_args!("{}\n", format_args!($($text)*))) };
+}
+pub(crate) use say;
+
+/// Prints text. Where the reader of a pipe is gone the program ends as others do, without a word; where the device is
+/// full it says so.
+pub(crate) fn print(text: Arguments<'_>) {
+    if let Err(error) = stdout().write_fmt(text) {
+        if error.kind() == ErrorKind::BrokenPipe {
+            process::exit(CLOSED_PIPE);
+        }
+        complain(format_args!("standard output: {error}"));
+        process::exit(1);
+    }
+}
+
+/// Prints an error; where even that can't be written the exit status tells.
+pub(crate) fn complain(text: Arguments<'_>) {
+    let _ = writeln!(stderr(), "pollux: {text}");
+}
+
 /// Prints `model` as one JSON document.
 pub(crate) fn json<T: Serialize>(model: &T) -> Result<()> {
-    println!("{}", serde_json::to_string(model)?);
+    say!("{}", serde_json::to_string(model)?);
     Ok(())
 }
 

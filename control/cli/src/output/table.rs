@@ -21,9 +21,9 @@ impl Table {
     /// Prints it; a sentence where it has no rows.
     pub(crate) fn print(&self, empty: &str) {
         if self.rows.is_empty() {
-            println!("{empty}");
+            super::say!("{empty}");
         } else {
-            print!("{}", self.text());
+            super::print(format_args!("{}", self.text()));
         }
     }
 

@@ -85,6 +85,10 @@ pub struct ControlStatus {
     pub sas_installed: u32,
     /// Policies wanted.
     pub policies_wanted: u32,
+    /// Policies of the list that the data plane has acknowledged.
+    pub policies_in_force: u32,
+    /// Whether a change is on its way to the data plane, or will be tried again.
+    pub changing: bool,
     /// What the data plane refused, one line each.
     pub refused: Vec<String>,
     /// IKE SAs up.

@@ -75,7 +75,7 @@ impl Housekeeper {
             aead: self.aead.to_owned(),
             effective: self.effective.clone(),
             frames: ledger(self.workers.iter().map(|worker| worker.counters.ledger())),
-            drops: self.workers.iter().map(|worker| all_drops(&worker.counters.drops)).sum(),
+            drops: self.drop_rows().iter().map(|row| row.packets).sum(),
         }
     }
 

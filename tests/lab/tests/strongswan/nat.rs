@@ -222,7 +222,7 @@ fn two_clients_behind_one_napt_stay_apart() -> Result<()> {
         }
     }
     napt.whole(flows)?;
-    let control = napt.a.json("status")?["control"].clone();
+    let control = napt.a.status()?["control"].clone();
     ensure!(control["child_rekeys"] == 4 && control["ike_rekeys"] == 4, "{control}\n{}", napt.story());
     ensure!(napt.remotes()? == remotes, "{:?} were {remotes:?}", napt.remotes()?);
     // One hangs up; the other does not notice.

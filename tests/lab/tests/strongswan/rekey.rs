@@ -30,7 +30,7 @@ fn rekeys(name: &str, esp: &'static str, by: Initiator) -> Result<()> {
     for flow in flows {
         pair.whole(flow.finish()?)?;
     }
-    let control = pair.a.json("status")?["control"].clone();
+    let control = pair.a.status()?["control"].clone();
     let half = u64::from(ROUNDS / 2);
     ensure!(control["child_rekeys"] == half && control["ike_rekeys"] == half, "{control}\n{}", pair.story());
     ensure!(control["child_sas"] == 1 && control["ike_sas"] == 1, "{control}\n{}", pair.story());
@@ -72,7 +72,7 @@ fn soft_limits_by_time_bytes_and_packets_bring_rekeys_that_lose_nothing() -> Res
         "rekey_packets = 900\nlife_packets = 1500\n",
         "rekey_bytes = \"150k\"\nlife_bytes = \"250k\"\n",
     ] {
-        let before = pair.a.json("status")?["control"]["child_rekeys"].as_u64();
+        let before = pair.a.status()?["control"]["child_rekeys"].as_u64();
         let limited = Connection { our_child: limits.to_owned(), ..connection.clone() };
         pair.a.configure(&limited.pollux(Side::A, "none"))?;
         // Another connection of the same name: the one before is closed.
@@ -82,7 +82,7 @@ fn soft_limits_by_time_bytes_and_packets_bring_rekeys_that_lose_nothing() -> Res
         for flow in flows {
             pair.whole(flow.finish()?).with_context(|| limits)?;
         }
-        let control = pair.a.json("status")?["control"].clone();
+        let control = pair.a.status()?["control"].clone();
         let rekeys = control["child_rekeys"].as_u64().zip(before).map(|(after, before)| after - before);
         ensure!(rekeys >= Some(2), "{limits}{rekeys:?} rekeys: {control}\n{}", pair.story());
         ensure!(control["lost_to_rekey"] == 0 && control["child_sas"] == 1, "{control}\n{}", pair.story());

@@ -30,7 +30,7 @@ fn control_restart(name: &str, unique: &str) -> Result<()> {
     for (outcome, from) in flows.map(pollux_lab::flow::Flow::finish).into_iter().zip(["us", "the peer"]) {
         pair.whole(outcome?).with_context(|| format!("the flow from {from}"))?;
     }
-    let control = pair.a.json("status")?["control"].clone();
+    let control = pair.a.status()?["control"].clone();
     ensure!(control["child_sas"] == 1, "{control}\n{}", pair.story());
     pair.check_traffic()
 }
@@ -66,7 +66,7 @@ fn dead_peer_is_found_and_its_sas_removed() -> Result<()> {
     pair.initiate(Initiator::Pollux).with_context(|| pair.story())?;
     pair.swan.kill()?;
     wait_for("dead-peer detection", Duration::from_secs(20), || {
-        let status = pair.a.json("status")?;
+        let status = pair.a.status()?;
         Ok(status["control"]["ike_sas"] == 0 && status["dataplane"]["sas_inbound"] == 0)
     })
     .with_context(|| pair.story())
@@ -80,7 +80,7 @@ fn traffic_brings_up_a_child_that_is_trapped_and_no_other() -> Result<()> {
     let closed_by_them = || -> Result<()> {
         pair.swan.swanctl(&format!("--terminate --ike {NAME}"))?;
         wait_for("our end to be closed", Duration::from_secs(10), || {
-            Ok(pair.a.json("status")?["control"]["ike_sas"] == 0)
+            Ok(pair.a.status()?["control"]["ike_sas"] == 0)
         })
     };
     // Packets alone bring it up, whenever it is down.
@@ -104,7 +104,7 @@ fn traffic_brings_up_a_child_that_is_trapped_and_no_other() -> Result<()> {
             pair.wait_up().with_context(|| pair.story())?;
         } else {
             ensure!(pair.world.caller.sh(&format!("ping -c3 -W1 {target}")).is_err(), "up again");
-            ensure!(pair.a.json("status")?["control"]["ike_sas"] == 0, "{}", pair.story());
+            ensure!(pair.a.status()?["control"]["ike_sas"] == 0, "{}", pair.story());
         }
     }
     Ok(())

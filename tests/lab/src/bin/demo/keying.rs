@@ -98,9 +98,9 @@ pub(crate) fn wait_up(
 ) -> Result<()> {
     if !arguments.r#static {
         wait_for("the tunnel to come up", Duration::from_secs(15), || {
-            Ok([a, b].iter().all(|gateway| {
-                gateway.json("status").is_ok_and(|status| status["control"]["child_sas"] == 1)
-            }))
+            Ok([a, b]
+                .iter()
+                .all(|gateway| gateway.status().is_ok_and(|status| status["control"]["child_sas"] == 1)))
         })
         .with_context(|| format!("{}\n{}", a.logs(), b.logs()))?;
         say("the handshake, as the outside saw it:");
@@ -153,7 +153,7 @@ pub(crate) fn summary(arguments: &Arguments, a: &Gateway, b: &Gateway, outside: 
     if arguments.r#static {
         return Ok(Summary { name: "static", ..Summary::default() });
     }
-    let (at_a, at_b) = (a.json("status")?, b.json("status")?);
+    let (at_a, at_b) = (a.status()?, b.status()?);
     let count = |key: &str| at_a["control"][key].as_u64().unwrap_or_default();
     let lost_at_b = at_b["control"]["lost_to_rekey"].as_u64().unwrap_or_default();
     Ok(Summary {
