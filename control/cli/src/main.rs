@@ -3,6 +3,7 @@
 
 mod arguments;
 mod cmd;
+mod machine;
 mod output;
 mod socket;
 

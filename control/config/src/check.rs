@@ -119,7 +119,9 @@ fn reqids(report: &Report, config: &Config) {
         .flat_map(|connection| &connection.children)
         .filter_map(|child| child.reqid)
         .collect();
-    for policy in &config.policies {
+    // Where an SA has a mistake, that its policy has none follows from it.
+    let sas_are_whole = !report.has_problem_below("sa.");
+    for policy in config.policies.iter().filter(|_| sas_are_whole) {
         let Action::Protect(reqid) = policy.action else { continue };
         for &direction in &policy.directions {
             let kept = config.sas.iter().any(|sa| sa.reqid == reqid && sa.direction == direction);
@@ -127,11 +129,13 @@ fn reqids(report: &Report, config: &Config) {
                 let which = if direction == Direction::Outbound { "out" } else { "in" };
                 let reason = format!("no [[sa]] has direction = \"{which}\" and reqid = {reqid}");
                 let fix = "add the SA, or the reqid of one that exists; until then this traffic is dropped";
-                report.add_at(&format!("policy.{}", policy.name), "reqid", reason, fix);
+                report.warn_at(&format!("policy.{}", policy.name), "reqid", reason, fix);
             }
         }
     }
-    for sa in &config.sas {
+    // Where a policy has a mistake, that its SA has none follows from it.
+    let policies_are_whole = !report.has_problem_below("policy.");
+    for sa in config.sas.iter().filter(|_| policies_are_whole) {
         let used = config.policies.iter().any(|policy| {
             policy.action == Action::Protect(sa.reqid) && policy.directions.contains(&sa.direction)
         });
@@ -144,6 +148,8 @@ fn reqids(report: &Report, config: &Config) {
                 "add a [[policy]] with action = \"protect\" and this reqid",
             );
         }
+    }
+    for sa in &config.sas {
         if child_reqids.contains(&sa.reqid) {
             let reason = format!("reqid {} is also that of a connection's child", sa.reqid);
             report.add_at(

@@ -59,6 +59,21 @@ impl Report {
         self.add(line, path, reason, fix);
     }
 
+    /// Adds what is legal about a key and seldom meant.
+    pub(crate) fn warn_at(
+        &self,
+        section: &str,
+        key: &str,
+        reason: impl Into<String>,
+        fix: impl Into<String>,
+    ) {
+        let key = format!("{section}.{key}");
+        let places = self.places.borrow();
+        let line = places.get(&key).or_else(|| places.get(section)).copied().unwrap_or_default();
+        let (file, reason, fix) = (self.file.clone(), reason.into(), fix.into());
+        self.warnings.borrow_mut().push(Problem { file, line, key, reason, fix });
+    }
+
     /// Whether a mistake about this key is on the list.
     pub(crate) fn has_problem_about(&self, key: &str) -> bool {
         self.problems.borrow().iter().any(|problem| problem.key == key)

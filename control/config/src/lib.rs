@@ -24,6 +24,8 @@ mod read;
 mod secrets;
 mod values;
 
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 pub use model::*;
@@ -48,9 +50,23 @@ pub fn load(file: &Path) -> Result<Config, Problems> {
 }
 
 fn text_of(file: &Path) -> Result<String, Problems> {
-    let octets = std::fs::read(file).map_err(|error| {
+    let unreadable = |error: std::io::Error| {
         Problems::of_file(file, format!("can't be read: {error}"), "name a file that exists and is readable")
-    })?;
+    };
+    let mut opened = std::fs::File::open(file).map_err(unreadable)?;
+    let about = opened.metadata().map_err(unreadable)?;
+    if about.is_file() && about.mode() & 0o002 != 0 {
+        return Err(Problems::of_file(
+            file,
+            format!(
+                "everybody may write it (mode {:o}), and it decides what leaves in clear",
+                about.mode() & 0o777
+            ),
+            format!("chmod o-w {}", file.display()),
+        ));
+    }
+    let mut octets = Vec::new();
+    opened.read_to_end(&mut octets).map_err(unreadable)?;
     String::from_utf8(octets).map_err(|error| {
         let valid = error.utf8_error().valid_up_to();
         not_utf8(file, error.as_bytes(), valid)

@@ -29,6 +29,8 @@ pub struct Config {
     pub policies: Vec<Policy>,
     /// IKE connections, in the order of the file.
     pub connections: Vec<Connection>,
+    /// What is legal in the file and seldom meant.
+    pub warnings: Vec<crate::Problem>,
 }
 
 /// Where a gateway is to be found: what is left of a configuration whose other parts may have mistakes.
@@ -265,12 +267,8 @@ pub struct ManualSa {
     pub ecn: EcnMode,
     /// Outer DF.
     pub df: DfMark,
-    /// Limits by bytes and packets.
+    /// Limits by bytes, packets and age.
     pub lifetimes: Lifetimes,
-    /// An event after so long.
-    pub soft_time: Option<Duration>,
-    /// Removed after so long.
-    pub hard_time: Option<Duration>,
     /// Our side's selectors; taken from the policies of the reqid where the file has none.
     pub local_ts: Vec<TrafficSelector>,
     /// The peer's side's selectors.

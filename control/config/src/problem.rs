@@ -1,6 +1,6 @@
 //! A mistake in the configuration: one line that says where, what and how to fix it.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 /// One mistake of the user.
@@ -20,14 +20,25 @@ pub struct Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:", self.file.display())?;
+        write!(f, "{}:", Escaped(&self.file.display().to_string()))?;
         if self.line > 0 {
             write!(f, "{}:", self.line)?;
         }
         if !self.key.is_empty() {
-            write!(f, " {}:", self.key)?;
+            write!(f, " {}:", Escaped(&self.key))?;
         }
-        write!(f, " {}; {}", self.reason, self.fix)
+        write!(f, " {}; {}", Escaped(&self.reason), Escaped(&self.fix))
+    }
+}
+
+/// Text out of a file, one line of it: what would move a terminal's cursor or change its colours is spelled out.
+struct Escaped<'a>(&'a str);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| {
+            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+        })
     }
 }
 

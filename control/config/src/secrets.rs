@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use pollux_abi::KeyMaterial;
@@ -103,13 +103,19 @@ pub(crate) fn load(config: &Config) -> Result<Secrets, Problems> {
 /// The text of a file that is ours alone. Owner and mode are those of the file that was opened.
 fn read_private(path: &Path) -> Result<Zeroizing<String>, Problems> {
     let fail = |reason: String, fix: &str| Problems::of_file(path, reason, fix);
-    let mut file = std::fs::File::open(path).map_err(|error| {
+    // Without O_NONBLOCK a FIFO would wait for somebody who writes.
+    let nonblocking = nix::fcntl::OFlag::O_NONBLOCK.bits();
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    let mut file = opened.map_err(|error| {
         fail(format!("can't be read: {error}"), "make the file with mode 600, or fix `secrets` under [paths]")
     })?;
     let about =
         file.metadata().map_err(|error| fail(format!("can't be read: {error}"), "use a regular file"))?;
     if !about.is_file() {
-        return Err(fail("is no regular file".to_owned(), "name a file"));
+        return Err(fail(
+            "is no regular file (a folder, a FIFO or a device)".to_owned(),
+            "name a file with mode 600; <(…) of a shell is a FIFO",
+        ));
     }
     let mode = about.mode() & 0o777;
     if mode & 0o077 != 0 {

@@ -251,3 +251,47 @@ fn a_gateway_is_found_by_a_file_with_mistakes_elsewhere() {
     assert!(places("[paths\n").is_err(), "not even TOML");
     std::fs::remove_dir_all(&folder).expect("removed");
 }
+
+#[test]
+fn a_policy_without_its_sa_is_legal_and_warned_of() {
+    let text = "[dataplane]\nwan = \"w\"\nlan = \"l\"\n[[policy]]\nname = \"p\"\naction = \"protect\"\nreqid = 7\n\
+        local_ts = \"10.1.0.0/16\"\nremote_ts = \"10.2.0.0/16\"\n";
+    let config = pollux_config::parse(Path::new("pollux.toml"), text).expect("legal, as ip xfrm has it");
+    assert_eq!(config.policies.len(), 1);
+    let said: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].starts_with("pollux.toml:7: policy.p.reqid: no [[sa]] has direction = \"out\""),
+        "{said:?}"
+    );
+    assert!(said[0].contains("until then this traffic is dropped"), "{said:?}");
+}
+
+#[test]
+fn one_bad_sa_has_no_lines_that_follow_from_it() {
+    let said = with_secrets("follow-on", "[keys]\nto-b = \"0x00\"\n", 0o600);
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let text = "[dataplane]\nwan = \"w\"\nlan = \"l\"\n[[sa]]\nname = \"a\"\nspi = 12\n[[policy]]\nname = \"p\"\n\
+        action = \"protect\"\nreqid = 7\nlocal_ts = \"10.1.0.0/16\"\nremote_ts = \"10.2.0.0/16\"\n";
+    let problems = pollux_config::parse(Path::new("x"), text).expect_err("a bad SA");
+    assert!(problems.0.iter().all(|problem| problem.key.starts_with("sa.a.")), "{problems}");
+}
+
+#[test]
+fn files_that_nobody_may_trust_are_refused() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = std::env::temp_dir().join(format!("pollux-untrusted-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (file, fifo) = (folder.join("pollux.toml"), folder.join("secrets.toml"));
+    let text = "[paths]\nsecrets = \"secrets.toml\"\n[dataplane]\nwan = \"w\"\nlan = \"l\"\n";
+    std::fs::write(&file, text).expect("written");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o666)).expect("mode");
+    let said = pollux_config::load(&file).expect_err("everybody's").to_string();
+    assert!(said.contains("everybody may write it (mode 666)") && said.contains("chmod o-w"), "{said}");
+    std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).expect("mode");
+    // Nobody writes into it: whoever waits for that waits for ever.
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).expect("a FIFO");
+    let said = pollux_config::load_with_secrets(&file).expect_err("a FIFO").to_string();
+    assert!(said.contains("is no regular file (a folder, a FIFO or a device)"), "{said}");
+    std::fs::remove_dir_all(&folder).expect("removed");
+}

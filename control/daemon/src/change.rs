@@ -10,11 +10,10 @@ use std::time::{Duration, Instant};
 
 use pollux_abi::command::Direction;
 use pollux_abi::{SaId, WorkerId};
-use pollux_config::ManualSa;
 use pollux_config::api::{ReloadReport, fingerprint};
 use tokio::sync::oneshot;
 
-use crate::install::{Kind, Refusal};
+use crate::install::Refusal;
 use crate::journal::{Level, fields};
 use crate::manual::{self, Wanted, direction_of};
 use crate::policies;
@@ -74,7 +73,7 @@ impl Shell {
         self.refused.clear();
         for (name, id) in plan.kept {
             report.sas_untouched += 1;
-            self.adopt(now, id, name);
+            self.adopt(id, name);
         }
         self.apply_marks(&mut report);
         let mut change = Change {
@@ -107,30 +106,11 @@ impl Shell {
         self.advance(now);
     }
 
-    /// An SA that stays, perhaps under another name or with other limits by time.
-    fn adopt(&mut self, now: Instant, id: SaId, name: String) {
+    /// An SA that stays, perhaps under another name.
+    fn adopt(&mut self, id: SaId, name: String) {
         let Some(entry) = self.table.get_mut(&id) else { return };
         entry.row.name = Some(name);
         entry.state = State::Installed;
-        let since = entry.since;
-        self.timers.retain(|_, timer| *timer != Timer::SoftTime(id) && *timer != Timer::HardTime(id));
-        self.time_limits(now, since, id);
-    }
-
-    fn configured(&self, id: SaId) -> Option<&ManualSa> {
-        let name = self.table.get(&id)?.row.name.as_deref()?;
-        self.config.sas.iter().find(|sa| sa.name == name)
-    }
-
-    fn time_limits(&mut self, now: Instant, since: Instant, id: SaId) {
-        let Some(sa) = self.configured(id) else { return };
-        let (soft, hard) = (sa.soft_time, sa.hard_time);
-        if let Some(soft) = soft.filter(|&soft| since + soft > now) {
-            self.at(since + soft, Timer::SoftTime(id));
-        }
-        if let Some(hard) = hard {
-            self.at(since + hard, Timer::HardTime(id));
-        }
     }
 
     fn add(&mut self, now: Instant, wanted: Wanted, change: &mut Change) {
@@ -183,11 +163,8 @@ impl Shell {
         now: Instant,
         id: SaId,
         name: Option<String>,
-        (kind, result): (Kind, Result<(), Refusal>),
+        result: Result<(), Refusal>,
     ) {
-        if kind == Kind::Add && result.is_ok() {
-            self.time_limits(now, now, id);
-        }
         let Some(mut change) = self.change.take() else { return };
         if change.waiting.remove(&id) {
             if let Some(wanted) = change.recreate.remove(&id) {
@@ -293,9 +270,6 @@ impl Shell {
 
     /// Something that was put off is due.
     pub(crate) fn timer(&mut self, now: Instant, timer: &Timer) {
-        let name = |shell: &Self, id| {
-            shell.table.get(&id).and_then(|entry| entry.row.name.clone()).unwrap_or_else(|| format!("{id}"))
-        };
         match *timer {
             Timer::Remove(id) => {
                 // A later reload may have wanted it back.
@@ -305,15 +279,6 @@ impl Shell {
             }
             Timer::TryAgain if self.change.is_some() => self.try_again(now),
             Timer::TryAgain => self.begin(now, false, None),
-            Timer::SoftTime(id) => {
-                let text = format!("sa {} has reached its soft limit by time", name(self, id));
-                self.journal.note(Level::Warn, "lifetime", text, fields().with("hard", false));
-            }
-            Timer::HardTime(id) => {
-                let text = format!("sa {} has reached its hard limit by time and is removed", name(self, id));
-                self.journal.note(Level::Error, "lifetime", text, fields().with("hard", true));
-                self.remove(id, BULK_PATIENCE);
-            }
         }
     }
 

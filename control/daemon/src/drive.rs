@@ -23,6 +23,8 @@ const ATTACH_PAUSE: Duration = Duration::from_millis(200);
 const ASKS_MAX: usize = 64;
 /// Datagrams that are taken in one turn, before rings and timers have theirs.
 const DATAGRAMS_MAX: usize = 64;
+/// How long peers may take to answer that their IKE SAs are deleted, when control is told to stop.
+const FAREWELL: Duration = Duration::from_secs(2);
 /// How long the task that answers `stop` has to write its line.
 const LAST_ANSWER: Duration = Duration::from_millis(50);
 /// Pause after a connection that could not be accepted.
@@ -96,9 +98,15 @@ pub(crate) async fn drive(mut shell: Shell, listener: UnixListener) -> std::io::
     let mut hangup = signal(SignalKind::hangup())?;
     let mut link: Option<Link> = None;
     let mut attaching: Option<Attaching> = Some(attach(&shell, Duration::ZERO));
+    let mut leaving: Option<Instant> = None;
     loop {
         let now = Instant::now();
         shell.turn(now);
+        if leaving.is_some_and(|until| until <= now || !shell.has_ike_sas()) {
+            // The answer is written by another task.
+            tokio::time::sleep(LAST_ANSWER).await;
+            return Ok(());
+        }
         if let Some(link) = &mut link {
             link.pass_sockets(&shell);
         }
@@ -112,7 +120,7 @@ pub(crate) async fn drive(mut shell: Shell, listener: UnixListener) -> std::io::
             continue;
         }
         let idle = now + IDLE_MAX;
-        let deadline = shell.deadline().map_or(idle, |at| at.min(idle));
+        let deadline = shell.deadline().into_iter().chain(leaving).fold(idle, Instant::min);
         tokio::select! {
             () = rung(link.as_ref()) => {}
             () = hung_up(link.as_ref()) => {
@@ -131,9 +139,8 @@ pub(crate) async fn drive(mut shell: Shell, listener: UnixListener) -> std::io::
                 let _ = ask.reply.send(answer);
                 datagrams = shell.datagrams.take().or(datagrams);
                 if stop {
-                    // The answer is written by another task.
-                    tokio::time::sleep(LAST_ANSWER).await;
-                    return Ok(());
+                    shell.leave(Instant::now());
+                    leaving = Some(Instant::now() + FAREWELL);
                 }
             },
             _ = hangup.recv() => {

@@ -139,7 +139,9 @@ fn same_life(wanted: &SaRow, row: &SaRow) -> bool {
 
 /// What it can.
 fn same_rest(wanted: &SaRow, row: &SaRow) -> bool {
-    let limits = |row: &SaRow| (row.soft_bytes, row.hard_bytes, row.soft_packets, row.hard_packets);
+    let limits = |row: &SaRow| {
+        (row.soft_bytes, row.hard_bytes, row.soft_packets, row.hard_packets, row.soft_age_s, row.hard_age_s)
+    };
     let marks = |row: &SaRow| (row.dscp.clone(), row.ecn.clone(), row.df.clone());
     wanted.fingerprint == row.fingerprint
         && (wanted.local, wanted.remote, wanted.encap) == (row.local, row.remote, row.encap)

@@ -46,8 +46,24 @@ impl Shell {
         }
     }
 
+    /// Deletes every IKE SA and takes no new one: without connections there is none to be had. Policies and manual SAs
+    /// stay as they are.
+    pub(crate) fn leave(&mut self, now: Instant) {
+        self.is_leaving = true;
+        let mut config = self.config.clone();
+        config.connections.clear();
+        match ike::config(&config, &self.secrets, &self.reqids) {
+            Ok(endpoint) => self.command(now, Command::Reload(Arc::new(endpoint))),
+            // It was without mistakes before the connections went; the peers find out by themselves.
+            Err(problems) => tracing::error!(event = "peers-not-told", "{problems}"),
+        }
+    }
+
     /// Reads both files again. Nothing changes unless both are right.
     fn reload(&mut self, now: Instant) -> Answer {
+        if self.is_leaving {
+            return Answer::Error("control is about to end".to_owned());
+        }
         if self.change.is_some() {
             return Answer::Error("the last change is still on its way; try again".to_owned());
         }

@@ -19,6 +19,10 @@ impl Shell {
         self.endpoint.status(self.ike_now(Instant::now()))
     }
 
+    pub(crate) fn has_ike_sas(&self) -> bool {
+        !self.ike_status().is_empty()
+    }
+
     pub(crate) fn status(&self) -> ControlStatus {
         let ike = self.ike_status();
         let in_state = |state: &str| ike.iter().filter(|sa| sa.state == state).count();

@@ -47,10 +47,6 @@ pub(crate) struct Attached {
 pub(crate) enum Timer {
     /// A removed or expired SA has lingered long enough.
     Remove(SaId),
-    /// A manual SA reaches its soft limit by time.
-    SoftTime(SaId),
-    /// A manual SA reaches its hard limit by time.
-    HardTime(SaId),
     /// What the data plane has not acknowledged in time is asked for again.
     TryAgain,
 }
@@ -83,6 +79,8 @@ pub(crate) struct Shell {
     pub(crate) timer_number: u64,
     pub(crate) change: Option<Change>,
     pub(crate) entries: Vec<Entry>,
+    /// Whether control has been told to stop and takes leave of its peers.
+    pub(crate) is_leaving: bool,
     /// The list that the data plane has in force; `None` while that is unknown.
     pub(crate) in_force: Option<Vec<PolicySpec>>,
     pub(crate) reqids: BTreeMap<ChildName, Reqid>,
@@ -134,6 +132,7 @@ impl Shell {
             timers: BTreeMap::new(),
             timer_number: 0,
             change: None,
+            is_leaving: false,
             in_force: None,
             reqids,
             peers,
@@ -377,7 +376,7 @@ impl Shell {
                     }
                 }
                 if is_manual {
-                    self.change_sa_done(now, id, name, (kind, result));
+                    self.change_sa_done(now, id, name, result);
                 } else if kind == Kind::Add {
                     let command = match result {
                         Ok(()) => Command::SaInstalled { sa: id },

@@ -18,7 +18,9 @@ pub struct Checkpoint {
     /// Where this life of the process begins to count; 0 where that is `reserved` itself. Means nothing to
     /// the next life.
     start: AtomicU64,
-    spare: AtomicU64,
+    /// When the key was first installed, in seconds since 1970, and the same bits inverted above them; anything else is
+    /// no time.
+    born: AtomicU64,
 }
 
 impl Checkpoint {
@@ -63,8 +65,20 @@ impl Checkpoint {
         self.authenticated.store(highest);
     }
 
+    /// When the key was first installed, in seconds since 1970; `None` where that is not known.
+    pub fn born(&self) -> Option<u32> {
+        let [born, inverted] = halves(self.born.load(Ordering::Acquire));
+        (born == !inverted).then_some(born)
+    }
+
+    /// Notes when the key was first installed.
+    pub fn set_born(&self, seconds: u32) {
+        self.born.store(u64::from(!seconds) << 32 | u64::from(seconds), Ordering::Release);
+    }
+
     /// Makes it the slot of an SA that has not begun.
     pub fn clear(&self) {
+        self.born.store(0, Ordering::Release);
         self.reserve(0);
         self.authenticate(0);
         self.start.store(0, Ordering::Release);
@@ -90,11 +104,16 @@ impl Default for Checkpoint {
             reserved: Checked::default(),
             authenticated: Checked::default(),
             start: AtomicU64::new(0),
-            spare: AtomicU64::new(0),
+            born: AtomicU64::new(0),
         };
         checkpoint.clear();
         checkpoint
     }
+}
+
+/// The lower and the upper 32 bits.
+fn halves(number: u64) -> [u32; 2] {
+    [number, number >> 32].map(|half| u32::try_from(half & u64::from(u32::MAX)).unwrap_or_default())
 }
 
 /// A number that can be verified after its writer was killed between any two stores: the number, its check

@@ -38,7 +38,7 @@ pub struct EncapPorts {
     pub remote: u16,
 }
 
-/// Limits of an SA by bytes and packets; 0 is no limit. Limits by time are control's own timers.
+/// Limits of an SA; 0 is no limit. The data plane enforces them, whether there is a control process or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Lifetimes {
     /// An event at so many octets.
@@ -49,6 +49,10 @@ pub struct Lifetimes {
     pub soft_packets: u64,
     /// The SA stops at so many packets.
     pub hard_packets: u64,
+    /// An event at so many seconds of age.
+    pub soft_age: u32,
+    /// The SA stops at so many seconds of age. A manual SA's age counts over all lives of the process.
+    pub hard_age: u32,
 }
 
 /// [`SaSpec::checkpoint`] of a manual SA on its way to the housekeeper: "find or make its slot".

@@ -19,6 +19,8 @@ pub enum LimitKind {
     Packets = 2,
     /// Sequence numbers.
     Sequence = 3,
+    /// Age.
+    Age = 4,
 }
 
 /// What of the data plane's own another program had taken away.
@@ -269,6 +271,7 @@ impl Event {
                     1 => LimitKind::Bytes,
                     2 => LimitKind::Packets,
                     3 => LimitKind::Sequence,
+                    4 => LimitKind::Age,
                     _ => return None,
                 };
                 Self::Lifetime { sa, hard, limit }

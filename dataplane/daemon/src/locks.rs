@@ -3,18 +3,18 @@
 //! ```text
 //!   rule 5200  own, with control's mark            → main          IKE reaches a peer inside a protected prefix
 //!   rule 5201  own, from anywhere (IPv6)           → goto 5203
-//!   rule 5202  own, without a source address yet   → table 20559   remote prefixes, with the address to take
+//!   rule 5202  own, without a source address yet   → tables of narrow remote prefixes, with the address to take
 //!   rule 5203  nothing: where 5201 leads
-//!   rule 5210  from a local prefix                 → its table     its remote prefixes     → pollux0 | unreachable
-//!   rule 5211  from a wide local prefix            → table 20560   narrow remote prefixes  → pollux0 | unreachable
+//!   rule 5210  from a local prefix                 → its two tables, of narrow and of wide remote prefixes
+//!   rule 5211  from a wide local prefix            → table 20560   narrow remote prefixes
 //!   rule 5212  own                                 → goto 5214
-//!   rule 5213  from a wide local prefix            → table 20561   wide remote prefixes    → pollux0 | unreachable
+//!   rule 5213  from a wide local prefix            → table 20561   wide remote prefixes
 //!   rule 5214  nothing: where 5212 leads
 //! ```
 //!
-//! They only steer. What leaves in clear although its pair is protected is dropped by the guard at the exit, whatever
+//! Every route there leads to pollux0, before one that says `unreachable`. They only steer. What leaves in clear although its pair is protected is dropped by the guard at the exit, whatever
 //! becomes of rules and routes here; where they are missing, packets are lost. And they steer no more than the pairs:
-//! every local prefix has a table of its own (from 20562 on), so that what is from elsewhere, or of another pair, goes
+//! every local prefix has tables of its own (from 20562 on), so that what is from elsewhere, or of another pair, goes
 //! where the kernel leads it. Beyond [`LOCALS_MAX`] local prefixes they share tables 20560 and 20561: a list of rules is
 //! walked for every packet that the kernel routes, and then a packet from one local prefix to the remote prefix of
 //! another ends as `no_policy`.
@@ -42,18 +42,16 @@ use pollux_ebpf::{IpNet, is_narrow};
 
 use crate::netlink::{LockKind, LockRoute, NetlinkError, Rtnl, Rule, RuleTarget};
 
-/// Table for what the gateway sends before it has a source address.
-pub const TABLE_OWN: u32 = 20_559;
 /// Table of narrow remote prefixes of wide local prefixes.
 pub const TABLE_NARROW: u32 = 20_560;
 /// Table of remote prefixes too wide to name anybody, of wide local prefixes.
 pub const TABLE_WIDE: u32 = 20_561;
-/// The first of the tables of one local prefix each.
+/// The first of the tables of one local prefix: its narrow remote prefixes. Its wide ones are in the next table.
 pub const TABLE_LOCAL: u32 = 20_562;
-/// Most local prefixes that have a table of their own.
+/// Most local prefixes that have tables of their own.
 pub const LOCALS_MAX: u32 = 64;
 /// Our tables, which forwarding must not follow.
-pub const TABLES: RangeInclusive<u32> = TABLE_OWN..=TABLE_LOCAL + LOCALS_MAX - 1;
+pub const TABLES: RangeInclusive<u32> = TABLE_NARROW..=TABLE_LOCAL + 2 * LOCALS_MAX - 1;
 
 /// What the data plane marks control's IKE sockets with (`SO_MARK`). It steers, and proves nothing to the guard.
 pub const IKE_MARK: u32 = 0x504f_4c58;
@@ -218,14 +216,14 @@ fn wanted(pairs: &[(IpNet, IpNet)], host_link: Option<IfIndex>, addresses: &[IpA
         let (local, remote) = (local.trunc(), remote.trunc());
         let source =
             addresses.iter().copied().find(|address| local.prefix_len() > 0 && local.contains(address));
-        let table = tables.get(&local).copied().unwrap_or_else(|| shared_table(&remote));
+        let own = tables.get(&local).map(|first| first + u32::from(!is_narrow(&remote)));
+        let table = own.unwrap_or_else(|| shared_table(&remote));
         let known = remotes.entry((table, remote)).or_default();
         *known = known.or(source);
         wanted.rules.extend(rules(local, remote, table));
-        if source.is_some() && is_narrow(&remote) {
-            let known = remotes.entry((TABLE_OWN, remote)).or_default();
-            *known = known.or(source);
-            wanted.rules.extend(rules_without_source(remote.addr().is_ipv4()));
+        // The same table as with the source address: the kernel keeps what it has learned of a path (its MTU) there.
+        if source.is_some() && is_narrow(&remote) && own.is_some() {
+            wanted.rules.extend(rules_without_source(remote.addr().is_ipv4(), table));
         }
     }
     for ((table, remote), source) in remotes {
@@ -249,13 +247,13 @@ fn wanted(pairs: &[(IpNet, IpNet)], host_link: Option<IfIndex>, addresses: &[IpA
     wanted
 }
 
-/// The table of each local prefix that has one of its own.
+/// The first table of each local prefix that has tables of its own.
 fn tables(locals: &BTreeSet<IpNet>) -> BTreeMap<IpNet, u32> {
     let narrow: Vec<IpNet> = locals.iter().copied().filter(is_narrow).collect();
     if narrow.len() > LOCALS_MAX as usize {
         BTreeMap::new()
     } else {
-        narrow.into_iter().zip(TABLE_LOCAL..).collect()
+        narrow.into_iter().zip((TABLE_LOCAL..).step_by(2)).collect()
     }
 }
 
@@ -286,10 +284,10 @@ fn rules(local: IpNet, remote: IpNet, table: u32) -> Vec<Rule> {
     }
 }
 
-/// The rules that lead what the gateway sends without a source address to [`TABLE_OWN`].
-fn rules_without_source(ipv4: bool) -> Vec<Rule> {
+/// The rules that lead what the gateway sends without a source address to a table.
+fn rules_without_source(ipv4: bool, table: u32) -> Vec<Rule> {
     let rule = |priority, source, target| Rule { ipv4, priority, source, own: true, mark: None, target };
-    let target = RuleTarget::Table(TABLE_OWN);
+    let target = RuleTarget::Table(table);
     if ipv4 {
         return vec![rule(PRIORITY_NO_SOURCE, Some((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 32)), target)];
     }
@@ -319,10 +317,8 @@ mod tests {
         let pairs = [(net("10.1.0.0/16"), net("10.2.0.0/16"))];
         let own: IpAddr = "10.1.0.1".parse().expect("an address");
         let wanted = wanted(&pairs, Some(IfIndex(7)), &[own]);
-        for table in [TABLE_OWN, TABLE_LOCAL] {
-            let expected = [(LockKind::To(IfIndex(7)), Some(own)), (LockKind::Unreachable, None)];
-            assert_eq!(kinds(&wanted, table), expected, "{table}");
-        }
+        let expected = [(LockKind::To(IfIndex(7)), Some(own)), (LockKind::Unreachable, None)];
+        assert_eq!(kinds(&wanted, TABLE_LOCAL), expected);
         let from: Vec<_> = wanted.rules.iter().map(|rule| (rule.priority, rule.source)).collect();
         let source = |text: &str, len| Some((text.parse().expect("an address"), len));
         let expected = [
@@ -339,7 +335,7 @@ mod tests {
         let wanted = wanted(&pairs, None, &[]);
         let routes: Vec<_> =
             wanted.routes.iter().map(|route| (route.table, route.destination.to_string())).collect();
-        assert_eq!(routes, [(TABLE_LOCAL, "10.2.0.0".to_owned()), (TABLE_LOCAL + 1, "10.4.0.0".to_owned())]);
+        assert_eq!(routes, [(TABLE_LOCAL, "10.2.0.0".to_owned()), (TABLE_LOCAL + 2, "10.4.0.0".to_owned())]);
     }
 
     #[test]
@@ -385,7 +381,7 @@ mod tests {
         let own: IpAddr = "10.1.0.1".parse().expect("an address");
         let wanted = wanted(&[(net("10.1.0.0/16"), net("0.0.0.0/0"))], Some(IfIndex(7)), &[own]);
         let leading: Vec<_> =
-            wanted.rules.iter().filter(|rule| rule.target == RuleTarget::Table(TABLE_LOCAL)).collect();
+            wanted.rules.iter().filter(|rule| rule.target == RuleTarget::Table(TABLE_LOCAL + 1)).collect();
         let [rule] = leading[..] else { panic!("{leading:?}") };
         assert_eq!((rule.source, rule.own), (Some(("10.1.0.0".parse().expect("an address"), 16)), false));
         assert!(wanted.routes.iter().any(|route| route.kind == LockKind::Throw && route.prefix_len == 16));

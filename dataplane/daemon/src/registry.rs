@@ -2,10 +2,10 @@
 //! process that attaches anew. Keys are kept as fingerprints only.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use pollux_abi::command::{CommandError, Direction, SaSpec};
-use pollux_abi::{Checkpoint, KeyMaterial, SaId, SaIndex, Spi};
+use pollux_abi::{Checkpoint, KeyMaterial, SaId, SaIndex, Spi, WorkerId};
 use pollux_config::api::{Fingerprint, fingerprint};
 use pollux_shm::{CheckpointError, CheckpointFile};
 use sha2::{Digest, Sha256};
@@ -17,8 +17,10 @@ pub struct Installed {
     pub spec: SaSpec,
     /// Of its keys.
     pub fingerprint: Fingerprint,
-    /// When it was installed.
+    /// When it was installed; of a manual SA, when its key was, in this life of the process or an earlier one.
     pub since: Instant,
+    /// Whether its owner knows that the soft and the hard limit by age are reached.
+    told: [bool; 2],
 }
 
 /// The SAs, by control's names for them.
@@ -60,7 +62,8 @@ impl Registry {
         if inbound {
             self.spis.insert(spec.spi);
         }
-        self.put(spec, keys, key, Instant::now());
+        let since = first_installed(at(checkpoints, checkpoint));
+        self.put(spec, keys, key, since);
         Ok(checkpoint)
     }
 
@@ -91,13 +94,32 @@ impl Registry {
             after.authenticate(before.authenticated().max(after.authenticated()));
         }
         let checkpoint = spec.checkpoint;
+        // Other keys begin a life of their own.
+        let since = if checkpoint == before { since } else { first_installed(at(checkpoints, checkpoint)) };
         self.put(spec, keys, key, since);
         Ok(checkpoint)
     }
 
     fn put(&mut self, spec: SaSpec, keys: &KeyMaterial, key: &[u8; 32], since: Instant) {
         let fingerprint = fingerprint(key, spec.suite, keys);
-        self.sas.insert(spec.id, Installed { spec, fingerprint, since });
+        self.sas.insert(spec.id, Installed { spec, fingerprint, since, told: [false; 2] });
+    }
+
+    /// SAs that have reached a limit by age since the last call: owner, name, and whether the limit is the hard one.
+    pub fn aged(&mut self, now: Instant) -> Vec<(WorkerId, SaId, bool)> {
+        let mut aged = Vec::new();
+        for (&id, installed) in &mut self.sas {
+            let limits = &installed.spec.lifetimes;
+            let age = now.saturating_duration_since(installed.since).as_secs();
+            for (hard, limit) in [(false, limits.soft_age), (true, limits.hard_age)] {
+                let told = &mut installed.told[usize::from(hard)];
+                if limit != 0 && age >= u64::from(limit) && !*told {
+                    *told = true;
+                    aged.push((installed.spec.owner, id, hard));
+                }
+            }
+        }
+        aged
     }
 
     /// Forgets an SA.
@@ -131,6 +153,20 @@ impl Registry {
 
 fn at(checkpoints: &CheckpointFile, slot: Option<u32>) -> Option<&'static Checkpoint> {
     checkpoints.checkpoints().get(usize::try_from(slot?).ok()?)
+}
+
+/// When the key in this slot was first installed; now, where there is no slot or nobody knows. A clock that has been
+/// set back makes no key younger than new.
+fn first_installed(checkpoint: Option<&Checkpoint>) -> Instant {
+    let now = Instant::now();
+    let Some(checkpoint) = checkpoint else { return now };
+    let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
+    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+    let Some(born) = checkpoint.born() else {
+        checkpoint.set_born(seconds);
+        return now;
+    };
+    now.checked_sub(Duration::from_secs(u64::from(seconds.saturating_sub(born)))).unwrap_or(now)
 }
 
 fn place(spec: &SaSpec) -> (bool, SaIndex) {
@@ -170,7 +206,7 @@ mod tests {
     use super::*;
     use pollux_abi::command::{EncapPorts, Lifetimes};
     use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
-    use pollux_abi::{EspSuite, Reqid, Selectors, WorkerId};
+    use pollux_abi::{EspSuite, Reqid, Selectors};
     use std::path::PathBuf;
 
     struct Files(PathBuf);
@@ -232,6 +268,34 @@ mod tests {
         assert!(registry.remove(SaId(1)).is_some());
         assert!(add(&mut registry, spec(2, 1, 0x100)).is_ok(), "all free again");
         assert_eq!((registry.count(Direction::Inbound), registry.count(Direction::Outbound)), (1, 0));
+    }
+
+    #[test]
+    fn the_age_of_a_key_counts_over_every_life_and_is_told_once() {
+        let (_files, mut file) = counters("age");
+        let mut registry = Registry::default();
+        let aging = SaSpec {
+            lifetimes: Lifetimes { soft_age: 5, hard_age: 10, ..Lifetimes::default() },
+            ..spec(1, 1, 0x100)
+        };
+        let slot = registry.add(aging.clone(), &keys(1), &[0; 32], &mut file).expect("added");
+        let later = |seconds| Instant::now() + Duration::from_secs(seconds);
+        assert_eq!(registry.aged(later(4)), []);
+        assert_eq!(registry.aged(later(6)), [(WorkerId(0), SaId(1), false)]);
+        assert_eq!(registry.aged(later(11)), [(WorkerId(0), SaId(1), true)]);
+        assert_eq!(registry.aged(later(12)), [], "once");
+        // Another life, eight seconds later as the clock on the wall has it.
+        let born = at(&file, slot).and_then(Checkpoint::born).expect("noted");
+        at(&file, slot).expect("a slot").set_born(born - 8);
+        let mut registry = Registry::default();
+        let same = registry.add(aging.clone(), &keys(1), &[0; 32], &mut file).expect("added");
+        assert_eq!(same, slot);
+        assert_eq!(registry.aged(later(3)).len(), 2, "eleven seconds of age");
+        // Other keys begin anew; other marks do not.
+        registry.replace(aging.clone(), &keys(1), &[0; 32], &mut file).expect("replaced");
+        assert_eq!(registry.aged(later(3)).len(), 2, "told again: the owner has the SA anew");
+        registry.replace(aging, &keys(2), &[0; 32], &mut file).expect("replaced");
+        assert_eq!(registry.aged(later(3)), []);
     }
 
     #[test]

@@ -80,6 +80,14 @@ pub enum SetupError {
         /// Most.
         max: usize,
     },
+    /// A core that is not there, or that this process may not use.
+    #[error("[dataplane] cores: there is no core {core} for this process to run on; it may use {allowed}")]
+    Core {
+        /// Which.
+        core: u32,
+        /// Those that there are.
+        allowed: String,
+    },
     /// A socket was closed while it was being set up.
     #[error("a socket closed while it was set up")]
     Closed,
@@ -157,6 +165,7 @@ pub enum SetupError {
 /// before the program is attached; workers run before control can attach.
 pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
     let mut effective = Vec::new();
+    cores(&config)?;
     folders(&config)?;
     let Claims { queries, listener, checkpoints } = claim(&config)?;
     let pin_dir = bpffs::mount_own(&config.paths.run_dir)?;
@@ -227,6 +236,19 @@ pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
 }
 
 /// Makes our folders, and the one that control has for itself.
+/// Every core of the configuration has to be one that this process may run on.
+fn cores(config: &Config) -> Result<(), SetupError> {
+    let allowed = affinity::allowed_cores().unwrap_or_default();
+    let missing = |core: &&u32| !allowed.is_empty() && !allowed.contains(&CoreId(**core));
+    match config.dataplane.cores.iter().find(missing) {
+        Some(&core) => {
+            let allowed = allowed.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            Err(SetupError::Core { core, allowed })
+        }
+        None => Ok(()),
+    }
+}
+
 fn folders(config: &Config) -> Result<(), SetupError> {
     let control = config.dataplane.control_uid;
     let run_dir = RunDir::ensure(&config.paths.run_dir, config.run_dir_mode(), None)?;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pollux_abi::command::{CommandError, Direction, SaSpec};
 use pollux_abi::event::LimitKind;
 use pollux_abi::layout::SPI_INDEX_WIDTH_MAX;
-use pollux_abi::{Checkpoint, Command, DropReason, Event, PolicyId, Reqid, SaIndex, Spi, WorkerId};
+use pollux_abi::{Checkpoint, Command, DropReason, Event, PolicyId, Reqid, SaId, SaIndex, Spi, WorkerId};
 use pollux_packet::{Burst, Flow, Meta, Packet, Verdict, icmp};
 use thiserror::Error;
 
@@ -322,6 +322,13 @@ impl Engine {
         }
     }
 
+    /// An SA has reached a limit by age, which the housekeeper watches.
+    pub fn reach_age(&mut self, id: SaId, hard: bool) {
+        if let Some((direction, index)) = self.sas.find_id(id) {
+            self.tell_limit(direction, index, Reached { hard, kind: LimitKind::Age });
+        }
+    }
+
     /// A packet met a stopped SA: tells of the limit, if the queue was full when it was reached.
     #[cold]
     pub(crate) fn retell_limit(&mut self, direction: Direction, index: SaIndex) {
@@ -337,10 +344,9 @@ impl Engine {
         let reached = if exhausted {
             Some(Reached { hard: true, kind: LimitKind::Sequence })
         } else {
-            limits.reached(packets, bytes)
+            limits.reached(packets, bytes).filter(|reached| reached.hard)
         };
-        if let Some(reached) = reached {
-            self.tell_limit(direction, index, reached);
-        }
+        // What no counter has stopped, its age has.
+        self.tell_limit(direction, index, reached.unwrap_or(Reached { hard: true, kind: LimitKind::Age }));
     }
 }

@@ -170,6 +170,7 @@ impl Worker {
             ToWorker::Port(slot, port) => self.exchange_port(slot, Some(port)),
             ToWorker::PortGone(slot) => self.exchange_port(slot, None),
             ToWorker::ErrorSource(address) => self.engine.set_error_source(address),
+            ToWorker::Age { sa, hard } => self.engine.reach_age(sa, hard),
             ToWorker::Explain(flow, direction) => {
                 let explanation = self.engine.explain(&flow, direction);
                 self.retire(FromWorker::Explained(flow, explanation));

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 
+use pollux_abi::SaId;
 use pollux_abi::command::Direction;
 use pollux_esp::{CompiledPolicies, Explanation};
 use pollux_packet::ethernet::Mac;
@@ -63,6 +64,13 @@ pub enum ToWorker {
     PortGone(PortSlot),
     /// The source address of ICMP errors, one for each family.
     ErrorSource(IpAddr),
+    /// An SA has reached its soft or hard limit by age.
+    Age {
+        /// Which.
+        sa: SaId,
+        /// Whether it stops.
+        hard: bool,
+    },
     /// Asks what would become of a packet.
     Explain(Box<Flow>, Direction),
     /// Ends the loop after this round.

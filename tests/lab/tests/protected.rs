@@ -58,7 +58,6 @@ fn refusals() -> Vec<Refusal> {
             (CHILD_SA_NOT_FOUND, "c0ffee00", ""),
             "a Child SA with SPI 0xc0ffee00",
         ),
-        refusal(child().with("without", 40), (INVALID_SYNTAX, "", ""), "without nonce"),
         refusal(
             Step::new("rekey_ike"),
             (INVALID_KE_PAYLOAD, "", "001f"),
@@ -115,6 +114,15 @@ fn every_refusal_inside_sk_has_its_notify_on_the_wire_and_costs_its_own_exchange
     wait_for("the IKE SA to be gone", Duration::from_secs(5), || {
         let status = a.status()?;
         Ok(status["control"]["ike_sas"] == 0 && status["dataplane"]["sas_inbound"] == 0)
+    })?;
+
+    let nonce = Step::new("child").with("without", 40);
+    let answers = talk(&world, &[Step::new("init"), Step::new("auth"), nonce])?;
+    ensure!(has(&answers[2], (INVALID_SYNTAX, "", "")), "{}", said(&answers[2]));
+    let log = a.cli("log")?;
+    ensure!(log.contains("payload Nonce is missing"), "{log}");
+    wait_for("that IKE SA to be gone too", Duration::from_secs(5), || {
+        Ok(a.status()?["control"]["ike_sas"] == 0)
     })?;
 
     // tshark, with the keys that we log, reads the same.

@@ -97,6 +97,44 @@ fn a_daemon_that_does_not_answer_is_named_and_not_started_twice() -> Result<()> 
 }
 
 #[test]
+fn down_and_a_removed_connection_tell_the_peer() -> Result<()> {
+    skip_unless!("ip");
+    let world = World::new("upp")?;
+    let connection = Connection::new("aes128gcm16-prfsha256-x25519", "aes128gcm16");
+    let b = Gateway::start(&world, Side::B, &connection.pollux(Side::B, "none"))?;
+    let config = connection.pollux(Side::A, "start");
+    let mut a = Gateway::start(&world, Side::A, &config)?;
+    let has_sas = |expected: bool| {
+        wait_for("the peer's IKE SAs to come or go", Duration::from_secs(5), || {
+            let status = b.status()?;
+            let count = status["control"]["ike_sas"].as_u64().unwrap_or_default()
+                + status["dataplane"]["sas_inbound"].as_u64().unwrap_or_default();
+            Ok((count > 0) == expected)
+        })
+        .with_context(|| format!("{:?}", b.cli("log")))
+    };
+    has_sas(true)?;
+    // A connection that a reload takes away.
+    a.configure(&Config { tables: String::new(), ..config.clone() })?;
+    a.reload()?;
+    has_sas(false)?;
+    a.configure(&config)?;
+    a.reload()?;
+    has_sas(true)?;
+    a.down()?;
+    has_sas(false)?;
+    // A peer that does not answer holds nobody up for long.
+    a.start_dataplane()?;
+    a.start_control()?;
+    has_sas(true)?;
+    world.internet.ip("link set b0 down")?;
+    let asked = std::time::Instant::now();
+    a.down()?;
+    ensure!(asked.elapsed() < Duration::from_secs(8), "it took {:?}", asked.elapsed());
+    Ok(())
+}
+
+#[test]
 fn status_fails_where_a_daemon_is_dead_and_counts_every_drop() -> Result<()> {
     skip_unless!("ip", "ping");
     let world = World::new("upx")?;

@@ -6,16 +6,18 @@ use anyhow::{Result, bail};
 use pollux_config::Problem;
 use serde_json::json;
 
+use crate::machine;
 use crate::output;
 use crate::output::say;
 
 pub(crate) fn check(file: &Path, as_json: bool) -> Result<()> {
     let problems = match pollux_config::load_with_secrets(file) {
         Ok((config, secrets)) => {
+            let warnings = [&config.warnings[..], secrets.warnings(), &machine::warnings(&config)].concat();
             if as_json {
-                return output::json(&json!({ "problems": [], "warnings": rows(secrets.warnings()) }));
+                return output::json(&json!({ "problems": [], "warnings": rows(&warnings) }));
             }
-            for warning in secrets.warnings() {
+            for warning in &warnings {
                 say!("warning: {warning}");
             }
             say!(

@@ -285,6 +285,10 @@ pub struct SaRow {
     pub soft_packets: u64,
     /// Hard limit in packets.
     pub hard_packets: u64,
+    /// Soft limit in seconds of age.
+    pub soft_age_s: u32,
+    /// Hard limit in seconds of age.
+    pub hard_age_s: u32,
     /// Slot of the counter file.
     pub checkpoint: Option<u32>,
     /// Our selectors.
@@ -293,7 +297,7 @@ pub struct SaRow {
     pub remote_ts: Vec<String>,
     /// Keyed hash of suite and keys: equal keys, equal fingerprint, for one life of the data plane.
     pub fingerprint: Fingerprint,
-    /// Seconds since it was installed.
+    /// Seconds since it was installed; of a manual SA, since its key was, also in an earlier life.
     pub age_s: u64,
     /// Packets sealed or opened.
     pub packets: u64,
@@ -344,6 +348,8 @@ impl SaRow {
             hard_bytes: spec.lifetimes.hard_bytes,
             soft_packets: spec.lifetimes.soft_packets,
             hard_packets: spec.lifetimes.hard_packets,
+            soft_age_s: spec.lifetimes.soft_age,
+            hard_age_s: spec.lifetimes.hard_age,
             checkpoint: spec.checkpoint,
             local_ts: spec.local_ts.as_slice().iter().map(ToString::to_string).collect(),
             remote_ts: spec.remote_ts.as_slice().iter().map(ToString::to_string).collect(),

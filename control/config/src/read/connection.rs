@@ -163,6 +163,7 @@ fn child(name: String, section: Section<'_, '_>) -> Child {
             hard_bytes: s.or("life_bytes", soft_bytes + soft_bytes / 10, count),
             soft_packets,
             hard_packets: s.or("life_packets", soft_packets + soft_packets / 10, count),
+            ..Lifetimes::default()
         },
         window_packets: s.or("replay_window", WINDOW_DEFAULT, number(WINDOW)),
         dscp: dscp(s),

@@ -10,7 +10,7 @@ use toml::de::DeTable;
 
 use crate::check;
 use crate::document::{Report, Section};
-use crate::model::{Config, Paths, Places};
+use crate::model::{CONTROL_DIR, Config, Paths, Places};
 use crate::problem::Problems;
 use crate::values;
 
@@ -25,6 +25,7 @@ pub(crate) fn config(file: &Path, text: &str) -> Result<Config, Problems> {
         root.finish();
         if let Some(config) = &mut config {
             check::across(&report, config);
+            config.warnings = report.take_warnings();
         }
         config
     } else {
@@ -56,8 +57,20 @@ fn read(file: &Path, root: &Section<'_, '_>) -> Option<Config> {
     let sas = root.sections("sa").into_iter().filter_map(sa::sa).collect();
     let policies = root.sections("policy").into_iter().filter_map(sa::policy).collect();
     let connections = root.sections("connection").into_iter().filter_map(connection::connection).collect();
-    Some(Config { file: file.to_owned(), paths, dataplane: dataplane?, control, sas, policies, connections })
+    Some(Config {
+        file: file.to_owned(),
+        paths,
+        dataplane: dataplane?,
+        control,
+        sas,
+        policies,
+        connections,
+        warnings: Vec::new(),
+    })
 }
+
+/// Octets of a Unix socket's path, with its end mark (unix(7)).
+const SUN_PATH: usize = 108;
 
 fn paths(file: &Path, root: &Section<'_, '_>) -> Paths {
     let mut paths =
@@ -65,6 +78,15 @@ fn paths(file: &Path, root: &Section<'_, '_>) -> Paths {
     let Some(section) = root.section("paths") else { return paths };
     let folder = file.parent().unwrap_or_else(|| Path::new("."));
     if let Some(run_dir) = section.optional("run_dir", values::absolute) {
+        // The longest of the sockets below it (sun_path, with its end mark).
+        let longest = run_dir.join(CONTROL_DIR).join("control.sock").as_os_str().len();
+        if longest >= SUN_PATH {
+            section.wrong(
+                "run_dir",
+                format!("is {} octets too long for the path of a socket", longest + 1 - SUN_PATH),
+                "write a shorter path, such as \"/run/pollux-a\"",
+            );
+        }
         paths.run_dir = run_dir;
     }
     if let Some(state_dir) = section.optional("state_dir", values::absolute) {

@@ -60,9 +60,9 @@ pub(super) fn sa(section: Section<'_, '_>) -> Option<ManualSa> {
             hard_bytes: s.or("hard_bytes", 0, count),
             soft_packets: s.or("soft_packets", 0, count),
             hard_packets: s.or("hard_packets", 0, count),
+            soft_age: s.or("soft_time", 0, life),
+            hard_age: s.or("hard_time", 0, life),
         },
-        soft_time: s.optional("soft_time", duration),
-        hard_time: s.optional("hard_time", duration),
         local_ts: s.or("local_ts", Vec::new(), some(values::selector)),
         remote_ts: s.or("remote_ts", Vec::new(), some(values::selector)),
     };
@@ -79,6 +79,9 @@ pub(super) fn sa(section: Section<'_, '_>) -> Option<ManualSa> {
 fn by_itself(s: &Section<'_, '_>, sa: &ManualSa, direction: Option<Direction>) {
     if direction == Some(Direction::Outbound) && s.has("seq") && sa.seq == 0 {
         s.wrong("seq", "the first number that is sent cannot be 0", "write 1 or leave the key out");
+    }
+    if direction == Some(Direction::Outbound) && s.has("window") {
+        s.wrong("window", "is about packets that arrive", "put it on the inbound SA");
     }
     if direction == Some(Direction::Inbound) {
         for key in ["dscp", "df"] {
@@ -114,7 +117,7 @@ fn by_itself(s: &Section<'_, '_>, sa: &ManualSa, direction: Option<Direction>) {
     let pairs = [
         ("soft_bytes", limits.soft_bytes, limits.hard_bytes),
         ("soft_packets", limits.soft_packets, limits.hard_packets),
-        ("soft_time", seconds(sa.soft_time), seconds(sa.hard_time)),
+        ("soft_time", limits.soft_age.into(), limits.hard_age.into()),
     ];
     for (key, soft, hard) in pairs {
         if hard != 0 && soft >= hard {
@@ -136,8 +139,17 @@ fn by_itself(s: &Section<'_, '_>, sa: &ManualSa, direction: Option<Direction>) {
     selector_lists(s, &sa.local_ts, &sa.remote_ts, SELECTORS_MAX);
 }
 
-fn seconds(time: Option<std::time::Duration>) -> u64 {
-    time.map_or(0, |time| time.as_secs())
+/// A lifetime in whole seconds, a part of one counted as one. None at all would end the SA as it begins.
+fn life(value: &DeValue<'_>) -> Result<u32, Wrong> {
+    let time = duration(value)?;
+    if time.is_zero() {
+        return Err(Wrong::new(
+            "ends the SA as it begins",
+            "leave the key out for no limit, or write \"8h\"",
+        ));
+    }
+    u32::try_from(time.as_millis().div_ceil(1_000))
+        .map_err(|_| Wrong::new("is longer than a century", "leave the key out for no limit"))
 }
 
 /// Lists that are too long, or have no family in common.
@@ -156,6 +168,13 @@ pub(super) fn selector_lists(
             );
         }
     }
+    if let Some(both) = local.iter().find(|selector| !is_everything(selector) && remote.contains(selector)) {
+        s.wrong(
+            "remote_ts",
+            format!("{both} is also a local selector: it would be behind both gateways"),
+            "write what is behind the peer",
+        );
+    }
     if !local.is_empty()
         && !remote.is_empty()
         && !local.iter().any(|l| remote.iter().any(|r| r.is_ipv4() == l.is_ipv4()))
@@ -166,6 +185,15 @@ pub(super) fn selector_lists(
             "give both sides a prefix of the same IP version",
         );
     }
+}
+
+/// Whether a selector takes every address: then it may stand on both sides.
+fn is_everything(selector: &pollux_abi::TrafficSelector) -> bool {
+    selector.first().is_unspecified()
+        && match selector.last() {
+            IpAddr::V4(last) => last.is_broadcast(),
+            IpAddr::V6(last) => u128::from(last) == u128::MAX,
+        }
 }
 
 fn outer_addresses(s: &Section<'_, '_>, local: IpAddr, remote: IpAddr) {

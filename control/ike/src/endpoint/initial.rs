@@ -46,7 +46,11 @@ impl Endpoint {
         let damaged = matches!(malformed, Malformed::Header { .. } | Malformed::MessageLength { .. });
         let new = header.exchange == ExchangeType::IkeSaInit && header.spi_r.is_zero();
         let version = matches!(malformed, Malformed::MajorVersion(major) if major > Header::MAJOR);
-        if damaged || header.flags.response || !(new || version) || header.major < Header::MAJOR {
+        if !damaged && header.major < Header::MAJOR {
+            // IKEv1 is not answered: its peer would not understand. The operator sees why nothing comes up.
+            return self.tell_stranger(now, ends, malformed.into());
+        }
+        if damaged || header.flags.response || !(new || version) {
             return;
         }
         let reply = if version {

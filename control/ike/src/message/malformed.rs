@@ -22,7 +22,7 @@ pub enum Malformed {
         actual: usize,
     },
     /// A major version that we do not speak.
-    #[error("IKE major version {0}; we speak 2")]
+    #[error("IKE major version {0}, and we speak 2: set the peer to IKEv2")]
     MajorVersion(u8),
     /// A payload that is shorter than its header, or longer than what is left of the message.
     #[error("payload {kind} claims {claimed} octets, {left} are left")]

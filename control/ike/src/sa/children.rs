@@ -244,7 +244,8 @@ impl ChildSa {
         });
     }
 
-    /// Limits by bytes and packets. The soft ones carry jitter, so that two ends rarely reach them together.
+    /// Limits by bytes and packets, and by age for the time without a control process. The soft ones carry jitter, so
+    /// that two ends rarely reach them together.
     fn lifetimes(&self, turn: &mut Turn<'_>) -> Lifetimes {
         let config = &self.config;
         let soft = |turn: &mut Turn<'_>, rekey: u64, rand: u64| {
@@ -255,6 +256,8 @@ impl ChildSa {
             hard_bytes: config.life_bytes,
             soft_packets: soft(turn, config.rekey_packets, config.rand_packets),
             hard_packets: config.life_packets,
+            soft_age: 0,
+            hard_age: hard_age(config.life_time),
         }
     }
 
@@ -353,4 +356,10 @@ impl Children {
         }
         self.0.extend(from.0);
     }
+}
+
+/// The age at which the data plane stops an SA by itself: a while after its own timer deletes it here.
+fn hard_age(life: core::time::Duration) -> u32 {
+    const GRACE: u64 = 5;
+    if life.is_zero() { 0 } else { u32::try_from(life.as_secs() + GRACE).unwrap_or(u32::MAX) }
 }

@@ -202,6 +202,28 @@ fn unknown_critical_payloads_and_versions_are_named() {
     assert_eq!(pair.state_len(1), 0);
 }
 
+#[test]
+fn ikev1_is_told_to_the_operator_and_not_answered() {
+    let mut pair = Pair::new(config("a"), config("b"));
+    // Main mode: initiator cookie, next payload SA, version 1.0, exchange type 2 (RFC 2408 §3.1).
+    let mut bytes = vec![0; Header::LEN + 12];
+    bytes[..8].copy_from_slice(&[0x5a; 8]);
+    bytes[16..20].copy_from_slice(&[1, 0x10, 2, 0]);
+    bytes[27] = 40;
+    bytes[Header::LEN + 3] = 12;
+    pair.network = |_, _, _| None;
+    pair.initiate(0);
+    let ikev2 = pair.sent[0].1.clone();
+    pair.deliver(1, &Transmit { bytes, ..ikev2 });
+    assert_eq!(pair.sent.len(), 1, "no answer");
+    let told = pair.events.iter().any(|(end, event)| {
+        *end == 1
+            && matches!(event, Event::Refused { authenticated: false, error, .. } if error.to_string().contains("major version 1"))
+    });
+    assert!(told, "{:?}", pair.events);
+    assert_eq!(pair.state_len(1), 0);
+}
+
 /// Where the last payload says that none follows.
 fn last_next_payload(bytes: &[u8]) -> usize {
     let mut at = Header::LEN;

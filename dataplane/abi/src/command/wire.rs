@@ -140,11 +140,13 @@ impl Writer<'_> {
             spec.lifetimes.hard_bytes,
             spec.lifetimes.soft_packets,
             spec.lifetimes.hard_packets,
-            spec.seq_start,
-            spec.iv_start,
         ] {
             self.u64(limit);
         }
+        self.u32(spec.lifetimes.soft_age);
+        self.u32(spec.lifetimes.hard_age);
+        self.u64(spec.seq_start);
+        self.u64(spec.iv_start);
         self.u32(spec.checkpoint.map_or(u32::MAX, |slot| slot));
         #[expect(clippy::cast_possible_truncation, reason = "at most MATERIAL_MAX")]
         self.u8(key.as_bytes().len() as u8);
@@ -283,6 +285,8 @@ impl Reader<'_> {
                 hard_bytes: self.u64()?,
                 soft_packets: self.u64()?,
                 hard_packets: self.u64()?,
+                soft_age: self.u32()?,
+                hard_age: self.u32()?,
             },
             seq_start: self.u64()?,
             iv_start: self.u64()?,

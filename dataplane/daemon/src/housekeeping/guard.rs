@@ -9,6 +9,7 @@ use pollux_abi::{Event, LostThing};
 use pollux_config::api::{DropRow, DropSite};
 use pollux_ebpf::Role;
 use pollux_shm::Attachment;
+use pollux_worker::housekeeping::ToWorker;
 use rustix::net::sockopt::{socket_cookie, socket_protocol};
 use rustix::net::{getsockname, ipproto};
 
@@ -62,6 +63,7 @@ impl Housekeeper {
             return;
         }
         self.looked_after = Instant::now();
+        self.watch_ages();
         match self.guard.attach_netfilter() {
             Ok(restored) => self.report_lost(LostThing::Guard, u32::from(restored)),
             Err(error) => tracing::error!(%error, "guard-not-attached"),
@@ -79,6 +81,15 @@ impl Housekeeper {
             }
         }
         self.look_after_host_port();
+    }
+
+    /// Tells the owners of SAs that have become too old: no control process is needed for that.
+    fn watch_ages(&mut self) {
+        for (owner, sa, hard) in self.registry.aged(Instant::now()) {
+            if let Some(worker) = self.workers.get_mut(usize::from(owner.0)) {
+                worker.send(ToWorker::Age { sa, hard });
+            }
+        }
     }
 
     fn complain(&mut self, at: usize, text: &str) {

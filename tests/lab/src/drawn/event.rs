@@ -138,7 +138,7 @@ impl Event {
                  done; done",
             ),
             Self::Routes => Some(
-                "for table in $(seq 20559 20580); do ip route flush table $table; ip -6 route flush table $table; done 2>/dev/null || true",
+                "for table in $(seq 20560 20580); do ip route flush table $table; ip -6 route flush table $table; done 2>/dev/null || true",
             ),
             Self::HostPort if turn % 2 == 1 => Some("ip link set pollux0 down"),
             Self::HostPort => Some("ip link del pollux0 2>/dev/null || true"),
