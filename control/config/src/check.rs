@@ -1,6 +1,6 @@
 //! Mistakes that only show when sections are held against each other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use pollux_abi::command::Direction;
@@ -112,8 +112,28 @@ fn places(report: &Report, config: &Config) {
     }
 }
 
+/// A reqid in one direction, true for outbound: what ties SAs and policies together.
+type Use = (Reqid, bool);
+
+fn is_outbound(direction: Direction) -> bool {
+    direction == Direction::Outbound
+}
+
+/// What a policy protects with.
+fn uses(policy: &Policy) -> impl Iterator<Item = Use> {
+    let reqid = match policy.action {
+        Action::Protect(reqid) => Some(reqid),
+        Action::Bypass | Action::Discard => None,
+    };
+    reqid
+        .into_iter()
+        .flat_map(|reqid| policy.directions.iter().map(move |&direction| (reqid, is_outbound(direction))))
+}
+
 fn reqids(report: &Report, config: &Config) {
-    let child_reqids: Vec<Reqid> = config
+    let of_sas: HashSet<Use> = config.sas.iter().map(|sa| (sa.reqid, is_outbound(sa.direction))).collect();
+    let of_policies: HashSet<Use> = config.policies.iter().flat_map(uses).collect();
+    let child_reqids: HashSet<Reqid> = config
         .connections
         .iter()
         .flat_map(|connection| &connection.children)
@@ -124,7 +144,7 @@ fn reqids(report: &Report, config: &Config) {
     for policy in config.policies.iter().filter(|_| sas_are_whole) {
         let Action::Protect(reqid) = policy.action else { continue };
         for &direction in &policy.directions {
-            let kept = config.sas.iter().any(|sa| sa.reqid == reqid && sa.direction == direction);
+            let kept = of_sas.contains(&(reqid, is_outbound(direction)));
             if !kept && !child_reqids.contains(&reqid) {
                 let which = if direction == Direction::Outbound { "out" } else { "in" };
                 let reason = format!("no [[sa]] has direction = \"{which}\" and reqid = {reqid}");
@@ -136,10 +156,7 @@ fn reqids(report: &Report, config: &Config) {
     // Where a policy has a mistake, that its SA has none follows from it.
     let policies_are_whole = !report.has_problem_below("policy.");
     for sa in config.sas.iter().filter(|_| policies_are_whole) {
-        let used = config.policies.iter().any(|policy| {
-            policy.action == Action::Protect(sa.reqid) && policy.directions.contains(&sa.direction)
-        });
-        if !used {
+        if !of_policies.contains(&(sa.reqid, is_outbound(sa.direction))) {
             let reason = format!("no [[policy]] protects anything with reqid = {}", sa.reqid);
             report.add_at(
                 &format!("sa.{}", sa.name),
@@ -179,17 +196,21 @@ fn reqids(report: &Report, config: &Config) {
 /// SAs without selectors take those of their policies; others have to cover them.
 fn selectors(report: &Report, config: &mut Config) {
     let Config { sas, policies, .. } = config;
+    let mut by_use: HashMap<Use, Vec<&Policy>> = HashMap::new();
+    for policy in policies.iter() {
+        for used in uses(policy) {
+            by_use.entry(used).or_default().push(policy);
+        }
+    }
     for sa in sas {
         let section = format!("sa.{}", sa.name);
-        let of_sa = |policy: &&Policy| {
-            policy.action == Action::Protect(sa.reqid) && policy.directions.contains(&sa.direction)
-        };
+        let of_sa = by_use.get(&(sa.reqid, is_outbound(sa.direction))).map_or(&[][..], Vec::as_slice);
         for (key, side, own) in [
             ("local_ts", local_ts as Side, &mut sa.local_ts),
             ("remote_ts", remote_ts as Side, &mut sa.remote_ts),
         ] {
             let wanted: Vec<TrafficSelector> =
-                policies.iter().filter(of_sa).flat_map(side).copied().collect();
+                of_sa.iter().flat_map(|policy| side(policy)).copied().collect();
             if own.is_empty() {
                 *own = joined(&wanted);
                 if own.len() > SELECTORS_MAX {

@@ -171,7 +171,7 @@ impl Shell {
                 self.add(now, wanted, &mut change);
             } else if let Err(refusal) = result {
                 change.is_late |= matches!(refusal, Refusal::Late(_));
-                let name = name.unwrap_or_else(|| format!("{id}"));
+                let name = name.unwrap_or_else(|| "without a name".to_owned());
                 let line = format!("sa {name}: {refusal}");
                 change.report.refused.push(line.clone());
                 self.refuse(&name, line);

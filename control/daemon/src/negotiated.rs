@@ -164,7 +164,11 @@ impl Shell {
     /// An event of the data plane that is no answer.
     pub(crate) fn event(&mut self, now: Instant, event: Event) {
         let name = |shell: &Self, sa: SaId| {
-            shell.table.get(&sa).and_then(|entry| entry.row.name.clone()).unwrap_or_else(|| format!("{sa}"))
+            shell
+                .table
+                .get(&sa)
+                .and_then(|entry| entry.row.name.clone())
+                .unwrap_or_else(|| "that is gone".to_owned())
         };
         let is_manual = |shell: &Self, sa: SaId| shell.table.get(&sa).is_some_and(SaEntry::is_manual);
         match event {

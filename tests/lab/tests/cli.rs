@@ -207,8 +207,14 @@ fn every_reading_command_has_a_table_and_json() -> Result<()> {
     let explained = a.json(&format!("explain {host}:40000 {far}:6000 udp"))?;
     ensure!(explained["verdict"] == "protect" && explained["spi"] == 0x1002, "{explained}");
     ensure!(explained["direction"] == "out" && explained["drop"].is_null(), "{explained}");
+    ensure!(explained["policy_name"] == "tunnel-1" && explained["sa_name"] == "a-to-b-1", "{explained}");
     let text = a.cli(&format!("explain {host}:40000 {far}:6000 udp"))?;
-    ensure!(text.contains("policy") && text.contains("protect"), "{text}");
+    ensure!(text.contains("tunnel-1: protect") && text.contains("a-to-b-1: SPI"), "{text}");
+    let text = a.cli(&format!("explain {far}:6000 {host}:40000 udp"))?;
+    ensure!(
+        text.contains("must arrive in ESP (SPI 0x00001003); in clear it is dropped: clear_for_protected"),
+        "{text}"
+    );
     let back = a.json(&format!("explain {far}:6000 {host}:40000 udp"))?;
     ensure!(back["direction"] == "in" && back["verdict"] == "protect", "{back}");
     let other = a.json(&format!("explain {host}:40000 203.0.113.9:6000 udp"))?;

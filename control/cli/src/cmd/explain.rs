@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use pollux_config::Paths;
-use pollux_config::api::{DataplaneRequest, Explanation, FlowQuery};
+use pollux_config::api::{ControlRequest, DataplaneRequest, Explanation, FlowQuery, PolicyRow, SaRow};
 
 use crate::arguments::Flow;
 use crate::output;
 use crate::output::say;
-use crate::socket::dataplane;
+use crate::socket::{control, dataplane};
 
 pub(crate) fn explain(paths: &Paths, flow: &Flow, json: bool) -> Result<()> {
     let query = FlowQuery {
@@ -17,14 +17,34 @@ pub(crate) fn explain(paths: &Paths, flow: &Flow, json: bool) -> Result<()> {
         source_port: flow.source.1,
         destination_port: flow.destination.1,
     };
-    let explanation: Explanation = dataplane(paths, &DataplaneRequest::Explain(query))?;
+    let mut explanation: Explanation = dataplane(paths, &DataplaneRequest::Explain(query))?;
+    name(paths, &mut explanation);
     if json {
         return output::json(&explanation);
     }
     for step in &explanation.steps {
-        say!("{:<10}{}", step.stage, step.text);
+        let name = match step.stage.as_str() {
+            "policy" => explanation.policy_name.as_deref(),
+            "sa" => explanation.sa_name.as_deref(),
+            _ => None,
+        };
+        say!("{:<10}{}{}", step.stage, name.map_or_else(String::new, |name| format!("{name}: ")), step.text);
     }
     let reason = explanation.drop.map_or_else(String::new, |drop| format!(": {drop}"));
     say!("{:<10}{}{reason}", explanation.direction, explanation.verdict);
     Ok(())
+}
+
+/// Policy and SA by the names that the operator has given them. Only control knows them; without it there are none.
+fn name(paths: &Paths, explanation: &mut Explanation) {
+    if let Some(id) = explanation.policy
+        && let Ok(rows) = control::<Vec<PolicyRow>>(paths, &ControlRequest::Policies)
+    {
+        explanation.policy_name = rows.into_iter().find(|row| row.id == id).and_then(|row| row.name);
+    }
+    if let Some(id) = explanation.sa
+        && let Ok(rows) = control::<Vec<SaRow>>(paths, &ControlRequest::Sas)
+    {
+        explanation.sa_name = rows.into_iter().find(|row| row.id == id).and_then(|row| row.name);
+    }
 }

@@ -444,8 +444,14 @@ pub struct Explanation {
     pub steps: Vec<Step>,
     /// Policy that matched.
     pub policy: Option<u32>,
+    /// Its name, where control knows it.
+    #[serde(default)]
+    pub policy_name: Option<String>,
     /// SA that would be used.
     pub sa: Option<u64>,
+    /// Its name in the file, or connection and child, where control knows it.
+    #[serde(default)]
+    pub sa_name: Option<String>,
     /// Its SPI.
     pub spi: Option<u32>,
     /// Next hop and interface.

@@ -1,7 +1,6 @@
 //! What the core wants done.
 
 use core::net::{IpAddr, SocketAddr};
-use core::time::Duration;
 use std::sync::Arc;
 
 use pollux_abi::command::{Direction, EncapPorts, Lifetimes};
@@ -93,10 +92,8 @@ pub struct SaInstall {
     pub encap: Option<EncapPorts>,
     /// Ties the SA to policies. The newest outbound SA of a reqid is the one that is used.
     pub reqid: Reqid,
-    /// Limits by bytes and packets, jitter included.
+    /// Limits by bytes and packets, jitter included, and the age at which the data plane stops it whatever becomes of us.
     pub lifetimes: Lifetimes,
-    /// Age beyond which the SA is surely dead, whatever becomes of us; zero for none.
-    pub hard_lifetime: Duration,
     /// Our side of the traffic.
     pub local_ts: Vec<TrafficSelector>,
     /// The peer's side of the traffic.

@@ -119,7 +119,6 @@ impl ChildSa {
                     encap: self.outer.encap,
                     reqid: self.reqid,
                     lifetimes,
-                    hard_lifetime: self.config.life_time,
                     local_ts: self.local_ts.clone(),
                     remote_ts: self.remote_ts.clone(),
                     connection: self.connection.clone(),

@@ -20,6 +20,7 @@ use pollux_worker::stats::{PortCounters, WorkerLedger};
 use serde::Serialize;
 
 use super::Housekeeper;
+use crate::registry::Installed;
 
 /// How long a worker may take to answer a question; it looks at its queue in every round.
 const ANSWER_PATIENCE: Duration = Duration::from_millis(500);
@@ -233,7 +234,7 @@ impl Housekeeper {
     fn sa_rows(&self) -> Vec<SaRow> {
         let now_ns = monotonic_ns();
         let none = SaCounters::default();
-        let row = |installed: &crate::registry::Installed| {
+        let row = |installed: &Installed| {
             let spec = &installed.spec;
             let counters = self.sa_counters.row(spec.direction, spec.index).unwrap_or(&none);
             SaRow::new(spec, installed.fingerprint, installed.since.elapsed().as_secs(), now_ns, counters)
@@ -307,22 +308,25 @@ impl Housekeeper {
             words.drop = Some(verdict.name().to_owned());
             return words;
         }
-        if let Some((id, action)) = found.policy {
+        if let Some((_, action)) = found.policy {
             step(
                 "policy",
                 match action {
-                    PolicyAction::Protect(reqid) => format!("policy {id}: protect with reqid {reqid}"),
-                    PolicyAction::Bypass => format!("policy {id}: bypass"),
-                    PolicyAction::Discard => format!("policy {id}: discard"),
+                    PolicyAction::Protect(reqid) => format!("protect with reqid {reqid}"),
+                    PolicyAction::Bypass => "bypass".to_owned(),
+                    PolicyAction::Discard => "discard".to_owned(),
                 },
             );
+            if direction == Direction::Inbound {
+                step("clear", self.in_clear(action, flow));
+            }
         } else {
             step("policy", "no policy matches".to_owned());
         }
         let mut towards = flow.destination();
         if let Some(sa) = found.sa {
             let mtu = sa.inner_mtu.map_or(String::new(), |mtu| format!(", inner packets up to {mtu} octets"));
-            step("sa", format!("SA {} with SPI {} on worker {}{mtu}", sa.id, sa.spi, sa.owner));
+            step("sa", format!("SPI {} on worker {}{mtu}", sa.spi, sa.owner));
             if let (Direction::Outbound, Some(installed)) = (direction, self.registry.get(sa.id)) {
                 towards = installed.spec.remote;
             }
@@ -344,6 +348,28 @@ impl Housekeeper {
             words.next_hop = Some(way);
         }
         words
+    }
+
+    /// What becomes of a packet from the peer's side, as it is and without ESP around it.
+    fn in_clear(&self, action: PolicyAction, flow: &Flow) -> String {
+        let PolicyAction::Protect(reqid) = action else {
+            return match action {
+                PolicyAction::Bypass => "may arrive in clear".to_owned(),
+                _ => format!("dropped: {}", DropReason::InPolicyDiscard),
+            };
+        };
+        let inbound = |installed: &&Installed| {
+            installed.spec.direction == Direction::Inbound && installed.spec.reqid == reqid
+        };
+        let spis: Vec<String> =
+            self.registry.sorted().into_iter().filter(inbound).map(|sa| sa.spec.spi.to_string()).collect();
+        let under = if spis.is_empty() {
+            "no SA is installed".to_owned()
+        } else {
+            format!("SPI {}", spis.join(", "))
+        };
+        let reason = DropReason::ClearForProtected;
+        format!("{} must arrive in ESP ({under}); in clear it is dropped: {reason}", flow.source())
     }
 
     fn way_to(&self, destination: std::net::IpAddr) -> String {
