@@ -17,6 +17,7 @@ const LAG_MAX: usize = 1_024;
 /// the IKE ports. Of the others there are as many as our peers and the operator cause.
 const FROM_OUTSIDE: &[&str] = &[
     "ike",
+    "ike-not-sent",
     "ike-overload",
     "ike-refused",
     "ike-retransmit",

@@ -30,7 +30,8 @@ impl Shell {
             Output::Transmit(transmit) => {
                 let Some(sockets) = &self.sockets else { return };
                 if let Err(error) = sockets.send(&transmit) {
-                    tracing::debug!(remote = %transmit.remote, "datagram not sent: {error}");
+                    let text = format!("a message to {} was not sent: {error}", transmit.remote);
+                    self.journal.note(Level::Warn, "ike-not-sent", text, fields());
                 }
             }
             Output::Sa(command) => self.sa_command(now, command),

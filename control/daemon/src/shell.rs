@@ -13,7 +13,7 @@ use pollux_config::{Config, Secrets};
 use pollux_crypto::{AwsLc, OsRng};
 use pollux_ike::Endpoint;
 use pollux_ike::crypto::draw;
-use pollux_ike::endpoint::{Command, LiveSa};
+use pollux_ike::endpoint::{Command, LiveSa, Target};
 use pollux_shm::RingBroken;
 use tokio::sync::mpsc;
 
@@ -377,6 +377,14 @@ impl Shell {
                 }
                 if is_manual {
                     self.change_sa_done(now, id, name, result);
+                } else if let (Kind::Replace, Err(refusal @ (Refusal::Command(_) | Refusal::Late(_)))) =
+                    (kind, result)
+                {
+                    // It would go on sending to where the peer is no more, or with other marks than the file has.
+                    let name = name.unwrap_or_default();
+                    let text = format!("sa {name} could not be changed and is replaced: {refusal}");
+                    self.journal.note(Level::Error, "sa-not-changed", text, fields().with("sa", name));
+                    self.command(now, Command::Rekey(Target::Child(id)));
                 } else if kind == Kind::Add {
                     let command = match result {
                         Ok(()) => Command::SaInstalled { sa: id },

@@ -51,7 +51,7 @@ fn twenty_thousand_sas_and_ten_thousand_policies_are_all_installed() -> Result<(
     let mut a = Gateway::start(&world, Side::A, &Config::default())?;
     a.down()?;
     a.configure(&config(1))?;
-    let mut timed = |what: &str, arguments: &str| -> Result<String> {
+    let timed = |what: &str, arguments: &str| -> Result<String> {
         let began = Instant::now();
         let text = a.cli(arguments)?;
         println!("{what}: {:.2} s", began.elapsed().as_secs_f64());

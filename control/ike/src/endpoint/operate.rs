@@ -261,14 +261,25 @@ impl Endpoint {
         let mut starting: Vec<Arc<Connection>> =
             self.shared.config.connections.iter().filter(|connection| which(connection)).cloned().collect();
         starting.sort_by_cached_key(|connection| place(connection));
+        let mut begun = 0;
         for connection in starting {
-            let starts = |child: &crate::config::ChildConfig| child.start_action == Action::Start;
-            if !connection.children.is_empty() && connection.children.iter().all(|child| starts(child)) {
-                self.initiate(now, &connection.name, None, rng);
-                continue;
-            }
-            for child in connection.children.iter().filter(|child| starts(child)) {
-                self.initiate(now, &connection.name, Some(child.name.clone()), rng);
+            let starts = |child: &&Arc<crate::config::ChildConfig>| child.start_action == Action::Start;
+            let all = connection.children.iter().all(|child| starts(&child));
+            let children: Vec<Option<Arc<str>>> = if all && !connection.children.is_empty() {
+                vec![None]
+            } else {
+                connection.children.iter().filter(starts).map(|child| Some(child.name.clone())).collect()
+            };
+            for child in children {
+                // A peer that gets a thousand handshakes at once asks for cookies or drops them, and so would our own
+                // sockets: the rest follows at a pace.
+                let wait = BEGIN_EVERY * (begun / BEGIN_AT_ONCE);
+                begun += 1;
+                if wait.is_zero() {
+                    self.initiate(now, &connection.name, child, rng);
+                } else {
+                    self.retries.plan((connection.name.clone(), child), now + wait);
+                }
             }
         }
     }
@@ -528,6 +539,10 @@ impl IkeSa {
     }
 }
 
+/// Connections that start by themselves begin so many at once,
+const BEGIN_AT_ONCE: u32 = 64;
+/// and so many more each time after this.
+const BEGIN_EVERY: Duration = Duration::from_millis(100);
 /// SAs of an earlier life are given up after so long where the configuration names no lifetime.
 const ORPHANS_LIVE: Duration = Duration::from_hours(1);
 /// After INVALID_SYNTAX the next IKE SA is begun so much later: the same message will come up again in it.

@@ -363,6 +363,31 @@ fn after_a_restart_the_peers_with_the_newest_traffic_come_first() {
 }
 
 #[test]
+fn many_connections_that_start_by_themselves_are_begun_at_a_pace() {
+    let connections: Vec<Arc<Connection>> = (0..300_u16)
+        .map(|n| {
+            let [high, low] = n.to_be_bytes();
+            let children =
+                vec![Arc::new(ChildConfig { start_action: Action::Start, reqid: None, ..child("a") })];
+            let remote_addrs = vec![AddressRange::host([10, 0, high, low].into())];
+            Arc::new(Connection { name: format!("to {n}").into(), remote_addrs, children, ..connection("a") })
+        })
+        .collect();
+    let mut pair = Pair::new(EndpointConfig { connections, ..config("a") }, config("b"));
+    pair.network = |_, _, _| None;
+    pair.restart(0, Vec::new());
+    let peers = |pair: &Pair| {
+        let ours = pair.sent.iter().filter(|(from, _)| *from == 0);
+        ours.map(|(_, sent)| sent.remote).collect::<std::collections::HashSet<_>>().len()
+    };
+    assert_eq!(peers(&pair), 64, "at once");
+    pair.run(150);
+    assert_eq!(peers(&pair), 128, "after a tenth of a second");
+    pair.run(1_000);
+    assert_eq!(peers(&pair), 300, "and then all of them");
+}
+
+#[test]
 fn a_replaced_ike_sa_goes_where_only_one_may_be() {
     let unique = |end: &str| {
         let mut connection = connection(end);
