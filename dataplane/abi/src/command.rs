@@ -135,6 +135,16 @@ pub enum PolicyAction {
     Discard,
 }
 
+impl PolicyAction {
+    /// The reqid of the SAs that protect, where that is what the policy says.
+    pub const fn reqid(self) -> Option<Reqid> {
+        match self {
+            Self::Protect(reqid) => Some(reqid),
+            Self::Bypass | Self::Discard => None,
+        }
+    }
+}
+
 /// One entry of the Security Policy Database (RFC 4301 §4.4.1). Order is the order of adding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PolicySpec {

@@ -47,7 +47,7 @@ drop_reasons! {
     BadNextHeader, "bad_next_header", Some("XfrmInStateModeError"), "The ESP next header is none that the SA's mode carries";
     DummyPacket, "dummy_packet", None, "A dummy packet (next header 59) of traffic flow confidentiality";
     InnerMalformed, "inner_malformed", Some("XfrmInHdrError"), "The decrypted packet's IP header is wrong, or not of the version that next header says";
-    SelectorMismatch, "selector_mismatch", Some("XfrmInTmplMismatch"), "The decrypted packet is outside its SA's selectors";
+    SelectorMismatch, "selector_mismatch", Some("XfrmInTmplMismatch"), "The decrypted packet is outside its SA's selectors, or policy gives it to another SA or none";
     InPolicyDiscard, "in_policy_discard", Some("XfrmInPolBlock"), "An inbound policy discards the packet";
     ClearForProtected, "clear_for_protected", Some("XfrmInNoPols"), "Arrived in clear though a policy protects it";
     EcnForbidden, "ecn_forbidden", None, "Outer CE on an inner packet that is not ECN-capable (RFC 6040 §4.2)";

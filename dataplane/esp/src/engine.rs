@@ -82,6 +82,8 @@ pub struct Engine {
     pub(crate) windows: WindowArena,
     pub(crate) policies: Box<CompiledPolicies>,
     pub(crate) flows: FlowCache,
+    /// Flows that may arrive by an inbound SA, and by which.
+    pub(crate) arrivals: FlowCache,
     pub(crate) sa_counters: Arc<SaCounterTable>,
     pub(crate) counters: Arc<EngineCounters>,
     pub(crate) checkpoints: &'static [Checkpoint],
@@ -117,6 +119,7 @@ impl Engine {
             windows: WindowArena::new(config.window_packets_total),
             policies: Box::default(),
             flows: FlowCache::new(),
+            arrivals: FlowCache::new(),
             sa_counters: config.sa_counters,
             counters: config.counters,
             checkpoints: config.checkpoints,
@@ -188,6 +191,7 @@ impl Engine {
     pub fn apply(&mut self, _now_ns: u64, command: Command) -> Result<u32, CommandError> {
         // Whatever the command does, it may be an SA that flows take, or one that they should.
         self.flows.forget();
+        self.arrivals.forget();
         apply::apply(self, command)
     }
 
@@ -198,6 +202,7 @@ impl Engine {
             bundle.newest = self.sas.newest(bundle.reqid);
         }
         self.flows.forget();
+        self.arrivals.forget();
         std::mem::replace(&mut self.policies, policies)
     }
 

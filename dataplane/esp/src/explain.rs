@@ -79,11 +79,7 @@ fn leaving(engine: &Engine, flow: &Flow) -> Explanation {
 
 /// A packet in clear from outside. Where a policy protects it, it is expected under ESP.
 fn arriving(engine: &Engine, flow: &Flow) -> Explanation {
-    let policy = match engine.policies.inbound.arriving(flow) {
-        Match::None => engine.policies.outbound.arriving(flow),
-        found => found,
-    };
-    let policy = match policy {
+    let policy = match engine.policies.arriving(flow) {
         Match::None => None,
         Match::Entry(entry) | Match::Undecided(entry) => Some(named(entry)),
     };

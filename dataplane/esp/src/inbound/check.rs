@@ -1,4 +1,4 @@
-//! Is the decrypted packet one that its SA may carry (RFC 4301 §5.2, step 4)?
+//! Is the decrypted packet one that its SA may carry, and policy wants it to (RFC 4301 §5.2, step 4)?
 
 use pollux_abi::command::{Direction, PolicyAction};
 use pollux_abi::{DropReason, SaIndex};
@@ -11,12 +11,7 @@ use crate::sa::place;
 /// Reads the inner headers and refuses what they do not allow. Octets behind the inner packet (padding for
 /// traffic flow confidentiality) are cut off. The outer traffic class stays in `Meta::traffic_class`.
 #[inline]
-pub(crate) fn check(
-    engine: &Engine,
-    packet: &mut Packet,
-    meta: &mut Meta,
-    version: IpVersion,
-) -> Result<(), DropReason> {
+pub(crate) fn check(packet: &mut Packet, meta: &mut Meta, version: IpVersion) -> Result<(), DropReason> {
     let parsed = parse::ip(packet.data(), &mut meta.flow).filter(|_| meta.flow.version == version);
     let parsed = parsed.ok_or(DropReason::InnerMalformed)?;
     // Whoever forwards it renews the checksum with the TTL, and would vouch for a damaged header.
@@ -27,23 +22,36 @@ pub(crate) fn check(
     meta.fragment = parsed.fragment;
     // An IP header with all its extensions is shorter than the frame that it came in.
     meta.l4 = u16::try_from(parsed.l4).unwrap_or(u16::MAX);
-    refusal(engine, meta.sa, &meta.flow).map_or(Ok(()), Err)
+    Ok(())
 }
 
-/// Why the SA may not carry a packet of `flow`, if so.
-#[inline]
-fn refusal(engine: &Engine, sa: SaIndex, flow: &Flow) -> Option<DropReason> {
+/// Whether policy gives the SA authority over packets of `flow`, and its selectors accept them.
+///
+/// Selectors alone are not enough: those of an SA are a product of all its sides, which is more than the policies
+/// that share its reqid say, and an earlier policy may give a part of it to another SA.
+#[cold]
+pub(crate) fn authority(engine: &Engine, sa: SaIndex, flow: &Flow) -> Result<(), DropReason> {
     if !engine.sas.inbound.selectors.accepts_arriving(place(sa), flow) {
-        if let Some(counters) = engine.sa_counters.row(Direction::Inbound, sa) {
-            counters.selector_errors.add(1);
+        return Err(mismatch(engine, sa));
+    }
+    let reqid = engine.sas.inbound.record(sa).map(|record| record.reqid);
+    // SAs come straight from control, policies by the housekeeper: until a list names the reqid, the selectors
+    // that were negotiated are all there is to judge by.
+    let is_named = reqid.is_some_and(|reqid| engine.policies.names(reqid));
+    match engine.policies.arriving(flow) {
+        Match::Entry(entry) | Match::Undecided(entry) if entry.action == PolicyAction::Discard => {
+            Err(DropReason::InPolicyDiscard)
         }
-        return Some(DropReason::SelectorMismatch);
+        _ if !is_named => Ok(()),
+        Match::Entry(entry) | Match::Undecided(entry) if reqid == entry.action.reqid() => Ok(()),
+        Match::Undecided(_) => Err(DropReason::FragmentPorts),
+        Match::Entry(_) | Match::None => Err(mismatch(engine, sa)),
     }
-    if engine.policies.inbound_discards
-        && let Match::Entry(entry) | Match::Undecided(entry) = engine.policies.inbound.arriving(flow)
-        && entry.action == PolicyAction::Discard
-    {
-        return Some(DropReason::InPolicyDiscard);
+}
+
+fn mismatch(engine: &Engine, sa: SaIndex) -> DropReason {
+    if let Some(counters) = engine.sa_counters.row(Direction::Inbound, sa) {
+        counters.selector_errors.add(1);
     }
-    None
+    DropReason::SelectorMismatch
 }

@@ -23,11 +23,7 @@ pub(crate) fn judge_clear(engine: &Engine, burst: &mut Burst) {
 /// Inbound policies come first. Where they are silent, what leaves protected must not arrive in clear, and
 /// what leaves in clear may arrive so: the outbound policies, read backwards.
 pub(crate) fn judge(policies: &CompiledPolicies, flow: &Flow) -> Result<(), DropReason> {
-    let found = match policies.inbound.arriving(flow) {
-        Match::None => policies.outbound.arriving(flow),
-        found => found,
-    };
-    match found {
+    match policies.arriving(flow) {
         Match::None => Err(DropReason::NotOurs),
         Match::Entry(entry) => match entry.action {
             PolicyAction::Protect(_) => Err(DropReason::ClearForProtected),

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use thiserror::Error;
 
-use super::lookup::{Bucket, Entry, PrefixLengths, Table};
+use super::lookup::{Bucket, Entry, Match, PrefixLengths, Table};
 
 /// Policies in one list at most: the order is a number of 24 bits in the compiled form.
 pub const POLICIES_MAX: usize = 1 << 20;
@@ -56,8 +56,6 @@ pub struct CompiledPolicies {
     pub(crate) inbound: Table,
     /// Sorted by reqid.
     pub(crate) bundles: Box<[Bundle]>,
-    /// Whether any inbound entry discards, so that packets out of tunnels must be asked about.
-    pub(crate) inbound_discards: bool,
 }
 
 impl CompiledPolicies {
@@ -76,14 +74,7 @@ impl CompiledPolicies {
         }
         let bundles = bundles(specs);
         let table = |direction| build(specs, direction, &bundles);
-        Ok(Self {
-            outbound: table(Direction::Outbound),
-            inbound: table(Direction::Inbound),
-            inbound_discards: specs
-                .iter()
-                .any(|spec| spec.direction == Direction::Inbound && spec.action == PolicyAction::Discard),
-            bundles,
-        })
+        Ok(Self { outbound: table(Direction::Outbound), inbound: table(Direction::Inbound), bundles })
     }
 
     /// Policies in both directions.
@@ -94,6 +85,21 @@ impl CompiledPolicies {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Whether a policy of either direction names the reqid.
+    pub(crate) fn names(&self, reqid: Reqid) -> bool {
+        self.bundles.binary_search_by_key(&reqid, |bundle| bundle.reqid).is_ok()
+    }
+
+    /// What the policies say of a packet that arrives. Inbound policies come first; where they are silent, the
+    /// outbound ones count, read backwards.
+    #[inline]
+    pub(crate) fn arriving(&self, flow: &Flow) -> Match<'_> {
+        match self.inbound.arriving(flow) {
+            Match::None => self.outbound.arriving(flow),
+            found => found,
+        }
     }
 
     /// The bundle of a reqid, where a policy names it.

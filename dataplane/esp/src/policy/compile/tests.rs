@@ -59,7 +59,8 @@ fn first_match_wins_across_shapes_and_ranges() {
         assert_eq!(verdict(policies.outbound.leaving(&flow(source, destination, 17, 5))).0, id, "{source}");
     }
     assert_eq!(verdict(policies.outbound.arriving(&flow("10.2.0.1", "10.1.0.4", 17, 5))).0, 3);
-    assert!(policies.inbound_discards);
+    assert_eq!(verdict(policies.arriving(&flow("10.2.0.1", "10.1.0.4", 17, 5))).0, 9, "inbound comes first");
+    assert!(policies.names(Reqid(7)) && !policies.names(Reqid(8)));
     assert_eq!(policies.len(), 7);
 }
 
