@@ -435,7 +435,7 @@ fn what_leaves_one_tunnel_too_long_for_the_next_goes_on_without_another_packet()
     let routes = [pollux_worker::forward::fib::Route::new(support::ip("0.0.0.0"), 0, router)];
     let fib = pollux_worker::forward::fib::Fib::compile(&routes);
     lab.rigs[1].tell(ToWorker::Fib(Box::new(fib)));
-    lab.rigs[1].policies(&[protect("10.1.0.0/16", "10.2.9.0/24")]);
+    lab.rigs[1].policies(&[protect("10.1.0.0/16", "10.2.9.0/24"), protect("10.2.0.0/16", "10.1.0.0/16")]);
     let mut back = support::sa(pollux_abi::command::Direction::Outbound, 2, 2, 0);
     back.id = pollux_abi::SaId(99);
     back.index = pollux_abi::SaIndex(9);
