@@ -216,6 +216,31 @@ fn keys_whose_ends_cannot_be_seen_are_warned_of() {
 }
 
 #[test]
+fn no_replay_window_is_warned_of_and_refused_with_esn() {
+    let file = |window: &str| {
+        format!(
+            "[dataplane]\nwan = \"eth0\"\nlan = \"eth1\"\n[[sa]]\nname = \"from-b\"\ndirection = \"in\"\nspi = 0xc0001001\n\
+             suite = \"aes128gcm16\"\nkey = \"from-b\"\nlocal = \"192.0.2.1\"\nremote = \"192.0.2.2\"\nreqid = 1\n{window}\n\
+             [[policy]]\nname = \"b\"\ndirection = \"in\"\naction = \"protect\"\nreqid = 1\nlocal_ts = \"10.1.0.0/16\"\n\
+             remote_ts = \"10.2.0.0/16\"\n"
+        )
+    };
+    let parse = |window: &str| pollux_config::parse(Path::new("w.toml"), &file(window));
+    for (window, packets, warned) in [("", 1_024, 0), ("window = 32", 32, 0), ("window = 0", 0, 1)] {
+        let config = parse(window).expect("no mistake");
+        assert_eq!((config.sas[0].window_packets, config.warnings.len()), (packets, warned), "{window}");
+    }
+    let refused = parse("window = 0\nesn = true").expect_err("ESN needs one");
+    assert_eq!((refused.0.len(), refused.0[0].key.as_str()), (1, "sa.from-b.window"), "{refused}");
+    for window in ["window = 1", "window = 31", "window = 65537", "window = -1"] {
+        assert!(
+            parse(window).is_err_and(|problems| problems.to_string().contains("from 32 to 65536")),
+            "{window}"
+        );
+    }
+}
+
+#[test]
 fn files_of_another_encoding_are_told_how_to_become_utf_8() {
     let file = std::env::temp_dir().join(format!("pollux-latin1-{}.toml", std::process::id()));
     let latin1 = b"[dataplane]\n# f\xfcr das B\xfcro\nwan = \"w\"\n";

@@ -62,7 +62,7 @@ pub fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
         let mut shell = shell::Shell::new(config, secrets)?;
         shell.open_sockets(&opened).map_err(anyhow::Error::msg)?;
         shell.warn_of_key_log();
-        shell.warn_of_secrets();
+        shell.warn_of_files();
         if opened.control.sandbox {
             sandbox::enter().context("giving up privileges")?;
         }

@@ -84,7 +84,7 @@ impl Shell {
         self.secrets = secrets;
         self.reqids = reqids;
         self.warn_of_key_log();
-        self.warn_of_secrets();
+        self.warn_of_files();
         self.command(now, Command::Reload(Arc::new(endpoint)));
         let (reply, answer): (Reply, _) = oneshot::channel();
         if self.rings.is_some() {
@@ -137,8 +137,11 @@ impl Shell {
         report
     }
 
-    /// Says what is legal in the secrets file and seldom meant.
-    pub(crate) fn warn_of_secrets(&mut self) {
+    /// Says what is legal in the files and seldom meant.
+    pub(crate) fn warn_of_files(&mut self) {
+        for warning in &self.config.warnings {
+            self.journal.note(Level::Warn, "config", warning.to_string(), fields());
+        }
         for warning in self.secrets.warnings() {
             self.journal.note(Level::Warn, "secrets", warning.to_string(), fields());
         }

@@ -73,7 +73,7 @@ pub struct SaSpec {
     pub suite: EspSuite,
     /// Extended sequence numbers.
     pub esn: bool,
-    /// Replay window in packets, 64 to 65,536; unused outbound.
+    /// Replay window in packets, 32 to 65,536, or 0 for none; unused outbound.
     pub window_packets: u32,
     /// Our outer address.
     pub local: IpAddr,
@@ -105,6 +105,17 @@ pub struct SaSpec {
     pub local_ts: Selectors,
     /// The peer's side of the traffic.
     pub remote_ts: Selectors,
+}
+
+/// Replay windows that an inbound SA may have, in packets.
+pub const WINDOW_PACKETS: core::ops::RangeInclusive<u32> = 32..=65_536;
+
+impl SaSpec {
+    /// Whether there is such a replay window. Without one, the upper half of extended sequence numbers can't be told
+    /// (RFC 4303 §3.4.3, appendix A2).
+    pub fn has_sound_window(&self) -> bool {
+        WINDOW_PACKETS.contains(&self.window_packets) || (self.window_packets == 0 && !self.esn)
+    }
 }
 
 /// What a worker that does not own an SA knows of it.

@@ -10,9 +10,6 @@ use crate::mtu;
 use crate::replay::{Window, WindowArena};
 use crate::sa::{InboundSa, Limits, OutboundSa, OuterTemplate, SaRecord, Slot, flag, place};
 
-/// Bounds of a replay window (see the abi's `SaSpec::window_packets`).
-const WINDOW_PACKETS: std::ops::RangeInclusive<u32> = 64..=65_536;
-
 /// Carries out one command.
 pub(crate) fn apply(engine: &mut Engine, command: Command) -> Result<u32, CommandError> {
     match command {
@@ -81,11 +78,14 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
             let (record, sa) = engine.sas.inbound.owned_mut(index).ok_or(CommandError::Unknown)?;
             same_sa(record, spec, sa.esn)?;
             let (old, order) = (sa.window, record.window_order);
+            let has_other_keys = checkpoint_of(spec) != sa.checkpoint;
             let mut window = resized(&mut engine.windows, old, order, spec.window_packets)?;
-            // Other keys have another slot: what an earlier life authenticated under them is a replay now.
+            // Other keys have another slot, and begin another window: no packet under the old ones can be
+            // authentic, and the peer counts from 1 again. What an earlier life authenticated is a replay now.
             let seen = checkpoint.map_or(0, Checkpoint::authenticated);
-            if seen > window.top() {
+            if has_other_keys || seen > window.top() {
                 let (start, count) = window.place();
+                let seen = if has_other_keys { seen.max(spec.seq_start) } else { seen };
                 window = Window::new(start, engine.windows.words(start, count), spec.window_packets, seen);
             }
             let flags = sa.flags & flag::FIRST_TOLD;
@@ -98,14 +98,14 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
             let (record, sa) = engine.sas.outbound.owned_mut(index).ok_or(CommandError::Unknown)?;
             same_sa(record, spec, sa.esn)?;
             let old = std::mem::replace(sa, outbound(spec, sa.mtu));
-            // Numbers and IVs go on, whatever the keys: no pair of key and IV can come back. Other keys have
-            // another slot of the counter file: it may remember an earlier life with higher numbers, and it
-            // knows of no reservation of this one.
+            // IVs go on, whatever the keys: no pair of key and IV can come back. Other keys have another slot of
+            // the counter file, and numbers of their own: the peer begins a new window (with ESN it could not
+            // guess the upper half of ours). The slot may remember an earlier life of these keys.
             sa.next_seq = old.next_seq;
             sa.next_iv = old.next_iv;
             sa.reserved = old.reserved;
             if sa.checkpoint != old.checkpoint {
-                sa.next_seq = old.next_seq.max(checkpoint.map_or(0, Checkpoint::start));
+                sa.next_seq = spec.seq_start.max(checkpoint.map_or(0, Checkpoint::start)).max(1);
                 sa.reserved = sa.next_seq;
             }
             sa.flags = if sa.next_seq > sa.last_seq() { flag::EXHAUSTED } else { 0 };
@@ -227,7 +227,7 @@ fn check_spec(engine: &Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<Key,
     }
     let outbound = spec.direction == Direction::Outbound;
     let sound = spec.local.is_ipv4() == spec.remote.is_ipv4()
-        && (outbound || WINDOW_PACKETS.contains(&spec.window_packets))
+        && (outbound || spec.has_sound_window())
         && (!outbound || spec.seq_start > 0)
         && (spec.esn || u32::try_from(spec.seq_start).is_ok())
         && spec.checkpoint.is_none_or(|slot| (slot as usize) < engine.checkpoints.len());
@@ -268,8 +268,13 @@ fn inbound(spec: &SaSpec) -> InboundSa {
         local: Flow::bits(spec.local),
         remote: Flow::bits(spec.remote),
         limits: Limits::new(&spec.lifetimes),
-        checkpoint: spec.checkpoint.unwrap_or(u32::MAX),
+        checkpoint: checkpoint_of(spec),
     }
+}
+
+/// The slot of the counter file, as the hot halves keep it.
+fn checkpoint_of(spec: &SaSpec) -> u32 {
+    spec.checkpoint.unwrap_or(u32::MAX)
 }
 
 /// The hot half that `spec` asks for, without its numbers.
@@ -288,7 +293,7 @@ fn outbound(spec: &SaSpec, mtu: u16) -> OutboundSa {
         dscp: spec.dscp,
         df: spec.df,
         ecn: spec.ecn,
-        checkpoint: spec.checkpoint.unwrap_or(u32::MAX),
+        checkpoint: checkpoint_of(spec),
         limits: Limits::new(&spec.lifetimes),
         template: OuterTemplate::new(&outer, flow_label, spec.spi.get()),
         outer,

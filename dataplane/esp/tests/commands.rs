@@ -47,7 +47,12 @@ fn unsound_commands_change_nothing() {
         ),
         (change(|s| s.owner = WorkerId(1), OUT), CommandError::Owner, "another worker's"),
         (change(|s| s.local = ip("::1"), OUT), CommandError::Field, "mixed outer addresses"),
-        (change(|s| s.window_packets = 63, Direction::Inbound), CommandError::Field, "window too small"),
+        (change(|s| s.window_packets = 31, Direction::Inbound), CommandError::Field, "window too small"),
+        (
+            change(|s| (s.window_packets, s.esn) = (0, true), Direction::Inbound),
+            CommandError::Field,
+            "ESN without",
+        ),
         (change(|s| s.window_packets = 65_537, Direction::Inbound), CommandError::Field, "window too large"),
         (change(|s| s.seq_start = 0, OUT), CommandError::Field, "outbound from zero"),
         (change(|s| s.seq_start = 1 << 32, OUT), CommandError::Field, "33 bits without ESN"),
@@ -265,6 +270,8 @@ fn keys_swapped_for_earlier_ones_go_on_where_those_were() {
     (out.checkpoint, into.checkpoint) = (Some(1), Some(3));
     assert_eq!((gateway.replace(out), gateway.replace(into.clone())), (Ok(1), Ok(3)));
     assert_eq!(gateway.verdict_in(&early), dropped(DropReason::TooOld));
+    let row = gateway.sa_counters.row(Direction::Inbound, SaIndex(3)).expect("a row");
+    assert_eq!(row.lost.value(), 0, "nothing of the earlier numbers counts as lost");
     assert_eq!(
         gateway.verdict_in(&sealed(&into, 7_000, &plaintext(&v4(b""), 4))),
         dropped(DropReason::Replayed)
@@ -551,4 +558,67 @@ fn explain_says_what_packets_meet() {
     assert_eq!(arriving(&gateway, "10.2.0.1"), Outcome::Protected);
     assert_eq!(arriving(&gateway, "10.9.0.1"), Outcome::Bypassed);
     assert_eq!(arriving(&gateway, "11.0.0.1"), Outcome::Dropped(DropReason::NotOurs));
+}
+
+#[test]
+fn an_spi_with_the_bits_of_ours_works_in_any_place() {
+    let (mut sender, mut receiver) = (gateway(), gateway());
+    sender.policies(&protect_all());
+    // Upper bits that name place 3, which is another SA's, or no place at all.
+    let named = inbound(9, 3).spi;
+    let spis = [named.get() ^ 1, named.get() ^ 2, 0xc000_0000, u32::MAX, 256];
+    assert_eq!(receiver.add(inbound(9, 3)), Ok(0));
+    for (spi, index) in spis.into_iter().zip(10..) {
+        let (mut out, mut into) = (outbound(u64::from(index), index), inbound(u64::from(index), index));
+        (out.spi, into.spi) = (Spi::new(spi).expect("not reserved"), Spi::new(spi).expect("not reserved"));
+        assert_eq!((sender.add(out), receiver.add(into.clone())), (Ok(0), Ok(0)), "{spi:#x}");
+        let sealed = sender.encrypt(&v4(b""));
+        assert_eq!(receiver.verdict_in(&sealed), Verdict::Forward, "{spi:#x}");
+        // Away, and again in another place.
+        assert_eq!(receiver.delete(into.id.0), Ok(0));
+        into.index = SaIndex(index + 20);
+        assert_eq!(receiver.add(into), Ok(0), "{spi:#x} again");
+        let sealed = sender.encrypt(&v4(b""));
+        assert_eq!(receiver.verdict_in(&sealed), Verdict::Forward, "{spi:#x} again");
+    }
+    let mut own = outbound(9, 3);
+    own.spi = named;
+    assert_eq!(sender.add(own), Ok(0));
+    let sealed = sender.encrypt(&v4(b""));
+    assert_eq!(receiver.verdict_in(&sealed), Verdict::Forward, "whose bits name its own place");
+}
+
+#[test]
+fn other_keys_begin_another_window_at_both_ends() {
+    for esn in [false, true] {
+        let (mut sender, mut receiver) = (gateway_of(0, checkpoints()), gateway_of(0, checkpoints()));
+        sender.policies(&protect_all());
+        let (mut out, mut into) = (outbound(1, 3), inbound(2, 3));
+        (out.esn, into.esn) = (esn, esn);
+        (out.checkpoint, into.checkpoint) = (Some(0), Some(0));
+        out.seq_start = if esn { (5 << 32) + 9 } else { 70_000 };
+        into.seq_start = out.seq_start - 1;
+        assert_eq!((sender.add(out.clone()), receiver.add(into.clone())), (Ok(0), Ok(0)));
+        let old = sender.encrypt(&v4(b""));
+        assert_eq!(receiver.verdict_in(&old), Verdict::Forward);
+        // The same keys go on, whatever else changes.
+        assert_eq!((sender.replace(out.clone()), receiver.replace(into.clone())), (Ok(0), Ok(0)));
+        assert_eq!(receiver.verdict_in(&old), dropped(DropReason::Replayed));
+        (out.checkpoint, into.checkpoint) = (Some(1), Some(1));
+        (out.seq_start, into.seq_start) = (1, 0);
+        assert_eq!((sender.replace(out), receiver.replace(into)), (Ok(1), Ok(1)));
+        let first = sender.encrypt(&v4(b""));
+        assert_eq!(wire(&first).1, 1, "ESN {esn}");
+        assert_eq!(receiver.verdict_in(&first), Verdict::Forward, "ESN {esn}");
+        assert_eq!(receiver.verdict_in(&first), dropped(DropReason::Replayed), "ESN {esn}");
+    }
+}
+
+#[test]
+fn without_a_window_every_number_passes() {
+    let (mut sender, mut receiver) = pair(|spec| spec.window_packets = 0);
+    let packets: Vec<Vec<u8>> = (0..3).map(|_| sender.encrypt(&v4(b""))).collect();
+    for at in [2, 0, 0, 1, 2] {
+        assert_eq!(receiver.verdict_in(&packets[at]), Verdict::Forward);
+    }
 }

@@ -16,7 +16,7 @@ pub(super) const ECN: &[(&str, EcnMode)] = &[("normal", EcnMode::Normal), ("off"
 pub(super) const DF: &[(&str, DfMark)] =
     &[("copy", DfMark::Copy), ("set", DfMark::Set), ("clear", DfMark::Clear)];
 /// RFC 6479 windows that the data plane has.
-pub(super) const WINDOW: std::ops::RangeInclusive<u32> = 64..=65_536;
+pub(super) const WINDOW: std::ops::RangeInclusive<u32> = pollux_abi::command::WINDOW_PACKETS;
 pub(super) const WINDOW_DEFAULT: u32 = 1_024;
 /// ESP-in-UDP where the file says `encap = true`.
 const ENCAP_DEFAULT: EncapPorts = EncapPorts { local: 4500, remote: 4500 };
@@ -45,7 +45,7 @@ pub(super) fn sa(section: Section<'_, '_>) -> Option<ManualSa> {
         suite: suite.unwrap_or(pollux_abi::EspSuite::Aes128Gcm16),
         key: String::new(),
         esn: s.or("esn", false, boolean),
-        window_packets: s.or("window", WINDOW_DEFAULT, number(WINDOW)),
+        window_packets: s.or("window", WINDOW_DEFAULT, window),
         seq: s.or("seq", u64::from(direction != Some(Direction::Inbound)), number(0..=i64::MAX as u64)),
         local: IpAddr::from([0; 4]),
         remote: IpAddr::from([0; 4]),
@@ -75,6 +75,15 @@ pub(super) fn sa(section: Section<'_, '_>) -> Option<ManualSa> {
         .filter(|_| direction.is_some() && reqid.is_some())
 }
 
+/// Packets of the replay window: 0 for none.
+fn window(value: &DeValue<'_>) -> Result<u32, Wrong> {
+    match number(0..=*WINDOW.end())(value) {
+        Ok(packets) if packets == 0 || WINDOW.contains(&packets) => Ok(packets),
+        // The line names what a window may be.
+        Ok(_) | Err(_) => number(WINDOW)(value),
+    }
+}
+
 /// Mistakes that one SA shows without looking at others.
 fn by_itself(s: &Section<'_, '_>, sa: &ManualSa, direction: Option<Direction>) {
     if direction == Some(Direction::Outbound) && s.has("seq") && sa.seq == 0 {
@@ -98,6 +107,15 @@ fn by_itself(s: &Section<'_, '_>, sa: &ManualSa, direction: Option<Direction>) {
             "names a local port that is not served: XDP program and packet parser know ESP in UDP by port 4500 alone",
             "write local = 4500; the peer's port may be any",
         );
+    }
+    if sa.window_packets == 0 && direction == Some(Direction::Inbound) {
+        if sa.esn {
+            let reason = "0 leaves no replay window, and ESN tells the upper half of a number by it";
+            s.wrong("window", reason, "write window = 1024, or leave esn out");
+        } else {
+            let reason = "0 switches replay protection off: whoever records a packet can send it again";
+            s.warn("window", reason, "write window = 1024, or leave the key out");
+        }
     }
     if !sa.esn && sa.seq > u64::from(u32::MAX) {
         s.wrong(

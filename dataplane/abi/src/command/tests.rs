@@ -66,7 +66,8 @@ fn wrong_fields_are_refused_one_by_one() {
     };
     refuse(|s| s.id = SaId(0), CommandError::Field);
     refuse(|s| s.suite = EspSuite::Aes128Gcm16, CommandError::KeyLength);
-    refuse(|s| s.window_packets = 63, CommandError::Field);
+    refuse(|s| s.window_packets = 31, CommandError::Field);
+    refuse(|s| (s.window_packets, s.esn) = (0, true), CommandError::Field);
     refuse(|s| s.window_packets = 65_537, CommandError::Field);
     refuse(|s| s.owner = WorkerId(crate::layout::WORKERS_MAX), CommandError::Field);
     refuse(|s| s.local_ts = Selectors::default(), CommandError::Field);

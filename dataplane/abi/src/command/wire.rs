@@ -21,9 +21,6 @@ const POLICY_ADD: u16 = 7;
 const POLICY_COMMIT: u16 = 8;
 const BARRIER: u16 = 9;
 
-/// Replay windows that an SA may have, in packets.
-const WINDOW_PACKETS: core::ops::RangeInclusive<u32> = 64..=65_536;
-
 pub(super) fn encode(command: &Command, ticket: Ticket, bytes: &mut [u8]) {
     let mut w = Writer::new(bytes);
     w.u64(ticket.0);
@@ -253,8 +250,7 @@ impl Reader<'_> {
             return Err(CommandError::KeyLength);
         }
         let families_differ = spec.local.is_ipv4() != spec.remote.is_ipv4();
-        let bad_window =
-            spec.direction == Direction::Inbound && !WINDOW_PACKETS.contains(&spec.window_packets);
+        let bad_window = spec.direction == Direction::Inbound && !spec.has_sound_window();
         let bad_start = spec.direction == Direction::Outbound && spec.seq_start == 0;
         let no_selectors = spec.local_ts.as_slice().is_empty() || spec.remote_ts.as_slice().is_empty();
         if families_differ || bad_window || bad_start || no_selectors {

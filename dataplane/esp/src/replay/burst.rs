@@ -104,7 +104,8 @@ fn suits(sa: &InboundSa, meta: &Meta) -> Result<(), DropReason> {
 #[inline]
 fn whole(sa: &InboundSa, low: u64) -> Result<u64, DropReason> {
     if !sa.esn {
-        return if low == 0 { Err(DropReason::SequenceZero) } else { Ok(low) };
+        // A sender whose peer has no window may let its numbers begin again (RFC 4303 §3.3.3).
+        return if low == 0 && sa.window.size() > 0 { Err(DropReason::SequenceZero) } else { Ok(low) };
     }
     #[expect(clippy::cast_possible_truncation, reason = "32 bits were read from the wire")]
     let low = SeqNo(low as u32);

@@ -11,7 +11,7 @@ pub(crate) struct Window {
     start: u32,
     /// Words less one; words are a power of two.
     mask: u32,
-    /// Packets behind `top` that are still accepted, `top` included.
+    /// Packets behind `top` that are still accepted, `top` included; 0 for all, as there is no replay protection.
     size: u32,
 }
 
@@ -55,7 +55,7 @@ impl Window {
     //= RFC 4303 §3.4.3
     #[inline]
     pub(crate) fn check(&self, words: &[u64], sequence: u64) -> Result<(), DropReason> {
-        if sequence > self.top {
+        if sequence > self.top || self.size == 0 {
             return Ok(());
         }
         if self.top - sequence >= u64::from(self.size) {
@@ -79,6 +79,10 @@ impl Window {
         if sequence > self.top {
             lost = self.turn(words, sequence);
             self.top = sequence;
+        }
+        // Without a window any older number may come: one whose word has turned has no bit.
+        if self.size == 0 && self.top - sequence >= u64::from(u64::BITS) {
+            return Ok(lost);
         }
         words[word(sequence) & self.mask as usize] |= 1 << (sequence % 64);
         Ok(lost)
@@ -172,6 +176,15 @@ mod tests {
         assert_eq!(fixture.commit(36), Err(DropReason::TooOld));
         assert_eq!(fixture.commit(101), Ok(0));
         assert_eq!(fixture.commit(37), Err(DropReason::TooOld));
+    }
+
+    #[test]
+    fn no_window_takes_every_number_at_any_time() {
+        let mut fixture = Fixture::new(0, 7);
+        for sequence in [7, 3, 100_000, 100_000, 99_950, 5, 0, u64::from(u32::MAX), 1, 1] {
+            assert!(fixture.commit(sequence).is_ok(), "{sequence}");
+        }
+        assert_eq!(fixture.window.top(), u64::from(u32::MAX));
     }
 
     #[test]
