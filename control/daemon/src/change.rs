@@ -8,12 +8,11 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use pollux_abi::command::Direction;
 use pollux_abi::{SaId, WorkerId};
 use pollux_config::api::{ReloadReport, fingerprint};
 use tokio::sync::oneshot;
 
-use crate::install::Refusal;
+use crate::install::{ListNumber, Refusal};
 use crate::journal::{Level, fields};
 use crate::manual::{self, Wanted, direction_of};
 use crate::policies;
@@ -46,7 +45,7 @@ enum Step {
     /// To be sent when the SAs are there.
     Later,
     /// On its way.
-    Sent,
+    Sent(ListNumber),
     /// In force, or refused.
     Done,
 }
@@ -86,8 +85,7 @@ impl Shell {
             reply,
         };
         if is_fresh {
-            self.send_policies();
-            change.policies = Step::Sent;
+            change.policies = Step::Sent(self.send_policies());
         }
         for (wanted, id) in plan.replaced {
             change.report.sas_replaced.push(wanted.name.clone());
@@ -116,17 +114,11 @@ impl Shell {
     fn add(&mut self, now: Instant, wanted: Wanted, change: &mut Change) {
         let Some(key) = self.rings.as_ref().map(|rings| rings.attach_reply.fingerprint_key) else { return };
         let Wanted { name, mut spec, key: material, .. } = wanted;
-        let Some(index) = self.allocator.place(spec.direction, spec.spi, now) else {
-            let line = match spec.direction {
-                Direction::Inbound if self.allocator.index_of(spec.spi).is_some() => format!(
-                    "sa {name}: SPI {} begins with the bits 11 and so names a table index, which is taken; write one below 0xc0000000",
-                    spec.spi
-                ),
-                _ => format!(
-                    "sa {name}: no free {} place in the data plane's table; write a larger sa_capacity",
-                    direction_of(&spec)
-                ),
-            };
+        let Some(index) = self.allocator.place(spec.direction, now) else {
+            let line = format!(
+                "sa {name}: no free {} place in the data plane's table; write a larger sa_capacity",
+                direction_of(&spec)
+            );
             change.report.refused.push(line.clone());
             self.refuse(&name, line);
             return;
@@ -151,10 +143,10 @@ impl Shell {
     }
 
     /// Puts the list in force, unless the data plane has it.
-    pub(crate) fn send_policies(&mut self) {
+    pub(crate) fn send_policies(&mut self) -> ListNumber {
         self.entries = policies::list(&self.config, &self.reqids, &self.peers);
         let list = self.entries.iter().map(|entry| entry.spec).collect();
-        self.installer.policies(list, BULK_PATIENCE);
+        self.installer.policies(list, BULK_PATIENCE)
     }
 
     /// A manual SA's turn is over.
@@ -182,13 +174,16 @@ impl Shell {
     }
 
     /// The policy list's turn is over.
-    pub(crate) fn change_policies_done(&mut self, now: Instant, is_late: bool) {
+    pub(crate) fn change_policies_done(&mut self, now: Instant, number: ListNumber, is_late: bool) {
         match &mut self.change {
             Some(change) => change.is_late |= is_late,
             None if is_late => self.try_again(now),
             None => {}
         }
-        if let Some(change) = &mut self.change {
+        // A list that was on its way before the change's own says nothing of it.
+        if let Some(change) = &mut self.change
+            && matches!(change.policies, Step::Sent(sent) if sent <= number)
+        {
             change.policies = Step::Done;
             if let Some(line) = self.refused.get("policies") {
                 change.report.refused.push(line.clone());
@@ -208,12 +203,15 @@ impl Shell {
                     .in_force
                     .as_ref()
                     .is_some_and(|have| have.iter().eq(list.iter().map(|entry| &entry.spec)));
-            change.policies = if same { Step::Done } else { Step::Sent };
             change.report.policies_changed = !same;
             if same {
+                change.policies = Step::Done;
                 self.entries = list;
             } else {
-                self.send_policies();
+                let sent = Step::Sent(self.send_policies());
+                if let Some(change) = &mut self.change {
+                    change.policies = sent;
+                }
             }
         }
         let Some(change) =

@@ -48,6 +48,10 @@ impl Refusal {
     }
 }
 
+/// Policy lists are numbered in the order in which they were asked for: the answer to one is no answer to a later one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct ListNumber(u64);
+
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -60,12 +64,12 @@ pub(crate) enum Kind {
 }
 
 /// What became of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Outcome {
     /// An SA's turn is over.
     Sa { id: SaId, kind: Kind, result: Result<(), Refusal> },
-    /// The policy list is in force, or the old one still is.
-    Policies { result: Result<(), Refusal> },
+    /// A policy list is in force, or the old one still is.
+    Policies { number: ListNumber, list: Vec<PolicySpec>, result: Result<(), Refusal> },
     /// Answer to a query.
     Stats { id: SaId, stats: Option<SaStats> },
 }
@@ -102,6 +106,8 @@ struct Job {
 /// A policy list on its way: begin and entries first, the commit when all of them are taken.
 #[derive(Debug)]
 struct PolicyJob {
+    number: ListNumber,
+    list: Vec<PolicySpec>,
     unanswered: usize,
     failure: Option<Refusal>,
     committing: bool,
@@ -124,6 +130,8 @@ pub(crate) struct Installer {
     backlog: VecDeque<Request>,
     policies: Option<PolicyJob>,
     next_policies: Option<(Vec<PolicySpec>, Duration)>,
+    /// Of the list that was asked for last.
+    last_list: ListNumber,
     tickets: HashMap<Ticket, Purpose>,
     outcomes: VecDeque<Outcome>,
 }
@@ -146,9 +154,12 @@ impl Installer {
         self.backlog.push_back(Request { id, work: Work::Remove(owner), patience });
     }
 
-    /// Asks for a policy list to be put in force. A list that still waits is superseded.
-    pub(crate) fn policies(&mut self, list: Vec<PolicySpec>, patience: Duration) {
+    /// Asks for a policy list to be put in force. A list that still waits is superseded, and is over with the outcome
+    /// of the one that takes its place.
+    pub(crate) fn policies(&mut self, list: Vec<PolicySpec>, patience: Duration) -> ListNumber {
         self.next_policies = Some((list, patience));
+        self.last_list = ListNumber(self.last_list.0 + 1);
+        self.last_list
     }
 
     /// Whether a policy list is on its way.
@@ -200,7 +211,7 @@ impl Installer {
         if self.policies.is_none()
             && let Some((list, patience)) = self.next_policies.take()
         {
-            self.start_policies(rings, now, &list, patience)?;
+            self.start_policies(rings, now, list, patience)?;
         }
         rings.flush()
     }
@@ -250,7 +261,7 @@ impl Installer {
         &mut self,
         rings: &mut Rings,
         now: Instant,
-        list: &[PolicySpec],
+        list: Vec<PolicySpec>,
         patience: Duration,
     ) -> Result<(), RingBroken> {
         let begin = std::iter::once(Command::PolicyBegin);
@@ -260,7 +271,10 @@ impl Installer {
         }
         let deadline = now + patience;
         let unanswered = list.len() + 1;
-        self.policies = Some(PolicyJob { unanswered, failure: None, committing: false, deadline, patience });
+        let number = self.last_list;
+        let failure = None;
+        self.policies =
+            Some(PolicyJob { number, list, unanswered, failure, committing: false, deadline, patience });
         Ok(())
     }
 
@@ -343,9 +357,9 @@ impl Installer {
     }
 
     fn end_policies(&mut self, result: Result<(), Refusal>) {
-        self.policies = None;
+        let Some(PolicyJob { number, list, .. }) = self.policies.take() else { return };
         self.tickets.retain(|_, purpose| !matches!(purpose, Purpose::Policy));
-        self.outcomes.push_back(Outcome::Policies { result });
+        self.outcomes.push_back(Outcome::Policies { number, list, result });
     }
 
     /// Gives up what has missed its deadline, and takes it back.
@@ -378,7 +392,8 @@ impl Installer {
             self.outcomes.push_back(Outcome::Sa { id, kind, result: Err(Refusal::Detached) });
         }
         if self.policies.take().is_some() | self.next_policies.take().is_some() {
-            self.outcomes.push_back(Outcome::Policies { result: Err(Refusal::Detached) });
+            let (number, list, result) = (self.last_list, Vec::new(), Err(Refusal::Detached));
+            self.outcomes.push_back(Outcome::Policies { number, list, result });
         }
         for purpose in self.tickets.drain().map(|(_, purpose)| purpose) {
             if let Purpose::Query(id) = purpose {

@@ -73,7 +73,7 @@ impl Shell {
         let index = match install.direction {
             // Its place was taken when the SPI was drawn.
             Direction::Inbound => self.allocator.index_of(install.spi),
-            Direction::Outbound => self.allocator.place(Direction::Outbound, install.spi, now),
+            Direction::Outbound => self.allocator.place(Direction::Outbound, now),
         };
         let Some(index) = index else {
             return refuse(self, Refusal::Command(pollux_abi::CommandError::Full));
@@ -234,8 +234,8 @@ impl Shell {
     }
 
     fn wanted(&mut self, now: Instant, policy: pollux_abi::PolicyId, source: IpAddr, destination: IpAddr) {
-        let entry = usize::try_from(policy.0).ok().and_then(|id| self.entries.get(id.checked_sub(1)?));
-        let Some(entry) = entry.cloned() else { return };
+        let entry = self.entries.iter().find(|entry| entry.spec.id == policy).cloned();
+        let Some(entry) = entry else { return };
         if let pollux_abi::command::PolicyAction::Protect(reqid) = entry.spec.action
             && (entry.is_trap || self.trapped.contains(&reqid) || self.narrowed.contains(&reqid))
         {

@@ -97,8 +97,9 @@ pub(crate) fn list(config: &Config, reqids: &BTreeMap<ChildName, Reqid>, peers: 
     list.0
 }
 
+/// The list as it grows, and the ids that are taken.
 #[derive(Default)]
-struct Builder(Vec<Entry>);
+struct Builder(Vec<Entry>, BTreeSet<u32>);
 
 impl Builder {
     /// An entry for each direction and pair of selectors of one family.
@@ -114,12 +115,61 @@ impl Builder {
         for &direction in directions {
             for local in local_ts {
                 for remote in remote_ts.iter().filter(|remote| remote.is_ipv4() == local.is_ipv4()) {
-                    let id = PolicyId(u32::try_from(self.0.len() + 1).unwrap_or(u32::MAX));
                     let selectors = SelectorPair { local: *local, remote: *remote };
+                    let id = self.id(name, direction, &selectors);
                     let spec = PolicySpec { id, direction, selectors, action };
                     self.0.push(Entry { name: name.to_owned(), is_trap, spec });
                 }
             }
         }
+    }
+
+    /// The same entry has the same id in every list and in every life of control: what the data plane says of a
+    /// policy is about that one, also where a newer list is on its way.
+    fn id(&mut self, name: &str, direction: Direction, selectors: &SelectorPair) -> PolicyId {
+        let inbound = direction == Direction::Inbound;
+        let words = format!("{}\0{}\0{inbound}", selectors.local, selectors.remote);
+        let mut id = hash(name, &words).max(1);
+        while !self.1.insert(id) {
+            id = id.wrapping_add(1).max(1);
+        }
+        PolicyId(id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selector(text: &str) -> TrafficSelector {
+        pollux_config::parse_selector(text).expect("a selector")
+    }
+
+    #[test]
+    fn a_policy_keeps_its_id_whatever_comes_before_it() {
+        let both = [Direction::Outbound, Direction::Inbound];
+        let [near, far, other] = ["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"].map(selector);
+        let mut one = Builder::default();
+        one.pairs("site/net", false, &both, PolicyAction::Protect(Reqid(1)), &[near], &[far, other]);
+        let mut two = Builder::default();
+        two.pairs("early", false, &both, PolicyAction::Bypass, &[near], &[other]);
+        two.pairs("site/net", true, &both, PolicyAction::Protect(Reqid(9)), &[near], &[other, far]);
+        let id = |list: &Builder, direction, remote: TrafficSelector| {
+            let found = list.0.iter().rfind(|entry| {
+                entry.name == "site/net"
+                    && (entry.spec.direction, entry.spec.selectors.remote) == (direction, remote)
+            });
+            found.expect("an entry").spec.id
+        };
+        for direction in both {
+            for remote in [far, other] {
+                assert_eq!(id(&one, direction, remote), id(&two, direction, remote));
+            }
+        }
+        let ids: BTreeSet<PolicyId> = two.0.iter().map(|entry| entry.spec.id).collect();
+        assert_eq!(ids.len(), two.0.len(), "each has its own");
+        // The same entry twice has two ids.
+        two.pairs("early", false, &both, PolicyAction::Bypass, &[near], &[other]);
+        assert_eq!(two.1.len(), two.0.len());
     }
 }

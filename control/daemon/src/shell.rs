@@ -340,7 +340,7 @@ impl Shell {
     /// Takes the end of one SA's or list's way.
     fn outcome(&mut self, now: Instant, outcome: Outcome) {
         match outcome {
-            Outcome::Policies { result } => {
+            Outcome::Policies { number, list, result } => {
                 let is_late = matches!(result, Err(Refusal::Late(_)));
                 match result {
                     Ok(()) => self.refused.retain(|name, _| name != "policies"),
@@ -348,8 +348,8 @@ impl Shell {
                         self.refuse("policies", format!("the policy list was not put in force: {refusal}"));
                     }
                 }
-                self.in_force = result.is_ok().then(|| self.entries.iter().map(|entry| entry.spec).collect());
-                self.change_policies_done(now, is_late);
+                self.in_force = result.is_ok().then_some(list);
+                self.change_policies_done(now, number, is_late);
             }
             Outcome::Stats { id, stats } => {
                 if let Some(stats) = stats {

@@ -99,15 +99,13 @@ impl Allocator {
         SaId(places.ids)
     }
 
-    /// A place for an SA. An inbound SPI that names a place gets that one or none.
-    pub(crate) fn place(&self, direction: Direction, spi: Spi, now: Instant) -> Option<SaIndex> {
+    /// A place for an SA whose SPI is not of our making. What place such an SPI seems to name says nothing: the data
+    /// plane looks it up by the whole SPI.
+    pub(crate) fn place(&self, direction: Direction, now: Instant) -> Option<SaIndex> {
         let mut places = self.places();
         match direction {
             Direction::Outbound => places.outbound.allocate(now),
-            Direction::Inbound => match spi.index(places.width) {
-                Some(index) => places.inbound.claim(index).then_some(index),
-                None => places.inbound.allocate(now),
-            },
+            Direction::Inbound => places.inbound.allocate(now),
         }
     }
 

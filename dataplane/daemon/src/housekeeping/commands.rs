@@ -22,7 +22,8 @@ const EVENTS_PENDING_MAX: usize = 1024;
 
 /// A list of policies on its way into force.
 pub(super) struct Commit {
-    ticket: Ticket,
+    /// Whom to tell; nobody where the process that asked has gone: its ticket may be another one of the next.
+    ticket: Option<Ticket>,
     policies: Vec<PolicySpec>,
     pairs: Vec<(IpNet, IpNet)>,
     /// Workers that still use the old list.
@@ -34,6 +35,10 @@ impl Housekeeper {
     pub(super) fn attend_control(&mut self) {
         if self.attachment.as_ref().is_some_and(|attachment| !attachment.is_alive()) {
             self.let_control_go("it hung up");
+        }
+        if self.commit.is_some() {
+            // The list of a process that has gone comes into force first: the next one reads the state that stays.
+            return self.take_ike_sockets();
         }
         match self.listener.accept(&self.attach_reply, self.attachment.as_ref()) {
             Ok(None) => {}
@@ -62,6 +67,9 @@ impl Housekeeper {
         self.ring = None;
         self.events.clear();
         self.next_policies = None;
+        if let Some(commit) = &mut self.commit {
+            commit.ticket = None;
+        }
         self.tell_all(|| ToWorker::RingGone);
     }
 
@@ -226,7 +234,7 @@ impl Housekeeper {
         both.sort_unstable();
         both.dedup();
         self.hold(both).map_err(|()| CommandError::Kernel)?;
-        self.commit = Some(Commit { ticket, policies, pairs, waiting: self.workers.len() });
+        self.commit = Some(Commit { ticket: Some(ticket), policies, pairs, waiting: self.workers.len() });
         for (worker, compiled) in self.workers.iter_mut().zip(compiled) {
             worker.send(ToWorker::Policies(Box::new(compiled)));
         }
@@ -245,7 +253,9 @@ impl Housekeeper {
         self.policies = commit.policies;
         let result = self.hold(commit.pairs).map(|()| count).map_err(|()| CommandError::Kernel);
         tracing::info!(policies = count, pairs = self.pairs.len(), "policies-in-force");
-        self.events.push_back(Event::Ack { ticket: commit.ticket, result });
+        if let Some(ticket) = commit.ticket {
+            self.events.push_back(Event::Ack { ticket, result });
+        }
     }
 
     /// Makes the XDP program and the kernel's routes hold these pairs.
