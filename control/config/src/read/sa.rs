@@ -84,6 +84,17 @@ fn window(value: &DeValue<'_>) -> Result<u32, Wrong> {
     }
 }
 
+/// What is to be said of an inbound SA that has no replay window.
+fn without_window(s: &Section<'_, '_>, sa: &ManualSa) {
+    if sa.esn {
+        let reason = "0 leaves no replay window, and ESN tells the upper half of a number by it";
+        s.wrong("window", reason, "write window = 1024, or leave esn out");
+    } else {
+        let reason = "0 switches replay protection off: whoever records a packet can send it again";
+        s.warn("window", reason, "write window = 1024, or leave the key out");
+    }
+}
+
 /// Mistakes that one SA shows without looking at others.
 fn by_itself(s: &Section<'_, '_>, sa: &ManualSa, direction: Option<Direction>) {
     if direction == Some(Direction::Outbound) && s.has("seq") && sa.seq == 0 {
@@ -108,14 +119,8 @@ fn by_itself(s: &Section<'_, '_>, sa: &ManualSa, direction: Option<Direction>) {
             "write local = 4500; the peer's port may be any",
         );
     }
-    if sa.window_packets == 0 && direction == Some(Direction::Inbound) {
-        if sa.esn {
-            let reason = "0 leaves no replay window, and ESN tells the upper half of a number by it";
-            s.wrong("window", reason, "write window = 1024, or leave esn out");
-        } else {
-            let reason = "0 switches replay protection off: whoever records a packet can send it again";
-            s.warn("window", reason, "write window = 1024, or leave the key out");
-        }
+    if direction == Some(Direction::Inbound) && sa.window_packets == 0 {
+        without_window(s, sa);
     }
     if !sa.esn && sa.seq > u64::from(u32::MAX) {
         s.wrong(
