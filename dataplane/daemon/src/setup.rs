@@ -180,10 +180,7 @@ pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
     let mut steering = Steering::open(&pin_dir, Capacity::default())?;
     steering.set_local_addrs(&mirror.addresses())?;
     let (mut guard, pairs) = guard_at_exit::close(&config, &mirror, &mut steering)?;
-    // Of the SAs of an earlier life none is left: what their SPIs would let through belongs to others by now.
-    for spi in steering.spis()? {
-        steering.remove_spi(spi)?;
-    }
+    forget_spis(&mut steering)?;
 
     let workers = config.dataplane.queues;
     let umem = Umem::new(UmemConfig {
@@ -233,6 +230,14 @@ pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
         attach_reply,
         effective,
     }))
+}
+
+/// Of the SAs of an earlier life none is left: what their SPIs would let through belongs to others by now.
+fn forget_spis(steering: &mut Steering) -> Result<(), SteerError> {
+    for spi in steering.spis()? {
+        steering.remove_spi(spi)?;
+    }
+    Ok(())
 }
 
 /// Makes our folders, and the one that control has for itself.

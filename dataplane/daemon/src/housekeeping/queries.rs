@@ -309,14 +309,7 @@ impl Housekeeper {
             return words;
         }
         if let Some((_, action)) = found.policy {
-            step(
-                "policy",
-                match action {
-                    PolicyAction::Protect(reqid) => format!("protect with reqid {reqid}"),
-                    PolicyAction::Bypass => "bypass".to_owned(),
-                    PolicyAction::Discard => "discard".to_owned(),
-                },
-            );
+            step("policy", action_in_words(action));
             if direction == Direction::Inbound {
                 step("clear", self.in_clear(action, flow));
             }
@@ -438,5 +431,13 @@ fn ledger(ledgers: impl Iterator<Item = WorkerLedger>) -> FrameLedger {
         rings,
         in_flight,
         missing: signed(total) - signed(free) - sum.pool.in_rings - signed(in_flight),
+    }
+}
+
+fn action_in_words(action: PolicyAction) -> String {
+    match action {
+        PolicyAction::Protect(reqid) => format!("protect with reqid {reqid}"),
+        PolicyAction::Bypass => "bypass".to_owned(),
+        PolicyAction::Discard => "discard".to_owned(),
     }
 }
