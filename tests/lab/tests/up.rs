@@ -44,7 +44,7 @@ fn five_at_once_end_in_one_gateway() -> Result<()> {
     a.down()?;
     let ups: Vec<Process> = (0..5).map(|n| begin_up(&a, &format!("up-{n}"))).collect::<Result<_>>()?;
     for mut up in ups {
-        ensure!(up.wait(Duration::from_secs(60))?.success(), "{}", up.tail());
+        ensure!(up.wait(Duration::from_mins(1))?.success(), "{}", up.tail());
         ensure!(up.log().contains("2 of 2 installed; 2 of 2 policies in force"), "{}", up.log());
     }
     ensure!(daemons(&a)? == 2, "{} daemons", daemons(&a)?);
@@ -65,7 +65,7 @@ fn what_does_not_come_up_leaves_nothing_behind() -> Result<()> {
     let config = Connection::new("aes128gcm16-prfsha256-x25519", "aes128gcm16").pollux(Side::A, "none");
     a.configure(&config)?;
     let mut up = begin_up(&a, "up")?;
-    ensure!(!up.wait(Duration::from_secs(60))?.success(), "it came up: {}", up.log());
+    ensure!(!up.wait(Duration::from_mins(1))?.success(), "it came up: {}", up.log());
     ensure!(up.log().contains("500"), "the reason: {}", up.log());
     ensure!(daemons(&a)? == 0, "{} daemons are left", daemons(&a)?);
     let links = world.gateway_a.ip("link show")?;
@@ -75,7 +75,7 @@ fn what_does_not_come_up_leaves_nothing_behind() -> Result<()> {
     // What was closed before stays closed.
     a.cli(&format!("guard {}", a.config_file().display()))?;
     let mut up = begin_up(&a, "up-closed")?;
-    ensure!(!up.wait(Duration::from_secs(60))?.success(), "it came up: {}", up.log());
+    ensure!(!up.wait(Duration::from_mins(1))?.success(), "it came up: {}", up.log());
     let out = world.gateway_a.sh("ping -c1 -W1 -I 10.1.0.1 10.2.0.10");
     ensure!(out.is_err() && a.folder().join("run/bpf/v2").exists(), "the guard is gone");
     a.cli("down").map(drop)

@@ -19,7 +19,7 @@ use crate::socket::{control, dataplane, is_running};
 const READY: Duration = Duration::from_secs(30);
 
 /// How long another command that starts or stops this gateway may take.
-const TURN: Duration = Duration::from_secs(60);
+const TURN: Duration = Duration::from_mins(1);
 
 pub(crate) fn up(file: &Path, json: bool) -> Result<()> {
     // All mistakes are found before anything is started.
