@@ -488,8 +488,8 @@ fn others(rings: &Rings, owner: WorkerId) -> impl Iterator<Item = Ring> {
 }
 
 fn route(spec: &SaSpec) -> SaRoute {
-    let SaSpec { id, direction, index, spi, reqid, owner, .. } = *spec;
-    SaRoute { id, direction, index, spi, reqid, owner }
+    let SaSpec { id, direction, index, spi, reqid, owner, local_ts, remote_ts, .. } = *spec;
+    SaRoute { id, direction, index, spi, reqid, owner, local_ts, remote_ts }
 }
 
 /// A second copy for a second ring; both are wiped.

@@ -133,6 +133,10 @@ pub struct SaRoute {
     pub reqid: Reqid,
     /// Where its packets go.
     pub owner: WorkerId,
+    /// Our side of the traffic.
+    pub local_ts: Selectors,
+    /// The peer's side of the traffic.
+    pub remote_ts: Selectors,
 }
 
 /// What happens to packets that a policy matches.

@@ -68,6 +68,8 @@ fn commands() -> Vec<Command> {
         spi: Spi::new(0xc000_0101).expect("not reserved"),
         reqid: Reqid(9),
         owner: WorkerId(1),
+        local_ts: Selectors::new(&[TrafficSelector::any_v4()]).expect("one fits"),
+        remote_ts: Selectors::new(&[TrafficSelector::any_v6()]).expect("one fits"),
     };
     let any = TrafficSelector::any_v6();
     let policy = |action| PolicySpec {

@@ -153,6 +153,11 @@ fn set_route(engine: &mut Engine, route: &SaRoute) -> Result<u32, CommandError> 
     }
     check_free(engine, route.id, route.direction, route.index, route.spi.get())?;
     let record = SaRecord::new(route.id, route.spi, route.reqid, route.owner);
+    let selectors = match route.direction {
+        Direction::Inbound => &mut engine.sas.inbound.selectors,
+        Direction::Outbound => &mut engine.sas.outbound.selectors,
+    };
+    selectors.set(place(route.index), &route.local_ts, &route.remote_ts);
     engine.sas.enter(route.direction, route.index, slot, record);
     engine.refresh_bundle(route.direction, route.reqid);
     Ok(0)

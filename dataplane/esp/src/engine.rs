@@ -155,6 +155,11 @@ impl Engine {
         inbound::run(self, now_ns, burst);
     }
 
+    /// Counts a packet that went to its SA's owner. One that found no room there is a drop, and not counted here.
+    pub fn note_handed_over(&self) {
+        self.counters.handed_over.add(1);
+    }
+
     /// Whether there is an inbound SA with this SPI, here or at another worker: then an `Early` packet is to be
     /// offered again.
     pub fn knows_spi(&self, spi: Spi) -> bool {

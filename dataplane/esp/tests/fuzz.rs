@@ -189,6 +189,8 @@ fn command(random: &mut Random) -> Command {
             spi: spec.spi,
             reqid: spec.reqid,
             owner: spec.owner,
+            local_ts: spec.local_ts,
+            remote_ts: spec.remote_ts,
         }),
         5..7 => Command::SaDelete(SaId(random.below(12) as u64)),
         _ => Command::Barrier,

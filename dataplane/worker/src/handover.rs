@@ -108,6 +108,8 @@ impl Handover {
                 pool.put(packet);
                 break;
             }
+            // Its ports may have no frame left to receive into, and then nothing else would wake it.
+            other.pushed = true;
         }
         for other in self.others.iter_mut().flatten() {
             while let Ok(packet) = other.home_from.pop() {

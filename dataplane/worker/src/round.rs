@@ -177,6 +177,7 @@ impl Worker {
                 let given = match meta.verdict {
                     Verdict::HandOver(owner) => handover
                         .give(owner, packet, meta)
+                        .map(|()| engine.note_handed_over())
                         .map_err(|packet| (packet, DropReason::HandoverFull)),
                     Verdict::Fragment(_) => {
                         large.push(packet, meta).map_err(|packet| (packet, DropReason::TooBig))

@@ -41,6 +41,8 @@ pub(super) fn encode(command: &Command, ticket: Ticket, bytes: &mut [u8]) {
             w.u32(route.spi.get());
             w.u32(route.reqid.0);
             w.u16(route.owner.0);
+            w.selectors(&route.local_ts);
+            w.selectors(&route.remote_ts);
         }
         Command::SaDelete(id) => {
             w.u16(SA_DELETE);
@@ -207,6 +209,8 @@ impl Reader<'_> {
             spi: Spi::new(self.u32()?)?,
             reqid: Reqid(self.u32()?),
             owner: self.owner()?,
+            local_ts: self.selectors()?,
+            remote_ts: self.selectors()?,
         })
     }
 

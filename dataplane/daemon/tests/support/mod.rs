@@ -303,6 +303,8 @@ impl Control {
                 spi: spec.spi,
                 reqid: spec.reqid,
                 owner: spec.owner,
+                local_ts: spec.local_ts,
+                remote_ts: spec.remote_ts,
             };
             self.order(worker, &Order::SaRoute(route)).expect("routed");
         }

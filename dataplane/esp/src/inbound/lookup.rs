@@ -72,7 +72,6 @@ fn find(engine: &mut Engine, now_ns: u64, spi: u32, meta: &mut Meta) -> bool {
         meta.drop_for(DropReason::HandoverLoop);
     } else {
         meta.verdict = Verdict::HandOver(slot.owner);
-        engine.counters.handed_over.add(1);
     }
     false
 }

@@ -13,7 +13,7 @@ use pollux_abi::DropReason;
 use pollux_packet::{BURST_MAX, Burst, Meta, Packet};
 
 use crate::engine::Engine;
-use crate::outbound::FlowSlot;
+use crate::outbound::{FlowAnswer, FlowSlot};
 use crate::replay;
 
 /// Sends a burst through all inbound stages.
@@ -58,11 +58,11 @@ fn unwrap(engine: &Engine, packet: &mut Packet, meta: &mut Meta) -> Result<(), D
 /// Whether the packet may come by its SA. A flow that could come by it is remembered until an SA or a policy changes.
 #[inline]
 fn authorize(engine: &mut Engine, place: FlowSlot, meta: &Meta) -> Result<(), DropReason> {
-    if engine.arrivals.find(place, &meta.flow).is_some_and(|(sa, _)| sa == meta.sa) {
+    if engine.arrivals.find(place, &meta.flow).is_some_and(|known| known.sa == meta.sa) {
         return Ok(());
     }
     check::authority(engine, meta.sa, &meta.flow)?;
-    engine.arrivals.keep(place, meta.flow, meta.sa, None);
+    engine.arrivals.keep(place, meta.flow, FlowAnswer { sa: meta.sa, ..FlowAnswer::default() });
     Ok(())
 }
 

@@ -1,9 +1,9 @@
 //! Which SA the packets of a flow took last: one line instead of policy, bundle, slot and selectors.
 //!
-//! Only the usual answer is kept, a policy that protects and an SA of this worker. Whatever could change an
-//! answer, a command or other policies, empties the cache.
+//! Only the usual answers are kept, a policy that protects and an SA of this worker or of another. Whatever could
+//! change an answer, a command or other policies, empties the cache.
 
-use pollux_abi::{SaIndex, Spi};
+use pollux_abi::{SaIndex, Spi, WorkerId};
 use pollux_packet::{Flow, hint};
 
 /// Flows that are remembered: 64 octets each, a megabyte in all; a core has two megabytes of L2, or a share of
@@ -16,8 +16,22 @@ const LEN: usize = 1 << 14;
 struct FlowEntry {
     flow: Flow,
     sa: SaIndex,
-    spi: Option<Spi>,
+    /// The SPI; 0 for none.
+    spi: u32,
     epoch: u32,
+    /// The other worker that has the SA.
+    owner: Option<WorkerId>,
+}
+
+/// What is known of a flow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FlowAnswer {
+    /// The SA that its packets take.
+    pub(crate) sa: SaIndex,
+    /// The SA's SPI.
+    pub(crate) spi: Option<Spi>,
+    /// The other worker that has the SA; `None` where it is this one.
+    pub(crate) owner: Option<WorkerId>,
 }
 
 const _: () = assert!(size_of::<FlowEntry>() == 64, "one cache line for each flow");
@@ -56,14 +70,21 @@ impl FlowCache {
 
     /// The SA that packets of `flow` take.
     #[inline]
-    pub(crate) fn find(&self, place: FlowSlot, flow: &Flow) -> Option<(SaIndex, Option<Spi>)> {
+    pub(crate) fn find(&self, place: FlowSlot, flow: &Flow) -> Option<FlowAnswer> {
         let line = &self.lines[usize::from(place.0)];
-        (line.epoch == self.epoch && line.flow == *flow).then_some((line.sa, line.spi))
+        let FlowEntry { sa, spi, owner, .. } = *line;
+        (line.epoch == self.epoch && line.flow == *flow).then_some(FlowAnswer {
+            sa,
+            spi: Spi::new(spi),
+            owner,
+        })
     }
 
     /// Remembers the SA of a flow.
-    pub(crate) fn keep(&mut self, place: FlowSlot, flow: Flow, sa: SaIndex, spi: Option<Spi>) {
-        self.lines[usize::from(place.0)] = FlowEntry { flow, sa, spi, epoch: self.epoch };
+    pub(crate) fn keep(&mut self, place: FlowSlot, flow: Flow, answer: FlowAnswer) {
+        let FlowAnswer { sa, spi, owner } = answer;
+        let spi = spi.map_or(0, Spi::get);
+        self.lines[usize::from(place.0)] = FlowEntry { flow, sa, spi, epoch: self.epoch, owner };
     }
 
     /// Forgets everything.
@@ -95,8 +116,11 @@ mod tests {
         let (one, other) = (flow(2, 7), flow(2, 8));
         let place = cache.place(&one);
         assert_eq!(cache.find(place, &one), None);
-        cache.keep(place, one, SaIndex(3), Spi::new(0x1000));
-        assert_eq!(cache.find(cache.place(&one), &one), Some((SaIndex(3), Spi::new(0x1000))));
+        for owner in [None, Some(WorkerId(5))] {
+            let answer = FlowAnswer { sa: SaIndex(3), spi: Spi::new(0x1000), owner };
+            cache.keep(place, one, answer);
+            assert_eq!(cache.find(cache.place(&one), &one), Some(answer));
+        }
         assert_eq!(cache.find(place, &other), None, "wherever it lies, it is another flow");
         assert_eq!(cache.find(place, &one.without_ports()), None);
         cache.forget();
@@ -108,7 +132,7 @@ mod tests {
         let mut cache = FlowCache::new();
         let one = flow(2, 7);
         let place = cache.place(&one);
-        cache.keep(place, one, SaIndex(3), None);
+        cache.keep(place, one, FlowAnswer::default());
         cache.epoch = u32::MAX;
         cache.forget();
         assert_eq!((cache.epoch, cache.find(place, &one)), (1, None));

@@ -24,7 +24,7 @@ pub(crate) fn run_owned(engine: &mut Engine, now_ns: u64, burst: &mut Burst) {
     protect(engine, now_ns, burst, live);
 }
 
-pub(crate) use flow_cache::{FlowCache, FlowSlot};
+pub(crate) use flow_cache::{FlowAnswer, FlowCache, FlowSlot};
 
 /// Admits, numbers and lays out one packet after the other, as what they read of an SA is the same; the cipher
 /// then runs over the burst.

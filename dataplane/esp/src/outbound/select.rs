@@ -1,10 +1,10 @@
 //! From the flow to a policy, and from the policy to an SA or to the worker that has it.
 
 use pollux_abi::command::{Direction, PolicyAction};
-use pollux_abi::{DropReason, Event, SaIndex, Spi};
+use pollux_abi::{DropReason, Event, SaIndex, Spi, WorkerId};
 use pollux_packet::{BURST_MAX, Burst, Fragment, Meta, Packet, Verdict, checksum, hint};
 
-use super::flow_cache::FlowSlot;
+use super::flow_cache::{FlowAnswer, FlowSlot};
 use crate::engine::Engine;
 use crate::packet_mask::PacketMask;
 use crate::policy::{Entry, Match};
@@ -21,28 +21,36 @@ pub(crate) fn select(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Pac
         if !meta.is_pending() {
             continue;
         }
-        if let Some((sa, spi)) = engine.flows.find(places[at], &meta.flow) {
-            (meta.sa, meta.spi) = (sa, spi);
-            live.add(at);
-        } else if judge(engine, now_ns, packet, meta) {
-            engine.flows.keep(places[at], meta.flow, meta.sa, meta.spi);
-            live.add(at);
+        let known = engine.flows.find(places[at], &meta.flow);
+        let answer = known.or_else(|| {
+            let owner = judge(engine, now_ns, packet, meta)?;
+            let answer = FlowAnswer { sa: meta.sa, spi: meta.spi, owner };
+            engine.flows.keep(places[at], meta.flow, answer);
+            Some(answer)
+        });
+        let Some(FlowAnswer { sa, spi, owner }) = answer else { continue };
+        (meta.sa, meta.spi) = (sa, spi);
+        if let Some(owner) = owner {
+            meta.verdict = Verdict::HandOver(owner);
+            continue;
         }
-        prefetch(engine, meta.sa, packet.len());
+        live.add(at);
+        prefetch(engine, sa, packet.len());
     }
     live
 }
 
-/// Asks the policies. Whether the packet has an SA of ours now; if not, it has its verdict.
-fn judge(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Meta) -> bool {
+/// Asks the policies. Where the packet has an SA now, the other worker that has it, if that is not this one; where it
+/// has none, it has its verdict.
+fn judge(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Meta) -> Option<Option<WorkerId>> {
     let entry = match engine.policies.outbound.leaving(&meta.flow) {
         Match::None => {
             meta.drop_for(DropReason::NoPolicy);
-            return false;
+            return None;
         }
         Match::Undecided(_) => {
             meta.drop_for(DropReason::FragmentPorts);
-            return false;
+            return None;
         }
         Match::Entry(entry) => entry,
     };
@@ -58,7 +66,7 @@ fn judge(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Meta)
             return choose(engine, now_ns, &entry, meta);
         }
     }
-    false
+    None
 }
 
 /// Asks for what the next stages read of an SA, for a packet of `len` octets.
@@ -75,8 +83,8 @@ fn prefetch(engine: &Engine, index: SaIndex, len: usize) {
     }
 }
 
-/// Confirms what another worker chose: the SA is still the one it meant, and its selectors, which only its
-/// owner knows, accept the packet.
+/// Confirms what another worker chose: the SA is still the one it meant, and its selectors, which may have changed,
+/// accept the packet.
 pub(crate) fn confirm(engine: &Engine, burst: &mut Burst) -> PacketMask {
     let mut live = PacketMask::default();
     for (at, meta) in burst.metas_mut().iter_mut().enumerate() {
@@ -105,24 +113,22 @@ pub(crate) fn complete_checksum(engine: &Engine, packet: &mut Packet, meta: &Met
     }
 }
 
-/// Whether the packet has an SA of ours now.
+/// As [`judge`], for a packet that a policy protects.
 #[inline]
-fn choose(engine: &mut Engine, now_ns: u64, entry: &Entry, meta: &mut Meta) -> bool {
+fn choose(engine: &mut Engine, now_ns: u64, entry: &Entry, meta: &mut Meta) -> Option<Option<WorkerId>> {
     let newest = engine.policies.bundles.get(entry.bundle as usize).and_then(|bundle| bundle.newest);
     match engine.sas.choose(newest, &meta.flow) {
         Choice::Own(index) => {
             take(engine, meta, index);
-            true
+            Some(None)
         }
         Choice::Other(index, owner) => {
             take(engine, meta, index);
-            meta.verdict = Verdict::HandOver(owner);
-            engine.counters.handed_over.add(1);
-            false
+            Some(Some(owner))
         }
         Choice::None => {
             want(engine, now_ns, entry, meta);
-            false
+            None
         }
     }
 }

@@ -107,7 +107,7 @@ const CHAIN_MAX: usize = 16;
 pub(crate) enum Choice {
     /// One of ours.
     Own(SaIndex),
-    /// One of another worker's, which checks the selectors itself.
+    /// One of another worker's, which checks the selectors once more.
     Other(SaIndex, WorkerId),
     /// None.
     None,
@@ -174,11 +174,8 @@ impl SaTable {
         for _ in 0..CHAIN_MAX {
             let Some(index) = next else { return Choice::None };
             let Some(slot) = self.outbound.slots.get(place(index)) else { return Choice::None };
-            if !slot.owned {
-                return Choice::Other(index, slot.owner);
-            }
             if self.outbound.selectors.accepts_leaving(place(index), flow) {
-                return Choice::Own(index);
+                return if slot.owned { Choice::Own(index) } else { Choice::Other(index, slot.owner) };
             }
             next = self.outbound.record(index).and_then(|record| record.older);
         }

@@ -232,8 +232,8 @@ impl Rig {
             let keys = KeyMaterial::new(&[spec.spi.get().to_le_bytes()[0]; 20]).expect("a key");
             Command::SaAdd(spec, keys)
         } else {
-            let SaSpec { id, direction, index, spi, reqid, owner, .. } = spec;
-            Command::SaRoute(SaRoute { id, direction, index, spi, reqid, owner })
+            let SaSpec { id, direction, index, spi, reqid, owner, local_ts, remote_ts, .. } = spec;
+            Command::SaRoute(SaRoute { id, direction, index, spi, reqid, owner, local_ts, remote_ts })
         };
         self.worker.command(1, command).expect("installed");
     }
