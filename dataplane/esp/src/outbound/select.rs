@@ -23,8 +23,7 @@ pub(crate) fn select(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Pac
         }
         let known = engine.flows.find(places[at], &meta.flow);
         let answer = known.or_else(|| {
-            let owner = judge(engine, now_ns, packet, meta)?;
-            let answer = FlowAnswer { sa: meta.sa, spi: meta.spi, owner };
+            let answer = judge(engine, now_ns, packet, meta)?;
             engine.flows.keep(places[at], meta.flow, answer);
             Some(answer)
         });
@@ -40,9 +39,9 @@ pub(crate) fn select(engine: &mut Engine, now_ns: u64, burst: &mut Burst) -> Pac
     live
 }
 
-/// Asks the policies. Where the packet has an SA now, the other worker that has it, if that is not this one; where it
-/// has none, it has its verdict.
-fn judge(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Meta) -> Option<Option<WorkerId>> {
+/// Asks the policies. The SA that the packet takes, of this worker or of another; where there is none, the packet has
+/// its verdict.
+fn judge(engine: &mut Engine, now_ns: u64, packet: &mut Packet, meta: &mut Meta) -> Option<FlowAnswer> {
     let entry = match engine.policies.outbound.leaving(&meta.flow) {
         Match::None => {
             meta.drop_for(DropReason::NoPolicy);
@@ -115,17 +114,11 @@ pub(crate) fn complete_checksum(engine: &Engine, packet: &mut Packet, meta: &Met
 
 /// As [`judge`], for a packet that a policy protects.
 #[inline]
-fn choose(engine: &mut Engine, now_ns: u64, entry: &Entry, meta: &mut Meta) -> Option<Option<WorkerId>> {
+fn choose(engine: &mut Engine, now_ns: u64, entry: &Entry, meta: &mut Meta) -> Option<FlowAnswer> {
     let newest = engine.policies.bundles.get(entry.bundle as usize).and_then(|bundle| bundle.newest);
     match engine.sas.choose(newest, &meta.flow) {
-        Choice::Own(index) => {
-            take(engine, meta, index);
-            Some(None)
-        }
-        Choice::Other(index, owner) => {
-            take(engine, meta, index);
-            Some(Some(owner))
-        }
+        Choice::Own(index) => Some(answer(engine, index, None)),
+        Choice::Other(index, owner) => Some(answer(engine, index, Some(owner))),
         Choice::None => {
             want(engine, now_ns, entry, meta);
             None
@@ -134,9 +127,8 @@ fn choose(engine: &mut Engine, now_ns: u64, entry: &Entry, meta: &mut Meta) -> O
 }
 
 #[inline]
-fn take(engine: &Engine, meta: &mut Meta, index: SaIndex) {
-    meta.sa = index;
-    meta.spi = Spi::new(engine.sas.outbound.slots[place(index)].spi);
+fn answer(engine: &Engine, sa: SaIndex, owner: Option<WorkerId>) -> FlowAnswer {
+    FlowAnswer { sa, spi: Spi::new(engine.sas.outbound.slots[place(sa)].spi), owner }
 }
 
 #[cold]
