@@ -42,7 +42,7 @@ pub fn close(config: &Config) -> Result<()> {
     let wan = config.dataplane.wan.iter().map(|name| (name, Role::Wan));
     let lan = config.dataplane.lan.iter().map(|name| (name, Role::Lan));
     for (name, role) in wan.chain(lan) {
-        let Some(link) = links.iter().find(|link| &link.name == name) else {
+        let Some(link) = links.iter().find(|link| link.is_named(name)) else {
             say!("{name}: not there yet; the data plane attaches the XDP program");
             continue;
         };
@@ -50,7 +50,7 @@ pub fn close(config: &Config) -> Result<()> {
             say!("{name}: a remote selector of everything; the data plane attaches the XDP program");
             continue;
         }
-        let attached = steering.attach(link.index, name, role, xdp_mode(config.dataplane.xdp))?;
+        let attached = steering.attach(link.index, &link.name, role, xdp_mode(config.dataplane.xdp))?;
         steering.set_mac(link.index, link.mac.0)?;
         say!("{name}: XDP program in {} mode", attached.mode);
     }

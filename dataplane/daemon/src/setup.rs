@@ -60,6 +60,19 @@ pub enum SetupError {
         /// In which namespace.
         place: String,
     },
+    /// No Ethernet frames.
+    #[error(
+        "interface {name} ({side}) has the link type {link_type}: a port needs Ethernet; name the Ethernet interface \
+         below it, or leave it to the kernel"
+    )]
+    LinkType {
+        /// Its name.
+        name: String,
+        /// `wan` or `lan`.
+        side: Role,
+        /// What it is.
+        link_type: &'static str,
+    },
     /// Too few queues.
     #[error(
         "interface {name} has {has} receive queues, [dataplane] queues asks for {wants}; ethtool -L {name} combined {wants}"
@@ -192,7 +205,7 @@ pub fn bring_up(config: Config) -> Result<Housekeeper, SetupError> {
     let mut columns: Vec<Vec<BoxedPort>> = Vec::new();
     for device in &mut devices {
         columns.push(bind(device, &mirror, &umem, &mut steering, &config)?);
-        report_device(device, &config, &mut effective);
+        report_device(device, &config, umem.info().frame_len, &mut effective);
     }
     if let (Some(host), Some(device)) = (&host, devices.iter_mut().find(|device| device.role == Role::Host)) {
         device.peer = Some(host.kernel.mac);
@@ -319,12 +332,15 @@ fn devices(config: &Config) -> Result<Vec<Device>, SetupError> {
     Ok(all.into_iter().zip(0..).map(|((name, role), slot)| Device::new(PortSlot(slot), name, role)).collect())
 }
 
+/// Octets of the largest frame that a UMEM has here: a page.
+const FRAME_LEN_MAX: u32 = 4_096;
+
 /// Octets of a frame for the widest of these ports. In small frames, the headers of a burst share more sets of L1.
 fn frame_len(devices: &[Device], mirror: &Mirror) -> u32 {
     // What is not there yet may turn out to be wide.
     let fits =
         |device: &Device| mirror.link_named(&device.name).is_some_and(|link| link.mtu <= mtu_max(2_048));
-    if devices.iter().all(fits) { 2_048 } else { 4_096 }
+    if devices.iter().all(fits) { 2_048 } else { FRAME_LEN_MAX }
 }
 
 /// Makes `pollux0`, as wide as the widest port, so that whatever a tunnel brings fits.
@@ -339,7 +355,7 @@ fn host_port(
     let links = rtnl.links()?;
     let ports = config.dataplane.wan.iter().chain(&config.dataplane.lan);
     let mtu = ports
-        .filter_map(|name| links.iter().find(|link| &link.name == name))
+        .filter_map(|name| links.iter().find(|link| link.is_named(name)))
         .map(|link| link.mtu)
         .max()
         .unwrap_or(1500);
@@ -368,6 +384,9 @@ fn bind(
             config.dataplane.netns.as_ref().map_or(String::new(), |netns| format!(" in namespace {netns}"));
         return Err(SetupError::NoInterface { name: device.name.clone(), side: device.role, place });
     };
+    if !link.ethernet {
+        return Err(SetupError::LinkType { name: link.name, side: device.role, link_type: link.link_type });
+    }
     let wants = config.dataplane.queues;
     if link.queues < u32::from(wants) {
         return Err(SetupError::Queues { name: link.name, has: link.queues, wants });
@@ -528,7 +547,20 @@ fn report_umem(umem: &Umem, effective: &mut Vec<Effective>) {
     effective.push(Effective { what: "huge pages".to_owned(), requested, effective: info.to_string() });
 }
 
-fn report_device(device: &Device, config: &Config, effective: &mut Vec<Effective>) {
+fn report_device(device: &Device, config: &Config, frame_len: u32, effective: &mut Vec<Effective>) {
+    let room = mtu_max(frame_len);
+    if let Some(link) = device.link.as_ref().filter(|link| link.mtu > room) {
+        effective.push(Effective {
+            what: format!("mtu {}", device.name),
+            requested: link.mtu.to_string(),
+            effective: format!(
+                "{room}: frames of {frame_len} octets have no room for more; what is longer is dropped by the kernel \
+                 (xsk_rx_dropped); set the MTU of {} and of its hosts to {}",
+                device.name,
+                mtu_max(FRAME_LEN_MAX)
+            ),
+        });
+    }
     if let Some(attached) = &device.attached {
         let reason = attached.reason.as_ref().map_or(String::new(), |reason| format!(" because {reason}"));
         let again = if attached.reused_link { ", replaced without a gap" } else { "" };

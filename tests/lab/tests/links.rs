@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use pollux_lab::gateway::{Config, Gateway};
 use pollux_lab::netns::{self, End};
 use pollux_lab::skip_unless;
@@ -156,4 +156,43 @@ fn esp_for_an_address_is_taken_once_the_gateway_has_the_address() -> Result<()> 
     pair.world.gateway_a.ip("addr del 192.0.2.9/24 dev wan0")?;
     wait_for("the loss of the address", Duration::from_secs(5), || Ok(!pair.ping()))?;
     pair.end()
+}
+
+#[test]
+fn ports_go_by_altnames_and_what_is_no_ethernet_is_refused_by_its_link_type() -> Result<()> {
+    skip_unless!("ip", "ping");
+    let world = World::new("lnn")?;
+    let [mut config, _] = configs(&[Tunnel::new(1, Family::V4, Family::V4)?]);
+    world.gateway_a.ip("link property add dev lan0 altname lan-of-the-offices-on-floor-seven")?;
+    config.set("lan", "\"lan-of-the-offices-on-floor-seven\"");
+    let mut a = Gateway::start(&world, Side::A, &config)?;
+    ensure!(a.cli("ports")?.contains("lan0"), "{}", a.cli("ports")?);
+    world.caller.sh("ping -c1 -W1 10.2.0.10").err();
+    wait_for("a packet from the LAN to be sealed", Duration::from_secs(5), || {
+        let _ = world.caller.sh("ping -c1 -W0.1 10.2.0.10");
+        let rows = a.json("sas")?;
+        Ok(rows.as_array().is_some_and(|rows| rows.iter().any(|row| row["packets"].as_u64() > Some(0))))
+    })?;
+    a.down()?;
+    world.gateway_a.ip("tuntap add tun7 mode tun")?;
+    config.set("lan", "\"tun7\"");
+    a.configure(&config)?;
+    let refused = a.start_dataplane().err().context("a TUN device was taken for a port")?;
+    let refused = format!("{refused:#}");
+    ensure!(refused.contains("interface tun7 (lan) has the link type none"), "{refused}");
+    Ok(())
+}
+
+#[test]
+fn an_mtu_beyond_what_frames_hold_is_said_at_the_start() -> Result<()> {
+    skip_unless!("ip");
+    let world = World::new("lnm")?;
+    world.gateway_a.ip("link set lan0 mtu 9000")?;
+    let [config, _] = configs(&[Tunnel::new(1, Family::V4, Family::V4)?]);
+    let a = Gateway::start(&world, Side::A, &config)?;
+    let status = a.cli("status")?;
+    let row = status.lines().find(|line| line.contains("mtu lan0")).with_context(|| status.clone())?;
+    ensure!(row.contains("9000") && row.contains("3826") && row.contains("xsk_rx_dropped"), "{row}");
+    ensure!(a.logs().contains("mtu lan0: requested 9000"), "{}", a.logs());
+    Ok(())
 }

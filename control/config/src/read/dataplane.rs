@@ -167,10 +167,10 @@ fn fixed_port(only: u16) -> impl Fn(&DeValue<'_>) -> Result<u16, Wrong> {
     }
 }
 
-/// A network interface's name (IFNAMSIZ is 16 with its end mark).
+/// A network interface's name, or another name of it (ALTIFNAMSIZ is 128 with its end mark).
 fn interface(value: &DeValue<'_>) -> Result<String, Wrong> {
     let name = values::text(value)?;
-    if name.len() < 16 && !name.contains(['/', ' ', ':', ',']) {
+    if name.len() < 128 && !name.contains(['/', ' ', ':', ',']) {
         Ok(name)
     } else {
         Err(Wrong::new(

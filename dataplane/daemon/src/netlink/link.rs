@@ -3,7 +3,7 @@
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, Prop,
 };
 use pollux_abi::IfIndex;
 use pollux_packet::ethernet::Mac;
@@ -29,6 +29,10 @@ pub struct Link {
     pub queues: u32,
     /// Its frames begin with an Ethernet header (`ARPHRD_ETHER`).
     pub ethernet: bool,
+    /// Its link type, as `ip link` spells it or nearly so.
+    pub link_type: &'static str,
+    /// Its other names (`ip link property add … altname`).
+    pub alt_names: Vec<String>,
 }
 
 impl Link {
@@ -43,6 +47,8 @@ impl Link {
             carrier: flags.contains(LinkFlags::LowerUp),
             queues: 1,
             ethernet: message.header.link_layer_type == LinkLayerType::Ether,
+            link_type: link_type(message.header.link_layer_type),
+            alt_names: Vec::new(),
         };
         for attribute in &message.attributes {
             match attribute {
@@ -52,10 +58,39 @@ impl Link {
                 LinkAttribute::Address(octets) => {
                     link.mac = <[u8; 6]>::try_from(octets.as_slice()).map(Mac).unwrap_or_default();
                 }
+                LinkAttribute::PropList(properties) => {
+                    link.alt_names.extend(properties.iter().filter_map(|property| match property {
+                        Prop::AltIfName(name) => Some(name.clone()),
+                        _ => None,
+                    }));
+                }
                 _ => {}
             }
         }
         (!link.name.is_empty()).then_some(link)
+    }
+}
+
+impl Link {
+    /// Whether it goes by this name, the kernel's or another one of it.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.name == name || self.alt_names.iter().any(|alt| alt == name)
+    }
+}
+
+fn link_type(kind: LinkLayerType) -> &'static str {
+    match kind {
+        LinkLayerType::Ether => "ether",
+        LinkLayerType::Loopback => "loopback",
+        LinkLayerType::Ppp => "ppp",
+        // TUN and WireGuard are of this type.
+        LinkLayerType::None => "none (layer 3, as TUN and WireGuard)",
+        LinkLayerType::Rawip => "rawip",
+        LinkLayerType::Tunnel | LinkLayerType::Tunnel6 | LinkLayerType::Sit | LinkLayerType::Ipgre => {
+            "ip tunnel"
+        }
+        LinkLayerType::Infiniband => "infiniband",
+        _ => "not Ethernet",
     }
 }
 
@@ -73,7 +108,7 @@ impl Rtnl {
 
     /// The interface of this name.
     pub fn link_named(&mut self, name: &str) -> Result<Option<Link>, NetlinkError> {
-        Ok(self.links()?.into_iter().find(|link| link.name == name))
+        Ok(self.links()?.into_iter().find(|link| link.is_named(name)))
     }
 
     /// Creates a veth pair with so many queues at each end, both ends down.

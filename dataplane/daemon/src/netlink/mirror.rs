@@ -103,7 +103,7 @@ impl Mirror {
 
     /// An interface by its name.
     pub fn link_named(&self, name: &str) -> Option<&Link> {
-        self.links.values().find(|link| link.name == name)
+        self.links.values().find(|link| link.is_named(name))
     }
 
     /// Every address of the gateway, sorted, each once.
