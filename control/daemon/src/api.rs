@@ -21,7 +21,7 @@ use tokio::net::unix::OwnedWriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::query::query;
 use crate::report;
@@ -40,6 +40,11 @@ const STREAMS_MAX: usize = 32;
 const QUERIES_MAX: usize = 4;
 /// The command asks for at most five seconds, and is to hear that it is the data plane that does not answer.
 const QUERY_PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long the socket of a control process that is dying may still answer.
+pub(crate) const DYING: Duration = Duration::from_secs(3);
+/// Between two tries to take it over.
+const DYING_PAUSE: Duration = Duration::from_millis(20);
 
 static STREAMS: AtomicUsize = AtomicUsize::new(0);
 static QUERIES: Semaphore = Semaphore::const_new(QUERIES_MAX);
@@ -87,7 +92,7 @@ pub(crate) enum ApiError {
 }
 
 /// Listens; root and our own user may connect. The place is for its end.
-pub(crate) fn listen(path: &Path) -> Result<(UnixListener, SocketPlace), ApiError> {
+fn listen(path: &Path) -> Result<(UnixListener, SocketPlace), ApiError> {
     let fail = |error| ApiError::Io(path.to_owned(), error);
     let place = SocketPlace::of(path)?;
     let socket =
@@ -97,6 +102,20 @@ pub(crate) fn listen(path: &Path) -> Result<(UnixListener, SocketPlace), ApiErro
         })?;
     rustix::net::listen(&socket, BACKLOG).map_err(|errno| fail(errno.into()))?;
     Ok((UnixListener::from_std(socket.into()).map_err(fail)?, place))
+}
+
+/// As [`listen`], but waits up to `patience` while the socket of a predecessor that is dying still answers.
+pub(crate) async fn listen_once_free(
+    path: &Path,
+    patience: Duration,
+) -> Result<(UnixListener, SocketPlace), ApiError> {
+    let until = Instant::now() + patience;
+    loop {
+        match listen(path) {
+            Err(ApiError::InUse(_)) if Instant::now() < until => sleep(DYING_PAUSE).await,
+            outcome => return outcome,
+        }
+    }
 }
 
 /// The connections that are open, in the order in which they came.
@@ -304,6 +323,22 @@ mod tests {
         // A reset is an end, too.
         let _ = timeout(Duration::from_mins(1), stream.read_to_string(&mut text)).await.expect("an end");
         text
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn socket_of_a_dying_predecessor_is_waited_for_and_that_of_a_living_one_is_not_taken() {
+        let path = std::env::temp_dir().join(format!("pollux-control-dying-{}", std::process::id()));
+        let dying = std::os::unix::net::UnixListener::bind(&path).expect("free");
+        let end = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(200));
+            drop(dying);
+        });
+        let successor = listen_once_free(&path, DYING).await;
+        end.join().expect("no panic");
+        assert!(successor.is_ok(), "{successor:?}");
+        let second = listen_once_free(&path, Duration::from_millis(100)).await;
+        assert!(matches!(second, Err(ApiError::InUse(_))), "{second:?}");
+        successor.expect("it came up").1.remove();
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -57,7 +57,7 @@ pub fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async move {
         let path = config.paths.control_socket();
-        let (listener, place) = api::listen(&path)?;
+        let (listener, place) = api::listen_once_free(&path, api::DYING).await?;
         let opened = config.clone();
         let mut shell = shell::Shell::new(config, secrets)?;
         shell.open_sockets(&opened).map_err(anyhow::Error::msg)?;
