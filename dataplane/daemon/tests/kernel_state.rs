@@ -91,6 +91,40 @@ fn ip(text: &str) -> IpAddr {
 }
 
 #[test]
+fn nothing_is_lost_where_the_kernel_drops_notifications() {
+    in_namespace(|| {
+        let _peer = wan();
+        sh("ip neigh add 192.0.2.77 lladdr 02:00:00:00:00:77 dev wan0 nud permanent");
+        let mut mirror = Mirror::open(locks::TABLES).unwrap();
+        let wan0 = mirror.link_named("wan0").unwrap().index;
+        let slot = move |link| (link == wan0).then_some(PortSlot(0));
+        for turn in 0..3 {
+            // Word of this is among what is read before the loss shows.
+            sh("ip neigh del 192.0.2.77 dev wan0");
+            let verb = if turn % 2 == 0 { "add" } else { "del" };
+            sh(&format!(
+                "for i in $(seq 0 119); do for j in $(seq 0 249); do echo route {verb} 10.$i.$j.0/24 via 192.0.2.2; done; done | ip -batch -"
+            ));
+            let changes = mirror.update().unwrap();
+            assert!(changes.resynchronised, "30,000 notifications are more than the socket holds");
+            assert!(changes.neighbours_gone.contains(&(wan0, ip("192.0.2.77"))), "turn {turn}");
+            let fresh = Mirror::open(locks::TABLES).unwrap();
+            let routes = |mirror: &Mirror| {
+                let mut all: Vec<String> =
+                    mirror.forwarding(slot).iter().map(|route| format!("{route:?}")).collect();
+                all.sort_unstable();
+                all
+            };
+            assert!(routes(&mirror) == routes(&fresh), "turn {turn}");
+            sh("ip neigh add 192.0.2.77 lladdr 02:00:00:00:00:77 dev wan0 nud permanent");
+            follow(&mut mirror, "the neighbour", |mirror, _| {
+                mirror.neighbours().any(|neighbour| neighbour.address == ip("192.0.2.77"))
+            });
+        }
+    });
+}
+
+#[test]
 fn mirror_follows_links_addresses_and_routes() {
     in_namespace(|| {
         let _peer = wan();

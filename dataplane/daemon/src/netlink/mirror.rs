@@ -42,6 +42,10 @@ pub struct Mirror {
     routes: BTreeMap<RouteKey, KernelRoute>,
     neighbours: HashMap<(IfIndex, IpAddr), Neighbour>,
     ignored_tables: RangeInclusive<u32>,
+    /// The tables have to be read anew: word was lost, or an earlier attempt failed.
+    is_incomplete: bool,
+    /// What is in the tables and was not told yet, as reading the rest failed.
+    untold: Changes,
 }
 
 impl Mirror {
@@ -58,6 +62,8 @@ impl Mirror {
             routes: BTreeMap::new(),
             neighbours: HashMap::new(),
             ignored_tables,
+            is_incomplete: false,
+            untold: Changes::default(),
         };
         mirror.read_all(&mut Changes::default())?;
         Ok(mirror)
@@ -68,27 +74,44 @@ impl Mirror {
         &self.follower
     }
 
-    /// Takes in every waiting notification and says what changed.
+    /// Takes in every waiting notification and says what changed. After an error nothing is lost: the next call reads
+    /// everything anew, and says also what had changed before the error.
     pub fn update(&mut self) -> Result<Changes, NetlinkError> {
-        let mut changes = Changes::default();
+        let mut changes = core::mem::take(&mut self.untold);
+        let result = self.take_in(&mut changes);
+        if let Err(error) = result {
+            self.untold = changes;
+            return Err(error);
+        }
+        Ok(changes)
+    }
+
+    fn take_in(&mut self, changes: &mut Changes) -> Result<(), NetlinkError> {
         let mut waiting = Vec::new();
-        let complete = self.follower.drain(|message| waiting.push(message))?;
+        let drained = self.follower.drain(|message| waiting.push(message));
+        // Until all has been read, what is known is not to be relied on.
+        let was_incomplete =
+            core::mem::replace(&mut self.is_incomplete, true) || !matches!(drained, Ok(true));
         // An IPv6 next hop that leaves a group says so by a deletion that names the whole route.
         let reread = waiting.iter().any(|message| {
             matches!(message, RouteNetlinkMessage::DelRoute(route)
                 if route.header.address_family == AddressFamily::Inet6)
         });
         for message in waiting {
-            self.apply(message, &mut changes);
+            self.apply(message, changes);
         }
-        if !complete {
-            changes = Changes { resynchronised: true, ..Changes::default() };
-            self.read_all(&mut changes)?;
+        drained?;
+        if was_incomplete {
+            // Answers to a request that failed would stand in the way of the next one.
+            self.requests = Rtnl::open()?;
+            changes.resynchronised = true;
+            self.read_all(changes)?;
         } else if reread || changes.links || changes.addresses {
             // The kernel withdraws IPv4 routes of a downed interface or lost address without a word.
             changes.routes |= self.read_routes()?;
         }
-        Ok(changes)
+        self.is_incomplete = false;
+        Ok(())
     }
 
     /// An interface by its number.
@@ -230,8 +253,9 @@ impl Mirror {
 
         changes.routes |= self.read_routes()?;
 
+        let known = self.requests.neighbours()?;
         let mut forgotten = core::mem::take(&mut self.neighbours);
-        for neighbour in self.requests.neighbours()? {
+        for neighbour in known {
             let key = (neighbour.link, neighbour.address);
             if let Some(old) = forgotten.remove(&key) {
                 self.neighbours.insert(key, old);
