@@ -153,14 +153,17 @@ fn at(checkpoints: &CheckpointFile, slot: Option<u32>) -> Option<&'static Checkp
     checkpoints.checkpoints().get(usize::try_from(slot?).ok()?)
 }
 
+/// Seconds since 1970 at the beginning of 2026: a clock that says less has not been set yet.
+const CLOCK_IS_SET: u32 = 1_767_225_600;
+
 /// When the key in this slot was first installed; now, where there is no slot or nobody knows. A clock that has been
-/// set back makes no key younger than new.
+/// set back makes no key younger than new, and one that was not set yet makes none old.
 fn first_installed(checkpoint: Option<&Checkpoint>) -> Instant {
     let now = Instant::now();
     let Some(checkpoint) = checkpoint else { return now };
     let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs());
     let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
-    let Some(born) = checkpoint.born() else {
+    let Some(born) = checkpoint.born().filter(|&born| born >= CLOCK_IS_SET) else {
         checkpoint.set_born(seconds);
         return now;
     };
@@ -289,6 +292,12 @@ mod tests {
         let same = registry.add(aging.clone(), &keys(1), &[0; 32], &mut file).expect("added");
         assert_eq!(same, slot);
         assert_eq!(registry.aged(later(3)).len(), 2, "eleven seconds of age");
+        // Noted by a clock that had not been set: the key is not fifty years old.
+        at(&file, slot).expect("a slot").set_born(1_000);
+        let mut unset = Registry::default();
+        unset.add(aging.clone(), &keys(1), &[0; 32], &mut file).expect("added");
+        assert_eq!(unset.aged(later(3)), []);
+        at(&file, slot).expect("a slot").set_born(born - 8);
         // Other keys begin anew; other marks do not.
         registry.replace(aging.clone(), &keys(1), &[0; 32], &mut file).expect("replaced");
         assert_eq!(registry.aged(later(3)).len(), 2, "told again: the owner has the SA anew");

@@ -1,5 +1,7 @@
 //! Bring-up: from a configuration to running workers, with what was got beside what was asked.
 
+mod error;
+
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
@@ -7,170 +9,34 @@ use std::time::Instant;
 
 use pollux_abi::layout::SPI_INDEX_WIDTH_MAX;
 use pollux_abi::{CoreId, WorkerId};
-use pollux_aead::{EngineChoice, EngineError};
+use pollux_aead::EngineChoice;
 use pollux_config::api::Effective;
 use pollux_config::{CONTROL_DIR, Config, IdleMode};
 use pollux_ebpf::{Capacity, Role, SteerError, Steering, bpffs};
 use pollux_esp::{Engine, EngineConfig, EngineCounters, SaCounterTable};
 use pollux_packet::PortSlot;
-use pollux_port::{Umem, UmemConfig, UmemError, XskError};
-use pollux_shm::{
-    AttachReply, CheckpointError, CheckpointFile, HandshakeError, Listener, Pages, RunDir, RunDirError,
-};
+use pollux_port::{Umem, UmemConfig};
+use pollux_shm::{AttachReply, CheckpointError, CheckpointFile, HandshakeError, Listener, Pages, RunDir};
 use pollux_worker::handover::{Handover, mesh};
 use pollux_worker::housekeeping::{BoxedPort, Sleeper, Waker, channel, waker};
 use pollux_worker::stats::{PORTS_MAX, WorkerCounters};
 use pollux_worker::{Idle, PortEntry, Worker, WorkerParts};
-use rustix::io::Errno;
-use thiserror::Error;
 
 use crate::affinity;
 use crate::counter_writer::CounterWriter;
 use crate::device::{Device, mtu_max};
 use crate::guard_at_exit;
-use crate::host_port::{self, HostPort, HostPortError};
+use crate::host_port::{self, HostPort};
 use crate::housekeeping::{Housekeeper, Parts, WorkerLink};
 use crate::locks::TABLES;
-use crate::namespace::{self, NamespaceError};
+use crate::namespace;
 use crate::netlink::mirror::Mirror;
-use crate::netlink::{NetlinkError, Rtnl, RuleWatch};
+use crate::netlink::{Rtnl, RuleWatch};
 use crate::patience::{self, once_free};
 use crate::query::{QueryError, QuerySocket};
 use crate::sandbox;
 
-/// Why the data plane did not come up. Each says what, where and what fixes it.
-#[derive(Debug, Error)]
-pub enum SetupError {
-    /// A folder or file.
-    #[error("{path}: {source}")]
-    File {
-        /// Which.
-        path: String,
-        /// With what.
-        #[source]
-        source: io::Error,
-    },
-    /// No such interface.
-    #[error("interface {name} ({side}): there is none of this name{place}; create it, or fix [dataplane]")]
-    NoInterface {
-        /// Its name.
-        name: String,
-        /// `wan` or `lan`.
-        side: Role,
-        /// In which namespace.
-        place: String,
-    },
-    /// No Ethernet frames.
-    #[error(
-        "interface {name} ({side}) has the link type {link_type}: a port needs Ethernet; name the Ethernet interface \
-         below it, or leave it to the kernel"
-    )]
-    LinkType {
-        /// Its name.
-        name: String,
-        /// `wan` or `lan`.
-        side: Role,
-        /// What it is.
-        link_type: &'static str,
-    },
-    /// Too few queues.
-    #[error(
-        "interface {name} has {has} receive queues, [dataplane] queues asks for {wants}; ethtool -L {name} combined {wants}"
-    )]
-    Queues {
-        /// Its name.
-        name: String,
-        /// How many it has.
-        has: u32,
-        /// How many are asked for.
-        wants: u16,
-    },
-    /// More interfaces than a worker has ports.
-    #[error("{count} interfaces are more than the {max} that a worker can have")]
-    Interfaces {
-        /// What was requested.
-        count: usize,
-        /// Most.
-        max: usize,
-    },
-    /// A core that is not there, or that this process may not use.
-    #[error("[dataplane] cores: there is no core {core} for this process to run on; it may use {allowed}")]
-    Core {
-        /// Which.
-        core: u32,
-        /// Those that there are.
-        allowed: String,
-    },
-    /// A socket was closed while it was being set up.
-    #[error("a socket closed while it was set up")]
-    Closed,
-    /// No thread.
-    #[error("worker {worker}: no thread: {source}")]
-    Thread {
-        /// Which worker.
-        worker: u16,
-        /// With what.
-        #[source]
-        source: io::Error,
-    },
-    /// A doorbell.
-    #[error("a wake-up socket: {0}")]
-    Doorbell(#[from] Errno),
-    /// The network namespace.
-    #[error(transparent)]
-    Namespace(#[from] NamespaceError),
-    /// Netlink.
-    #[error(transparent)]
-    Netlink(#[from] NetlinkError),
-    /// `pollux0`.
-    #[error(transparent)]
-    HostPort(#[from] HostPortError),
-    /// The XDP program.
-    #[error(transparent)]
-    Steer(#[from] SteerError),
-    /// The packets' memory.
-    #[error(transparent)]
-    Umem(#[from] UmemError),
-    /// An AF_XDP socket.
-    #[error(transparent)]
-    Xsk(#[from] XskError),
-    /// The cipher.
-    #[error("[dataplane] aead: {0}")]
-    Aead(#[from] EngineError),
-    /// The ESP engine.
-    #[error(transparent)]
-    Engine(#[from] pollux_esp::EngineError),
-    /// No thread for the counter file.
-    #[error("the thread that writes the counter file: {source}")]
-    CounterWriter {
-        /// With what.
-        #[source]
-        source: io::Error,
-    },
-    /// A worker could not be confined.
-    #[error(
-        "worker {worker} cannot be confined: {reason}; this kernel has to allow it (CONFIG_SECCOMP_FILTER), or write \
-         sandbox = false under [dataplane]"
-    )]
-    Sandbox {
-        /// Which worker.
-        worker: u16,
-        /// What was refused.
-        reason: String,
-    },
-    /// The run directory or the state directory.
-    #[error(transparent)]
-    RunDir(#[from] RunDirError),
-    /// The counter file.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
-    /// The attach socket.
-    #[error(transparent)]
-    Attach(#[from] HandshakeError),
-    /// The statistics socket.
-    #[error(transparent)]
-    Query(#[from] QueryError),
-}
+pub use error::SetupError;
 
 /// Brings everything up in the calling thread, which becomes the housekeeper.
 ///
