@@ -69,9 +69,10 @@ impl Peers {
         self.changed |= self.inherited.remove(&reqid).is_some();
     }
 
-    /// All in the order in which they are searched: who is up comes before who was.
+    /// All in the order in which they are searched: who is up comes before who was, and of what is up the newest first,
+    /// since reqids count up. A peer that has come back may still have a dead predecessor.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = (Reqid, &Dynamic)> {
-        self.up.iter().chain(&self.inherited).map(|(reqid, dynamic)| (*reqid, dynamic))
+        self.up.iter().rev().chain(&self.inherited).map(|(reqid, dynamic)| (*reqid, dynamic))
     }
 
     /// Whether something has changed since this was last asked.
@@ -118,6 +119,11 @@ mod tests {
         assert!(peers.take_changed() && !peers.take_changed());
         peers.protect(Reqid(second + 2), dynamic("10.2.0.0/16"));
         assert!(!peers.has_inherited(Reqid(first)) && peers.has_inherited(Reqid(second)));
+        let again = Reqid(second + 3);
+        peers.protect(again, dynamic("10.2.0.0/16"));
+        let first_of = |peers: &Peers| peers.in_order().next().map(|(reqid, _)| reqid);
+        assert_eq!(first_of(&peers), Some(again), "the newest wins over its dead predecessor");
+        peers.release(again);
         peers.forget(Reqid(second));
         peers.release(Reqid(second + 1));
         assert_eq!(remotes(&peers), ["10.2.0.0/16"]);

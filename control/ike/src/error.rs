@@ -95,6 +95,17 @@ pub enum IkeError {
         key: String,
     },
 
+    /// What the peer of a wildcard connection asks for is in use by another one.
+    #[error(
+        "traffic selectors are in use: the peer offered {offered}, and {by} has them; give each peer its own"
+    )]
+    TsInUse {
+        /// The peer's selectors, `theirs === ours`.
+        offered: String,
+        /// Whose they are.
+        by: String,
+    },
+
     // Blame: the operator, or nobody yet.
     /// No connection is about these addresses and identities.
     #[error(
@@ -194,7 +205,7 @@ impl IkeError {
             | Self::NoConnection { .. }
             | Self::NoSecret { .. } => NotifyType::AuthenticationFailed,
             Self::Limit { .. } => NotifyType::NoAdditionalSas,
-            Self::TsUnacceptable { .. } => NotifyType::TsUnacceptable,
+            Self::TsUnacceptable { .. } | Self::TsInUse { .. } => NotifyType::TsUnacceptable,
             Self::ChildSaNotFound { .. } => NotifyType::ChildSaNotFound,
             Self::DataPlane { .. }
             | Self::TemporaryFailure { .. }

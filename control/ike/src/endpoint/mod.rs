@@ -4,6 +4,7 @@
 //! are carried out, indices and the deadline follow what the turn has changed.
 
 mod admission;
+mod claims;
 mod command;
 mod connection_index;
 mod connections;
@@ -37,6 +38,7 @@ use crate::crypto::{Provider, Rng};
 use crate::sa::{IkeSa, IkeSaId, State};
 use crate::time::Instant;
 use admission::Admission;
+use claims::Claims;
 use connections::Retries;
 use cookie::Cookies;
 use demux::Demux;
@@ -87,6 +89,7 @@ impl Endpoint {
                 reqids: DYNAMIC_REQID,
                 contacts: BTreeMap::new(),
                 orphans: Orphans::default(),
+                claims: Claims::default(),
             },
             sas: BTreeMap::new(),
             demux: Demux::default(),

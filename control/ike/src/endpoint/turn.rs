@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use pollux_abi::{Reqid, SaId};
 
+use super::claims::Claims;
 use super::connection_index::ConnectionIndex;
 use super::orphans::Orphans;
 use super::output::{Output, Routes, SaAllocator, SaCommand, Transmit};
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) contacts: BTreeMap<IpAddr, u32>,
     /// SAs of an earlier control process.
     pub(crate) orphans: Orphans,
+    /// What peers of wildcard connections have in use.
+    pub(crate) claims: Claims,
 }
 
 impl Shared {

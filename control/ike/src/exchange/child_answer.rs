@@ -66,6 +66,7 @@ impl Answer {
         };
         sa.check_numbers()?;
         let mut proposal_missing = None;
+        let mut in_use = None;
         let (wanted, others): (Vec<_>, Vec<_>) =
             candidates().partition(|config| has_room_for_first(config, path, ts_i, ts_r));
         for config in wanted.into_iter().chain(others) {
@@ -74,6 +75,17 @@ impl Answer {
             let ours = selectors(&config.local_ts, path.local.ip());
             let local_ts = narrow(&ours, ts_r, old.map(|old| &*old.local_ts));
             let (Some(remote_ts), Some(local_ts)) = (remote_ts, local_ts) else { continue };
+            let remote_ts = if config.reqid.is_none() {
+                let (free, taken_by) = turn.shared.claims.free(&peer.remote_id, &local_ts, &remote_ts);
+                if free.is_empty() {
+                    let by = taken_by.map_or_else(String::new, ToString::to_string);
+                    in_use = Some(IkeError::TsInUse { offered: sides(Some(ts_i), Some(ts_r)), by });
+                    continue;
+                }
+                free
+            } else {
+                remote_ts
+            };
             let ours = proposals(config, in_auth);
             let Some(chosen) = proposal::choose_esp(&ours, sa, sent, in_auth) else {
                 proposal_missing.get_or_insert_with(|| refused(config, syntax::describe_sa(sa)));
@@ -96,7 +108,7 @@ impl Answer {
             let cut = (is_cut && old.is_none()).then(|| sides(Some(ts_r), Some(ts_i)));
             return Ok(Self { config: config.clone(), chosen, spi, peer_spi, local_ts, remote_ts, cut });
         }
-        Err(proposal_missing.unwrap_or_else(outside))
+        Err(proposal_missing.or(in_use).unwrap_or_else(outside))
     }
 
     /// SA payload of the answer.
@@ -138,19 +150,23 @@ impl Answer {
                 by: NarrowedBy::Limit,
             });
         }
-        let mut half = |spi, keys| DirectionSa {
+        let half = |turn: &mut Turn<'_>, spi, keys| DirectionSa {
             id: turn.shared.allocator.sa_id(),
             spi,
             state: DirectionState::Held(keys),
         };
+        let (inbound, outbound) = (half(turn, self.spi, of_i), half(turn, self.peer_spi, of_r));
+        if self.config.reqid.is_none() {
+            turn.shared.claims.claim(inbound.id, &peer.remote_id, &self.local_ts, &self.remote_ts);
+        }
         Ok(ChildSa {
             connection: peer.connection.name.clone(),
             config: self.config.clone(),
             reqid,
             suite,
             esn: self.chosen.agreement.esn,
-            inbound: half(self.spi, of_i),
-            outbound: half(self.peer_spi, of_r),
+            inbound,
+            outbound,
             outer: path.outer(),
             local_ts: self.local_ts.clone(),
             remote_ts: self.remote_ts.clone(),

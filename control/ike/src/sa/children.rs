@@ -137,6 +137,7 @@ impl ChildSa {
         };
         let (id, spi) = (half.id, half.spi);
         turn.shared.owners.remove(&id);
+        turn.shared.claims.release(id);
         match core::mem::replace(&mut half.state, DirectionState::Gone) {
             DirectionState::Asked { .. } | DirectionState::Installed => {
                 turn.sa(SaCommand::Remove { id, spi, direction });
@@ -156,6 +157,7 @@ impl ChildSa {
     pub(crate) fn died(&mut self, turn: &mut Turn<'_>) {
         for half in [&mut self.inbound, &mut self.outbound] {
             turn.shared.owners.remove(&half.id);
+            turn.shared.claims.release(half.id);
             if !matches!(half.state, DirectionState::Held(_)) {
                 half.state = DirectionState::Gone;
             }

@@ -7,6 +7,7 @@ mod narrowing;
 mod protected;
 mod refusals;
 mod rekeys;
+mod wildcard;
 
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
