@@ -51,9 +51,7 @@ impl Answer {
             accepted: accepted(candidates().map(|config| &**config), path),
             key: format!("connection.{}.children.*.remote_ts and local_ts", peer.connection.name),
         };
-        let key = |config: &ChildConfig| {
-            format!("connection.{}.children.{}.esp_proposals", peer.connection.name, config.name)
-        };
+        let key = |config: &ChildConfig| esp_proposals_key(peer, config);
         let refused = |config: &ChildConfig, offered: String| IkeError::NoProposalChosen {
             offered,
             accepted: syntax::describe(&proposals(config, in_auth)),
@@ -65,30 +63,26 @@ impl Answer {
             return Err(first.map_or_else(outside, |config| refused(config, "nothing".to_owned())));
         };
         sa.check_numbers()?;
-        let mut proposal_missing = None;
-        let mut in_use = None;
-        let (wanted, others): (Vec<_>, Vec<_>) =
-            candidates().partition(|config| has_room_for_first(config, path, ts_i, ts_r));
-        for config in wanted.into_iter().chain(others) {
+        let mut refusal = None;
+        let mut in_order: Vec<_> = candidates().collect();
+        in_order.sort_by_key(|config| !has_room_for_first(config, path, ts_i, ts_r));
+        for config in in_order {
             let ours = selectors(&config.remote_ts, path.remote.ip());
             let remote_ts = narrow(&ours, ts_i, old.map(|old| &*old.remote_ts));
             let ours = selectors(&config.local_ts, path.local.ip());
             let local_ts = narrow(&ours, ts_r, old.map(|old| &*old.local_ts));
             let (Some(remote_ts), Some(local_ts)) = (remote_ts, local_ts) else { continue };
-            let remote_ts = if config.reqid.is_none() {
-                let (free, taken_by) = turn.shared.claims.free(&peer.remote_id, &local_ts, &remote_ts);
-                if free.is_empty() {
-                    let by = taken_by.map_or_else(String::new, ToString::to_string);
-                    in_use = Some(IkeError::TsInUse { offered: sides(Some(ts_i), Some(ts_r)), by });
+            let agreed = (&*local_ts, remote_ts);
+            let remote_ts = match unclaimed(turn, peer, config, agreed, (ts_i, ts_r)) {
+                Ok(free) => free,
+                Err(error) => {
+                    refusal.get_or_insert(error);
                     continue;
                 }
-                free
-            } else {
-                remote_ts
             };
             let ours = proposals(config, in_auth);
             let Some(chosen) = proposal::choose_esp(&ours, sa, sent, in_auth) else {
-                proposal_missing.get_or_insert_with(|| refused(config, syntax::describe_sa(sa)));
+                refusal.get_or_insert_with(|| refused(config, syntax::describe_sa(sa)));
                 continue;
             };
             if let (Some(wanted), false) = (chosen.agreement.ke, in_auth)
@@ -108,7 +102,7 @@ impl Answer {
             let cut = (is_cut && old.is_none()).then(|| sides(Some(ts_r), Some(ts_i)));
             return Ok(Self { config: config.clone(), chosen, spi, peer_spi, local_ts, remote_ts, cut });
         }
-        Err(proposal_missing.or(in_use).unwrap_or_else(outside))
+        Err(refusal.unwrap_or_else(outside))
     }
 
     /// SA payload of the answer.
@@ -181,6 +175,29 @@ impl Answer {
             told: false,
         })
     }
+}
+
+fn esp_proposals_key(peer: &Peer, config: &ChildConfig) -> String {
+    format!("connection.{}.children.{}.esp_proposals", peer.connection.name, config.name)
+}
+
+/// What of the peer's side nobody else has in use; only peers of a wildcard connection share a configuration.
+fn unclaimed(
+    turn: &Turn<'_>,
+    peer: &Peer,
+    config: &ChildConfig,
+    (local_ts, remote_ts): (&[TrafficSelector], Vec<TrafficSelector>),
+    (ts_i, ts_r): (&Ts<'_>, &Ts<'_>),
+) -> Result<Vec<TrafficSelector>, IkeError> {
+    if config.reqid.is_some() {
+        return Ok(remote_ts);
+    }
+    let (free, taken_by) = turn.shared.claims.free(&peer.remote_id, local_ts, &remote_ts);
+    if free.is_empty() {
+        let by = taken_by.map_or_else(String::new, ToString::to_string);
+        return Err(IkeError::TsInUse { offered: sides(Some(ts_i), Some(ts_r)), by });
+    }
+    Ok(free)
 }
 
 /// What of the peer's selectors is in the answer; `None` where that is nothing, or less than what is in use.
