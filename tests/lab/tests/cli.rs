@@ -442,7 +442,7 @@ except PermissionError:
 except OSError as error:
     print(error); sys.exit()
 try:
-    s.send(struct.pack("<II", 0x504f4c58, 1))
+    s.send(struct.pack("<II", 0x504f4c58, int(sys.argv[2])))
 except OSError:
     pass
 answer = s.recv(4096)
@@ -453,7 +453,8 @@ print({0: "welcome", 1: "user", 2: "already attached", 3: "version"}.get(kind, a
     let mut command = Command::new("setpriv");
     command
         .args(["--reuid", &uid, "--regid", &uid, "--clear-groups", "/usr/bin/python3", "-c", script])
-        .arg(socket);
+        .arg(socket)
+        .arg(pollux_abi::layout::ABI_VERSION.to_string());
     let output = output(&mut command)?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
 }

@@ -81,6 +81,7 @@ fn sas_end_by_age_also_without_control_and_stay_at_their_end_over_restarts() -> 
     stopped(&a)?;
     // Neither a new control process nor a new data plane makes the keys younger.
     a.start_control()?;
+    a.wait_installed()?;
     a.reload()?;
     let before = a.dropped("out_sa_expired")?;
     world.caller.script(&format!("ping -q -c5 -i0.02 -W0.2 {far} || true"))?;

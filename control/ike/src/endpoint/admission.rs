@@ -24,6 +24,9 @@ pub(crate) struct Stranger {
     pub(crate) proven: bool,
 }
 
+/// Peers that are sent an unauthenticated notify in one second at most.
+const HINTS_MAX: usize = 16;
+
 /// Counts of half-open IKE SAs that peers began.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
@@ -34,6 +37,8 @@ pub(crate) struct Admission {
     dropped: u64,
     told: Option<Instant>,
     told_stranger: Option<Instant>,
+    /// Peers that were sent a hint in the second that began then.
+    hinted: (Option<Instant>, BTreeSet<IpAddr>),
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -158,6 +163,17 @@ impl Admission {
         }
         self.told_stranger = Some(now);
         true
+    }
+
+    /// Whether a peer may be told now, without authentication, that there is no such SA: once a second, and some peers
+    /// in each second.
+    pub(crate) fn may_hint(&mut self, now: Instant, peer: IpAddr) -> bool {
+        let (since, peers) = &mut self.hinted;
+        if since.is_none_or(|since| now >= since + TELL_EVERY) {
+            *since = Some(now);
+            peers.clear();
+        }
+        peers.len() < HINTS_MAX && peers.insert(peer)
     }
 
     /// Counts a dropped request; the number dropped, once in [`TELL_EVERY`].

@@ -1,6 +1,7 @@
 //! The way of a datagram to its IKE SA, and IKE_SA_INIT, which has none yet.
 
 use core::net::SocketAddr;
+use core::time::Duration;
 
 use super::admission::{Admitted, Request};
 use super::cookie::Claim;
@@ -228,11 +229,17 @@ impl Endpoint {
         rng: &mut dyn Rng,
     ) {
         let header = &message.header;
-        let Some(encrypted) = &message.encrypted else { return };
+        let Some(encrypted) = &message.encrypted else { return self.hint(now, ends, message, rng) };
         // The sender is the original initiator: then we are the responder, and ours is SPIr.
         let (ours, theirs) =
             if header.flags.initiator { (header.spi_r, header.spi_i) } else { (header.spi_i, header.spi_r) };
-        let Some(id) = self.demux.by_spi(ours) else { return };
+        let Some(id) = self.demux.by_spi(ours) else {
+            // A message of ours that comes back to us is nobody's question.
+            if self.demux.by_spi(theirs).is_none() {
+                self.unknown_ike_spi(now, ends, header, bytes.len());
+            }
+            return;
+        };
         let header = *header;
         let encrypted = *encrypted;
         let mut bytes = bytes.to_vec();
@@ -244,4 +251,40 @@ impl Endpoint {
         });
         self.reindex(id);
     }
+
+    /// Tells a configured peer that we have no such IKE SA (RFC 7296 §2.21.4): it may have to begin anew, and learns it
+    /// sooner than by silence. Never to anybody else, never more than it has sent, never in answer to an answer.
+    fn unknown_ike_spi(&mut self, now: Instant, ends: Ends, header: &Header, len: usize) {
+        let peer = ends.1.ip();
+        let asks = !header.flags.response && !header.spi_r.is_zero();
+        if asks && self.shared.config.is_peer(peer) && self.admission.may_hint(now, peer) {
+            let reply = stateless(header.exchange, header, Notify::new(NotifyType::InvalidIkeSpi, &[]));
+            self.reply_stateless(ends, reply.filter(|reply| reply.len() <= len));
+        }
+    }
+
+    /// A notify in clear about an SPI can be anybody's. From where the path leads to it is a reason to ask the peer
+    /// whether it lives, now and then, and nothing more (RFC 7296 §2.21.4, §3.10.1).
+    fn hint(&mut self, now: Instant, (_, remote): Ends, message: &Message<'_>, rng: &mut dyn Rng) {
+        let header = &message.header;
+        let is_about_spi = message
+            .payloads
+            .notifies()
+            .any(|notify| matches!(notify.kind, NotifyType::InvalidIkeSpi | NotifyType::InvalidSpi));
+        let ours = if header.flags.initiator { header.spi_r } else { header.spi_i };
+        let Some(id) = self.demux.by_spi(ours).filter(|_| is_about_spi) else { return };
+        self.turn(now, id, rng, |sa, turn| {
+            if let Some((channel, established)) = sa.established_mut()
+                && channel.path.remote == remote
+                && turn.now.since(channel.heard) >= HINT_EVERY
+            {
+                established.doubt_path(channel, turn);
+            }
+            sa.after(turn);
+        });
+        self.reindex(id);
+    }
 }
+
+/// After an authentic message of the peer, hints that nobody has authenticated count for nothing so long.
+const HINT_EVERY: Duration = Duration::from_secs(10);

@@ -4,9 +4,9 @@ use core::net::SocketAddr;
 use core::time::Duration;
 
 use pollux_abi::command::Direction;
-use pollux_ike::endpoint::{Command, Transmit};
+use pollux_ike::endpoint::{Command, Target, Transmit};
 use pollux_ike::event::{DownReason, Event};
-use pollux_ike::message::{ExchangeType, Header};
+use pollux_ike::message::{ExchangeType, Flags, Header, Message, Notify, NotifyType, Writer};
 use pollux_pair::{Pair, config, config_of, connection};
 
 fn elsewhere() -> SocketAddr {
@@ -125,4 +125,76 @@ fn a_message_from_port_500_moves_nothing_back_from_4500() {
     assert_eq!(before, after, "ESP stays where it was (RFC 7296 §2.23)");
     let moved = pair.events.iter().any(|(_, event)| matches!(event, Event::PeerMoved { .. }));
     assert!(!moved, "{:#?}", pair.events);
+}
+
+/// Notifies in clear of this kind that an end has sent.
+fn in_clear(pair: &Pair, end: usize, kind: NotifyType) -> Vec<usize> {
+    let has = |transmit: &Transmit| {
+        let message = Message::parse(&transmit.bytes).ok()?;
+        message.payloads.notifies().any(|notify| notify.kind == kind).then_some(transmit.bytes.len())
+    };
+    pair.sent.iter().filter(|(from, _)| *from == end).filter_map(|(_, transmit)| has(transmit)).collect()
+}
+
+#[test]
+fn a_configured_peer_is_told_that_there_is_no_such_ike_sa_and_nobody_else() {
+    let mut pair = up();
+    pair.restart(1, Vec::new());
+    pair.sent.clear();
+    pair.command(0, Command::Rekey(Target::Connection { connection: "peer".into(), child: None }));
+    let request = pair.sent.iter().rfind(|(from, _)| *from == 0).expect("a request").1.clone();
+    pair.run(200);
+    let told = in_clear(&pair, 1, NotifyType::InvalidIkeSpi);
+    assert!(told.len() == 1 && told[0] <= request.bytes.len(), "{told:?}");
+    // The same again within the second, from elsewhere, and as an answer: nothing.
+    pair.sent.clear();
+    for (remote, byte) in [(request.local, None), (elsewhere(), None), (request.local, Some(0x20))] {
+        let mut bytes = request.bytes.clone();
+        if let Some(flag) = byte {
+            bytes[19] |= flag;
+        }
+        pair.deliver(1, &Transmit { bytes, local: remote, ..request.clone() });
+    }
+    assert_eq!(in_clear(&pair, 1, NotifyType::InvalidIkeSpi), [] as [usize; 0]);
+    // A second later the peer may be told again; as an answer still nothing.
+    pair.run(1_500);
+    pair.sent.clear();
+    let mut answer = request.bytes.clone();
+    answer[19] |= 0x20;
+    pair.deliver(1, &Transmit { bytes: answer, ..request.clone() });
+    pair.deliver(1, &Transmit { local: elsewhere(), ..request.clone() });
+    assert_eq!(in_clear(&pair, 1, NotifyType::InvalidIkeSpi), [] as [usize; 0]);
+    pair.deliver(1, &request);
+    assert_eq!(in_clear(&pair, 1, NotifyType::InvalidIkeSpi).len(), 1);
+}
+
+#[test]
+fn a_forged_word_about_an_spi_makes_us_ask_now_and_then_and_nothing_more() {
+    let mut pair = up();
+    pair.command(
+        1,
+        Command::Rekey(Target::Connection { connection: "peer".into(), child: Some("net".into()) }),
+    );
+    pair.run(100);
+    let ours = pair.sent.iter().find(|(from, _)| *from == 1).expect("a message").1.clone();
+    let header = Header::parse(&ours.bytes).expect("a header");
+    // As the peer would say it in clear, in answer to a request of ours.
+    let flags = Flags { initiator: !header.flags.initiator, higher_version: false, response: true };
+    let mut writer = Writer::new(&Header::new(header.spi_i, header.spi_r, header.exchange, flags, header.id));
+    writer.notify(Notify::new(NotifyType::InvalidIkeSpi, &[]));
+    let bytes = writer.finish().expect("short");
+    let forged = Transmit { bytes, local: ours.remote, remote: ours.local, keepalive: false };
+    let hint = |pair: &mut Pair| {
+        pair.sent.clear();
+        for _ in 0..100 {
+            pair.deliver(1, &forged);
+        }
+        pair.run(500);
+        probes(pair, 1)
+    };
+    assert_eq!(hint(&mut pair), 0, "the peer has just been heard");
+    pair.run(11_000);
+    assert_eq!(hint(&mut pair), 1, "once");
+    assert_eq!(hint(&mut pair), 0, "it has answered");
+    assert_eq!(pair.children(1).len(), 1, "{:#?}", pair.events);
 }

@@ -104,7 +104,7 @@ impl Rtnl {
         self.receive(what.into(), &mut |_| {}).map(|_| ())
     }
 
-    /// Dumps a table; `each` sees every entry. After a disturbed dump `each` sees entries again.
+    /// Dumps a table; `each` sees every entry. A dump that was disturbed is repeated, and shows nothing of its own.
     pub fn dump(
         &mut self,
         what: &str,
@@ -113,7 +113,10 @@ impl Rtnl {
     ) -> Result<(), NetlinkError> {
         for _ in 0..DUMP_TRIES {
             self.send(message.clone(), NLM_F_REQUEST | NLM_F_DUMP)?;
-            if self.receive(what.to_owned(), &mut each)? {
+            // A dump that was disturbed may hold what is gone by now, and half of what has changed.
+            let mut entries = Vec::new();
+            if self.receive(what.to_owned(), &mut |entry| entries.push(entry))? {
+                entries.into_iter().for_each(&mut each);
                 return Ok(());
             }
         }

@@ -177,21 +177,20 @@ impl Policies {
     }
 
     /// The first entry that a packet matches.
-    fn first(&self, source: IpAddr, target: IpAddr) -> Option<(usize, &Policy)> {
-        self.list
-            .iter()
-            .enumerate()
-            .find(|(_, policy)| policy.local.covers(source) && policy.remote.covers(target))
+    fn first(&self, source: IpAddr, target: IpAddr) -> Option<&Policy> {
+        self.list.iter().find(|policy| policy.local.covers(source) && policy.remote.covers(target))
     }
 
     /// What the list says about a packet; `own` where the gateway sends it from an address of its own.
     pub fn verdict(&self, source: IpAddr, target: IpAddr, own: bool) -> Verdict {
-        let Some((at, policy)) = self.first(source, target) else { return Verdict::Open };
+        let Some(policy) = self.first(source, target) else { return Verdict::Open };
         let closes = |policy: &Policy| policy.action != Action::Bypass;
         let named =
             |policy: &Policy| closes(policy) && policy.local.is_narrow() && policy.local.covers(source);
         if policy.action == Action::Bypass {
-            let shared = self.list[..at].iter().any(closes);
+            // Where an entry that closes has the pair too, a worker has to tell the two apart, and there may be none.
+            let covers = |other: &&Policy| other.local.covers(source) && other.remote.covers(target);
+            let shared = self.list.iter().filter(covers).any(closes);
             return if shared { Verdict::Either } else { Verdict::Open };
         }
         if own && !policy.remote.is_narrow() && !self.list.iter().any(named) {
@@ -214,7 +213,7 @@ impl Policies {
     /// The kind of the entry that decides about a packet, for the table of what was covered.
     pub fn kind(&self, packet: &Packet) -> String {
         let family = if packet.source.is_ipv4() { "v4" } else { "v6" };
-        let Some((_, policy)) = self.first(packet.source, packet.target) else {
+        let Some(policy) = self.first(packet.source, packet.target) else {
             return format!("{family} no policy");
         };
         let width = |prefix: Prefix| if prefix.is_narrow() { "narrow" } else { "all" };
@@ -255,7 +254,7 @@ mod tests {
         let (site, all) = (LOCALS[0], REMOTES[4]);
         let policies = list(&[(Action::Bypass, site, REMOTES[0]), (Action::Protect, site, all)]);
         let verdict = |source: &str, target: &str| policies.verdict(address(source), address(target), false);
-        assert_eq!(verdict("10.1.0.10", "10.2.0.10"), Verdict::Open);
+        assert_eq!(verdict("10.1.0.10", "10.2.0.10"), Verdict::Either);
         assert_eq!(verdict("10.1.0.10", "10.3.0.10"), Verdict::Closed);
         assert_eq!(verdict("10.9.0.10", "10.3.0.10"), Verdict::Open);
     }
