@@ -8,7 +8,7 @@ use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
 use pollux_abi::layout::SELECTORS_MAX;
 use toml::de::DeValue;
 
-use super::sa::{DF, ECN, WINDOW, WINDOW_DEFAULT, selector_lists};
+use super::sa::{DF, ECN, WINDOW, WINDOW_DEFAULT, on_both_sides, selector_lists};
 use crate::check::fixed;
 use crate::document::Section;
 use crate::model::{
@@ -130,6 +130,10 @@ fn child(name: String, section: Section<'_, '_>) -> Child {
     let local_ts = s.or("local_ts", vec![ChildSelector::Dynamic], some(child_selector));
     let remote_ts = s.or("remote_ts", vec![ChildSelector::Dynamic], some(child_selector));
     selector_lists(s, &fixed(&local_ts), &fixed(&remote_ts), SELECTORS_MAX);
+    // A peer may narrow it: a hub offers one prefix to every spoke.
+    if let Some((reason, _)) = on_both_sides(&fixed(&local_ts), &fixed(&remote_ts)) {
+        s.warn("remote_ts", reason, "write what is behind the peer, unless the peer is to narrow it");
+    }
     let rekey_time = s.or("rekey_time", HOUR, duration);
     let life_time = s.or("life_time", rekey_time + rekey_time / 10, duration);
     let soft_bytes = s.or("rekey_bytes", 0, count);

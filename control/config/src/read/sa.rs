@@ -191,13 +191,6 @@ pub(super) fn selector_lists(
             );
         }
     }
-    if let Some(both) = local.iter().find(|selector| !is_everything(selector) && remote.contains(selector)) {
-        s.wrong(
-            "remote_ts",
-            format!("{both} is also a local selector: it would be behind both gateways"),
-            "write what is behind the peer",
-        );
-    }
     if !local.is_empty()
         && !remote.is_empty()
         && !local.iter().any(|l| remote.iter().any(|r| r.is_ipv4() == l.is_ipv4()))
@@ -208,6 +201,18 @@ pub(super) fn selector_lists(
             "give both sides a prefix of the same IP version",
         );
     }
+}
+
+/// What of a policy is behind both gateways at once: the first selector that stands on both sides.
+pub(super) fn on_both_sides(
+    local: &[pollux_abi::TrafficSelector],
+    remote: &[pollux_abi::TrafficSelector],
+) -> Option<(String, &'static str)> {
+    let both = local.iter().find(|selector| !is_everything(selector) && remote.contains(selector))?;
+    Some((
+        format!("{both} is also a local selector: it would be behind both gateways"),
+        "write what is behind the peer",
+    ))
 }
 
 /// Whether a selector takes every address: then it may stand on both sides.
@@ -301,6 +306,11 @@ pub(super) fn policy(section: Section<'_, '_>) -> Option<Policy> {
         remote_ts.as_deref().unwrap_or_default(),
         POLICY_SELECTORS_MAX,
     );
+    if let (Some(local), Some(remote)) = (&local_ts, &remote_ts)
+        && let Some((reason, fix)) = on_both_sides(local, remote)
+    {
+        s.wrong("remote_ts", reason, fix);
+    }
     let line = s.line();
     section.finish();
     let action = match action? {
