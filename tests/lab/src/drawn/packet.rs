@@ -163,9 +163,9 @@ impl Packet {
         self.sender == Sender::Gateway && OWN.iter().any(|own| own.parse() == Ok(self.source))
     }
 
-    /// Whether the kernel looks up its route without a source address: a raw socket that is bound to nothing.
+    /// Whether the kernel looks up its route without a source address: a raw socket has none, whatever its packets say.
     pub fn is_unbound(&self) -> bool {
-        self.way == Way::Raw && self.device.is_empty()
+        self.way == Way::Raw
     }
 
     /// Whether it is what the gateway's own DHCP client sends: excepted by name (docs/guard.md).
