@@ -278,7 +278,7 @@ impl Gateway {
         Ok(text)
     }
 
-    /// kill -9 of `pollux down` after `time`, and of what it has not stopped by then.
+    /// kill -9 of `pollux down` after `time`, and of both daemons if they still run.
     ///
     /// # Errors
     /// If it can't be started.

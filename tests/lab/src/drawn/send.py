@@ -37,7 +37,7 @@ def checksum(octets):
 
 
 def fragment_id(packet):
-    """One of its own for each packet, lest the kernel puts together fragments of two."""
+    """One of its own for each packet: otherwise the kernel reassembles fragments of two."""
     return int(packet["id"][2:], 16) & 0xFFFF
 
 
