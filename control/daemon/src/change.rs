@@ -126,7 +126,7 @@ impl Shell {
         spec.id = self.allocator.id();
         spec.index = index;
         let print = fingerprint(&key, spec.suite, &material);
-        self.table.insert(spec.id, SaEntry::new(&spec, print, Some(name.clone()), now));
+        self.table.insert(spec.id, SaEntry::new(&spec, print, Some(name.clone())));
         change.waiting.insert(spec.id);
         change.report.sas_added.push(name);
         self.installer.add(spec, material, BULK_PATIENCE);
@@ -137,8 +137,7 @@ impl Shell {
         let Some(entry) = self.table.get_mut(&spec.id) else { return };
         spec.checkpoint = entry.row.checkpoint;
         let print = fingerprint(fingerprint_key, spec.suite, &key);
-        let since = entry.since;
-        *entry = SaEntry::new(&spec, print, Some(name), since);
+        *entry = SaEntry::new(&spec, print, Some(name));
         self.installer.replace(spec, key, BULK_PATIENCE);
     }
 

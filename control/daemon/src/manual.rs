@@ -60,7 +60,7 @@ pub(crate) fn wanted(
             places = places.wrapping_add(1);
             let spec = spec(sa, owner, rng)?;
             let print = fingerprint(&attach_reply.fingerprint_key, sa.suite, &key);
-            let row = SaEntry::new(&spec, print, Some(sa.name.clone()), std::time::Instant::now()).row;
+            let row = SaEntry::new(&spec, print, Some(sa.name.clone())).row;
             Some(Wanted { name: sa.name.clone(), spec, key, row })
         })
         .collect()

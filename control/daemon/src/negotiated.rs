@@ -83,7 +83,7 @@ impl Shell {
             return refuse(self, Refusal::Command(pollux_abi::CommandError::Field));
         };
         let print = fingerprint(&key, install.suite, &install.keys);
-        self.table.insert(id, SaEntry::new(&spec, print, Some(name), now));
+        self.table.insert(id, SaEntry::new(&spec, print, Some(name)));
         self.negotiated.insert(id, (Box::new(spec.clone()), copy(&install.keys)));
         self.installer.add(spec, install.keys, self.config.control.ack_deadline);
     }

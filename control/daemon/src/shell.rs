@@ -166,7 +166,7 @@ impl Shell {
         self.rings = Some(rings);
         self.table.clear();
         for row in sas {
-            let entry = SaEntry { row, state: State::Installed, since: now };
+            let entry = SaEntry { row, state: State::Installed };
             let index = pollux_abi::SaIndex(entry.row.index);
             self.allocator.claim(entry.direction(), index);
             self.table.insert(SaId(entry.row.id), entry);
@@ -371,9 +371,6 @@ impl Shell {
                     }
                 } else {
                     entry.state = State::Installed;
-                    if kind == Kind::Add {
-                        entry.since = now;
-                    }
                 }
                 if is_manual {
                     self.change_sa_done(now, id, name, result);

@@ -31,15 +31,13 @@ pub(crate) struct SaEntry {
     pub(crate) row: SaRow,
     /// How far it has come.
     pub(crate) state: State,
-    /// Since when.
-    pub(crate) since: Instant,
 }
 
 impl SaEntry {
-    pub(crate) fn new(spec: &SaSpec, fingerprint: Fingerprint, name: Option<String>, now: Instant) -> Self {
+    pub(crate) fn new(spec: &SaSpec, fingerprint: Fingerprint, name: Option<String>) -> Self {
         let mut row = SaRow::new(spec, fingerprint, 0, 0, &SaCounters::default());
         row.name = name;
-        Self { row, state: State::Installing, since: now }
+        Self { row, state: State::Installing }
     }
 
     /// Manual SAs have a slot of the counter file; negotiated ones live one life and need none.
