@@ -288,12 +288,10 @@ impl Shell {
                 let by = if initiator { "is rekeyed, by us" } else { "is rekeyed, by the peer" };
                 self.child_up(&new, "child-rekeyed", by);
             }
-            E::ChildDown { connection, child, reqid, reason, replaced, .. } => {
-                if !replaced {
-                    self.peers.release(reqid);
-                    if self.is_trapped(&connection, &child, reason) {
-                        self.trapped.insert(reqid);
-                    }
+            E::ChildDown { connection, child, inbound, reqid, reason, replaced, .. } => {
+                self.peers.release(inbound);
+                if !replaced && self.is_trapped(&connection, &child, reason) {
+                    self.trapped.insert(reqid);
                 }
                 let text = format!("{connection}/{child}: Child SA is gone: {}", down(reason));
                 self.journal.note(
@@ -353,7 +351,7 @@ impl Shell {
         self.trapped.remove(&up.reqid);
         if !self.reqids.values().any(|reqid| *reqid == up.reqid) {
             let (local_ts, remote_ts) = (up.local_ts.clone(), up.remote_ts.clone());
-            self.peers.protect(up.reqid, Dynamic { name, local_ts, remote_ts });
+            self.peers.protect(up.inbound, up.reqid, Dynamic { name, local_ts, remote_ts });
         }
         self.waiters.up(&up.connection, &up.child, &text);
         let facts = fields()

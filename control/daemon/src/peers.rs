@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use pollux_abi::{Reqid, TrafficSelector};
+use pollux_abi::{Reqid, SaId, TrafficSelector};
 use pollux_config::api::SaRow;
 use pollux_config::parse_selector;
 use pollux_ike::endpoint::DYNAMIC_REQID;
@@ -22,7 +22,9 @@ pub(crate) struct Dynamic {
 /// All of them.
 #[derive(Debug, Default)]
 pub(crate) struct Peers {
-    up: BTreeMap<Reqid, Dynamic>,
+    /// By reqid and inbound SA: one peer may have several Child SAs of one child, with other selectors each.
+    up: BTreeMap<Reqid, BTreeMap<SaId, Dynamic>>,
+    reqids: BTreeMap<SaId, Reqid>,
     /// Of an earlier life of control, whose SAs still work.
     inherited: BTreeMap<Reqid, Dynamic>,
     changed: bool,
@@ -30,18 +32,27 @@ pub(crate) struct Peers {
 
 impl Peers {
     /// A peer's Child SA is up. The peer that had the same in an earlier life has begun anew.
-    pub(crate) fn protect(&mut self, reqid: Reqid, dynamic: Dynamic) {
-        if self.up.get(&reqid) == Some(&dynamic) {
-            return;
-        }
+    pub(crate) fn protect(&mut self, inbound: SaId, reqid: Reqid, dynamic: Dynamic) {
         self.inherited.retain(|_, entry| entry.remote_ts != dynamic.remote_ts);
-        self.up.insert(reqid, dynamic);
-        self.changed = true;
+        // A rekeyed one protects what its predecessor does.
+        self.changed |= !self.protects(reqid, &dynamic);
+        self.reqids.insert(inbound, reqid);
+        self.up.entry(reqid).or_default().insert(inbound, dynamic);
     }
 
-    /// A peer's Child SA is gone, and none takes its place.
-    pub(crate) fn release(&mut self, reqid: Reqid) {
-        self.changed |= self.up.remove(&reqid).is_some();
+    /// A peer's Child SA is gone.
+    pub(crate) fn release(&mut self, inbound: SaId) {
+        let Some(reqid) = self.reqids.remove(&inbound) else { return };
+        let Some(of_reqid) = self.up.get_mut(&reqid) else { return };
+        let gone = of_reqid.remove(&inbound);
+        if of_reqid.is_empty() {
+            self.up.remove(&reqid);
+        }
+        self.changed |= gone.is_some_and(|gone| !self.protects(reqid, &gone));
+    }
+
+    fn protects(&self, reqid: Reqid, dynamic: &Dynamic) -> bool {
+        self.up.get(&reqid).is_some_and(|of_reqid| of_reqid.values().any(|same| same == dynamic))
     }
 
     /// The data plane has these SAs already: what peers' SAs protect goes on being protected by them.
@@ -72,7 +83,16 @@ impl Peers {
     /// All in the order in which they are searched: who is up comes before who was, and of what is up the newest first,
     /// since reqids count up. A peer that has come back may still have a dead predecessor.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = (Reqid, &Dynamic)> {
-        self.up.iter().rev().chain(&self.inherited).map(|(reqid, dynamic)| (*reqid, dynamic))
+        let up = self.up.iter().rev().flat_map(|(reqid, of_reqid)| {
+            let mut distinct: Vec<&Dynamic> = Vec::new();
+            for dynamic in of_reqid.values() {
+                if !distinct.contains(&dynamic) {
+                    distinct.push(dynamic);
+                }
+            }
+            distinct.into_iter().map(|dynamic| (*reqid, dynamic))
+        });
+        up.chain(self.inherited.iter().map(|(reqid, dynamic)| (*reqid, dynamic)))
     }
 
     /// Whether something has changed since this was last asked.
@@ -114,19 +134,40 @@ mod tests {
             peers.in_order().map(|(_, dynamic)| dynamic.remote_ts[0].to_string()).collect()
         };
         assert_eq!(remotes(&peers), ["10.2.0.0/16", "10.3.0.0/16[17/16384-32767]"]);
-        peers.protect(Reqid(second + 1), dynamic("10.5.0.0/16"));
+        peers.protect(SaId(1), Reqid(second + 1), dynamic("10.5.0.0/16"));
         assert_eq!(remotes(&peers)[0], "10.5.0.0/16", "who is up comes first");
         assert!(peers.take_changed() && !peers.take_changed());
-        peers.protect(Reqid(second + 2), dynamic("10.2.0.0/16"));
+        peers.protect(SaId(2), Reqid(second + 2), dynamic("10.2.0.0/16"));
         assert!(!peers.has_inherited(Reqid(first)) && peers.has_inherited(Reqid(second)));
         let again = Reqid(second + 3);
-        peers.protect(again, dynamic("10.2.0.0/16"));
+        peers.protect(SaId(3), again, dynamic("10.2.0.0/16"));
         let first_of = |peers: &Peers| peers.in_order().next().map(|(reqid, _)| reqid);
         assert_eq!(first_of(&peers), Some(again), "the newest wins over its dead predecessor");
-        peers.release(again);
+        peers.release(SaId(3));
         peers.forget(Reqid(second));
-        peers.release(Reqid(second + 1));
+        peers.release(SaId(1));
         assert_eq!(remotes(&peers), ["10.2.0.0/16"]);
+        assert!(peers.take_changed());
+    }
+    #[test]
+    fn a_policy_stays_as_long_as_one_child_sa_of_it_does() {
+        let mut peers = Peers::default();
+        let reqid = Reqid(DYNAMIC_REQID + 1);
+        let remotes = |peers: &Peers| -> Vec<String> {
+            peers.in_order().map(|(_, dynamic)| dynamic.remote_ts[0].to_string()).collect()
+        };
+        peers.protect(SaId(1), reqid, dynamic("10.2.0.0/24"));
+        peers.protect(SaId(3), reqid, dynamic("10.3.0.0/24"));
+        assert_eq!(remotes(&peers).len(), 2, "two Child SAs of one child, each with its own selectors");
+        assert!(peers.take_changed());
+        peers.protect(SaId(5), reqid, dynamic("10.2.0.0/24"));
+        peers.protect(SaId(7), reqid, dynamic("10.2.0.0/24"));
+        peers.release(SaId(1));
+        peers.release(SaId(7));
+        assert!(!peers.take_changed(), "a rekey, even one that collides, changes no policy");
+        assert_eq!(remotes(&peers).len(), 2);
+        peers.release(SaId(5));
+        assert_eq!(remotes(&peers), ["10.3.0.0/24"]);
         assert!(peers.take_changed());
     }
 }

@@ -187,6 +187,7 @@ impl IkeError {
         matches!(
             self,
             Self::PeerRefused { notify: NotifyType::TemporaryFailure | NotifyType::NoAdditionalSas, .. }
+                | Self::TemporaryFailure { .. }
                 | Self::DataPlane { .. }
                 | Self::Limit { .. }
         )

@@ -60,7 +60,7 @@ pub enum Event {
         reqid: Reqid,
         /// Why.
         reason: DownReason,
-        /// Whether a newer Child SA has taken its place.
+        /// Whether another Child SA carries its traffic.
         replaced: bool,
     },
     /// A Child SA carries less than the end that asked for it wanted.

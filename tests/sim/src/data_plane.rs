@@ -1,12 +1,13 @@
 //! A model of one data plane: tables, answers that may be late, refused or lost, and ESP without octets.
 
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 
 use pollux_abi::command::{CommandError, Direction};
 use pollux_abi::event::SaStats;
-use pollux_abi::{Reqid, SaId, SaIndex, Spi};
+use pollux_abi::{SaId, SaIndex, Spi, TrafficSelector};
 use pollux_ike::Instant;
 use pollux_ike::endpoint::{Command, LiveSa, SaAllocator, SaCommand, SaInstall};
 use pollux_pair::Seeded;
@@ -92,14 +93,24 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug)]
 pub(crate) struct EspPacket {
     pub(crate) spi: Spi,
-    pub(crate) keys: Vec<u8>,
+    keys: Vec<u8>,
+    /// Inner source and destination.
+    inner: (IpAddr, IpAddr),
+    /// Outer source and destination; port 0 for plain ESP.
+    pub(crate) outer: (SocketAddr, SocketAddr),
 }
 
 /// What happened to a packet that arrived.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Opened {
-    /// Decrypted; the first one of its SA is an event.
-    Yes(Option<SaId>),
+    /// Decrypted, under this SA.
+    Yes {
+        sa: SaId,
+        /// The first one of its SA is an event.
+        first: bool,
+        /// It came from elsewhere than the SA's traffic goes to.
+        moved: bool,
+    },
     /// Nobody here has that SPI and key.
     No,
 }
@@ -196,27 +207,40 @@ impl DataPlane {
         Duration::from_micros(self.rng.between(20, 2_000))
     }
 
-    /// Seals a packet under the newest outbound SA of a reqid; `None` where there is none.
-    pub(crate) fn seal(&mut self, reqid: Reqid) -> Option<EspPacket> {
-        let outbound = self
-            .table
-            .values()
-            .filter(|entry| entry.install.direction == Direction::Outbound && entry.install.reqid == reqid);
-        let newest = outbound.max_by_key(|entry| entry.order)?;
-        Some(EspPacket { spi: newest.install.spi, keys: newest.install.keys.as_bytes().to_vec() })
+    /// Seals a packet under the newest outbound SA for it; `None` where there is none.
+    pub(crate) fn seal(&mut self, inner: (IpAddr, IpAddr)) -> Option<EspPacket> {
+        let outbound = self.table.values().filter(|entry| {
+            let install = &entry.install;
+            install.direction == Direction::Outbound && carries(install, inner)
+        });
+        let install = &outbound.max_by_key(|entry| entry.order)?.install;
+        let outer = match install.encap {
+            Some(ports) => (ports.local, ports.remote),
+            None => (0, 0),
+        };
+        Some(EspPacket {
+            spi: install.spi,
+            keys: install.keys.as_bytes().to_vec(),
+            inner,
+            outer: (SocketAddr::new(install.local, outer.0), SocketAddr::new(install.remote, outer.1)),
+        })
     }
 
-    /// Opens a packet.
-    pub(crate) fn open(&mut self, now: Instant, packet: &EspPacket) -> Opened {
+    /// Opens a packet that comes from `source` here.
+    pub(crate) fn open(&mut self, now: Instant, packet: &EspPacket, source: SocketAddr) -> Opened {
+        let (from, to) = packet.inner;
         let inbound = self.table.iter_mut().find(|(_, entry)| {
             entry.install.direction == Direction::Inbound
                 && entry.install.spi == packet.spi
                 && entry.install.keys.as_bytes() == packet.keys
+                && carries(&entry.install, (to, from))
         });
         match inbound {
-            Some((&id, entry)) => {
+            Some((&sa, entry)) => {
                 let first = entry.last_used.replace(now).is_none();
-                Opened::Yes(first.then_some(id))
+                let port = entry.install.encap.map_or(0, |ports| ports.remote);
+                let moved = source != SocketAddr::new(entry.install.remote, port);
+                Opened::Yes { sa, first, moved }
             }
             None => Opened::No,
         }
@@ -251,4 +275,11 @@ impl DataPlane {
         let inbound = self.table.values().filter(|entry| entry.install.direction == Direction::Inbound);
         inbound.map(|entry| entry.install.spi).collect()
     }
+}
+
+/// Whether an SA is for a packet, by its address on our side and its address on the peer's.
+fn carries(install: &SaInstall, (ours, theirs): (IpAddr, IpAddr)) -> bool {
+    let has =
+        |list: &[TrafficSelector], address| list.iter().any(|selector| selector.contains_address(address));
+    has(&install.local_ts, ours) && has(&install.remote_ts, theirs)
 }

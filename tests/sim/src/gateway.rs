@@ -3,13 +3,14 @@
 use core::net::IpAddr;
 use std::sync::Arc;
 
-use pollux_ike::config::EndpointConfig;
+use pollux_ike::config::{ChildConfig, EndpointConfig};
 use pollux_ike::crypto::Provider;
 use pollux_ike::endpoint::Routes;
 use pollux_ike::{Endpoint, Instant};
 use pollux_pair::Seeded;
 
 use crate::data_plane::DataPlane;
+use crate::scenario::Revision;
 
 /// One gateway.
 pub(crate) struct Gateway {
@@ -19,6 +20,8 @@ pub(crate) struct Gateway {
     /// Lives of the control process: answers to an earlier one reach nobody.
     pub(crate) life: u32,
     config: Arc<EndpointConfig>,
+    /// What the last reload has changed.
+    pub(crate) revision: Revision,
     provider: Arc<dyn Provider>,
     /// The address that the routes give to what it sends.
     address: IpAddr,
@@ -34,7 +37,16 @@ impl Gateway {
         let (config, data_plane) = (Arc::new(config), DataPlane::new(rng.part()));
         let allocator = Box::new(data_plane.allocator.clone());
         let endpoint = Endpoint::new(config.clone(), provider.clone(), allocator, routes(address));
-        Self { endpoint, data_plane, rng: rng.part(), life: 0, config, provider, address }
+        Self {
+            endpoint,
+            data_plane,
+            rng: rng.part(),
+            life: 0,
+            config,
+            revision: Revision::First,
+            provider,
+            address,
+        }
     }
 
     /// The control process dies and comes back; the data plane does not notice.
@@ -46,10 +58,16 @@ impl Gateway {
         self.life += 1;
     }
 
-    /// Reqids of the configured children.
-    pub(crate) fn reqids(&self) -> Vec<pollux_abi::Reqid> {
-        let children = self.config.connections.iter().flat_map(|connection| &connection.children);
-        children.filter_map(|child| child.reqid).collect()
+    /// Another configuration, for the endpoint as well as for what starts after it.
+    pub(crate) fn configure(&mut self, config: EndpointConfig, revision: Revision) -> Arc<EndpointConfig> {
+        self.config = Arc::new(config);
+        self.revision = revision;
+        self.config.clone()
+    }
+
+    /// The configured children.
+    pub(crate) fn children(&self) -> impl Iterator<Item = &Arc<ChildConfig>> {
+        self.config.connections.iter().flat_map(|connection| &connection.children)
     }
 
     /// When the endpoint wants a turn.

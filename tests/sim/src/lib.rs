@@ -5,6 +5,7 @@
 //!   seed ─► scenario ─► world ─ clock: the next of all deadlines and arrivals
 //!                         ├─ gateway A, B: pollux_ike::Endpoint + data_plane (tables, answers, ESP)
 //!                         ├─ network: what becomes of a datagram
+//!                         ├─ deeds: what an operator, a power cut or a NAT does
 //!                         └─ invariants: what must hold at every moment, and when all is calm again
 //! ```
 //!
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 mod data_plane;
+mod deeds;
 mod gateway;
 mod invariants;
 mod network;

@@ -24,6 +24,8 @@ pub(crate) struct Arrival {
     pub(crate) local: SocketAddr,
     pub(crate) remote: SocketAddr,
     pub(crate) bytes: Vec<u8>,
+    /// Whether it comes from the other end, as that has sent it.
+    pub(crate) genuine: bool,
 }
 
 /// The network, with or without a NAT in front of gateway 0.
@@ -31,6 +33,8 @@ pub(crate) struct Arrival {
 pub(crate) struct Network {
     pub(crate) faults: NetworkFaults,
     nat: bool,
+    /// What the NAT adds to ports now.
+    mapping: u16,
     addresses: [IpAddr; 2],
     rng: Seeded,
 }
@@ -51,7 +55,12 @@ pub(crate) const fn addresses(v6: bool) -> [IpAddr; 2] {
 }
 /// What gateway 0 looks like behind its NAT.
 pub(crate) const NAT: IpAddr = IpAddr::V4(core::net::Ipv4Addr::new(203, 0, 113, 9));
+/// What the NAT adds to ports at first,
 const NAT_PORTS: u16 = 20_000;
+/// and so much more after each time that it has forgotten its mappings.
+const NAT_STEP: u16 = 6_000;
+/// The last one that leaves room for port 4500.
+const NAT_PORTS_MAX: u16 = NAT_PORTS + 6 * NAT_STEP;
 
 impl Network {
     pub(crate) const fn new(rng: Seeded, nat: bool, v6: bool) -> Self {
@@ -65,6 +74,7 @@ impl Network {
                 cut: false,
             },
             nat,
+            mapping: NAT_PORTS,
             addresses: addresses(v6),
             rng,
         }
@@ -73,6 +83,12 @@ impl Network {
     /// The usual way through, for ESP too.
     pub(crate) fn delay(&mut self) -> Duration {
         Duration::from_micros(self.rng.between(5_000, 25_000))
+    }
+
+    /// The NAT forgets its mappings: what gateway 0 sends comes from other ports from now on, and nothing reaches it at
+    /// the old ones.
+    pub(crate) const fn rebind(&mut self) {
+        self.mapping = if self.mapping < NAT_PORTS_MAX { self.mapping + NAT_STEP } else { NAT_PORTS };
     }
 
     /// Copies of a datagram that arrive, and when.
@@ -96,34 +112,39 @@ impl Network {
             let straggle = Duration::from_millis(self.rng.below(faults.straggle_ms));
             let delay = self.delay() + straggle;
             let mut bytes = bytes.to_vec();
-            if self.rng.per_mille(faults.corrupt) {
+            let genuine = !self.rng.per_mille(faults.corrupt);
+            if !genuine {
                 self.corrupt(&mut bytes);
             }
             if self.rng.per_mille(faults.reflect) {
-                let arrival = Arrival { at: from, local, remote, bytes: bytes.clone() };
+                let arrival = Arrival { at: from, local, remote, bytes: bytes.clone(), genuine: false };
                 arrivals.push((delay, arrival));
             }
             if let Some((to_local, seen)) = self.translate(from, local, remote) {
-                arrivals.push((delay, Arrival { at: 1 - from, local: to_local, remote: seen, bytes }));
+                arrivals
+                    .push((delay, Arrival { at: 1 - from, local: to_local, remote: seen, bytes, genuine }));
             }
         }
         arrivals
     }
 
-    /// Destination and source as the other end sees them; `None` where nobody is there.
-    fn translate(
+    /// Destination and source as the other end sees them; `None` where nobody is there. Port 0: plain ESP, for which
+    /// this NAT has no mapping.
+    pub(crate) fn translate(
         &self,
         from: usize,
         local: SocketAddr,
         remote: SocketAddr,
     ) -> Option<(SocketAddr, SocketAddr)> {
         if from == 0 {
-            let seen = if self.nat { SocketAddr::new(NAT, local.port() + NAT_PORTS) } else { local };
-            return (remote.ip() == self.addresses[1]).then_some((remote, seen));
+            let through = !self.nat || local.port() != 0;
+            let seen = if self.nat { SocketAddr::new(NAT, local.port() + self.mapping) } else { local };
+            return (through && remote.ip() == self.addresses[1]).then_some((remote, seen));
         }
         if self.nat {
-            let port = remote.port().checked_sub(NAT_PORTS)?;
-            return (remote.ip() == NAT).then_some((SocketAddr::new(self.addresses[0], port), local));
+            let port = remote.port().checked_sub(self.mapping)?;
+            return (remote.ip() == NAT && port < NAT_STEP)
+                .then_some((SocketAddr::new(self.addresses[0], port), local));
         }
         (remote.ip() == self.addresses[0]).then_some((remote, local))
     }

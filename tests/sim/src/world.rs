@@ -1,22 +1,23 @@
 //! The run itself: one queue of what happens next.
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use pollux_abi::{Reqid, SaId};
 use pollux_crypto::AwsLc;
 use pollux_ike::Instant;
 use pollux_ike::crypto::Provider;
-use pollux_ike::endpoint::{Command, Output, Target};
+use pollux_ike::endpoint::{Command, Output};
 use pollux_ike::event::Event;
 use pollux_pair::{NullCrypto, Seeded};
 
 use crate::data_plane::{EspPacket, Faults, Opened};
+use crate::deeds::Deed;
 use crate::gateway::Gateway;
-use crate::invariants::{Watch, bounded, converged};
+use crate::invariants::{Watch, converged};
 use crate::network::{Arrival, Network, NetworkFaults, addresses};
-use crate::scenario::{Cryptography, FaultProfile, Scenario, ScenarioParams};
+use crate::scenario::{Cryptography, FaultProfile, Revision, Scenario, ScenarioParams};
 
 /// What a run was like.
 #[derive(Clone, Copy, Debug)]
@@ -60,50 +61,37 @@ pub fn run(scenario: Scenario) -> Result<Outcome, String> {
 
 /// Something that happens.
 #[derive(Debug)]
-enum Happening {
+pub(crate) enum Happening {
     Arrive(Arrival),
     Answer { end: usize, life: u32, command: Command },
-    Send { end: usize, reqid: Reqid },
-    Esp { end: usize, reqid: Reqid, packet: EspPacket },
+    Send { end: usize, child: usize },
+    Esp { end: usize, child: usize, packet: EspPacket, source: SocketAddr },
     Do { end: usize, deed: Deed },
     Clear,
 }
 
-/// What an operator, a power cut or a stranger does.
-#[derive(Clone, Copy, Debug)]
-enum Deed {
-    Initiate,
-    RekeyChild,
-    RekeyIke,
-    TerminateChild,
-    TerminateIke,
-    RestartControl,
-    RestartAll,
-    DataPlaneDies,
-    DataPlaneReturns,
-    Cut,
-    Repair,
-    Noise,
-}
-
-struct World {
-    params: ScenarioParams,
+pub(crate) struct World {
+    pub(crate) params: ScenarioParams,
     trace: bool,
-    now: Instant,
-    gateways: [Gateway; 2],
-    network: Network,
-    watch: Watch,
+    pub(crate) now: Instant,
+    pub(crate) gateways: [Gateway; 2],
+    pub(crate) network: Network,
+    pub(crate) watch: Watch,
     queue: BTreeMap<(Instant, u64), Happening>,
     sequence: u64,
     steps: u64,
-    rng: Seeded,
+    pub(crate) rng: Seeded,
 }
 
 /// More happenings than this at one moment, or in one run, are a loop.
 const STEPS_AT_ONCE_MAX: u32 = 20_000;
-/// How long all is calm before both ends are compared: longer than a dead IKE SA takes to be found out, and
-/// than an SA of an earlier life may stay.
-const CALM: Duration = Duration::from_mins(7);
+/// After the last fault: a dead IKE SA is found out, another one takes its place, and what was left over is gone.
+const SETTLE: Duration = Duration::from_secs(150);
+/// Then nothing at all may go wrong for so long, until both ends are compared: longer than an SA of an earlier life may
+/// stay, and than several rekeys take.
+const QUIET: Duration = Duration::from_mins(6);
+/// Where nothing goes wrong, everything is up by then.
+const UP: Duration = Duration::from_secs(5);
 
 impl World {
     fn new(scenario: Scenario, provider: &Arc<dyn Provider>) -> Self {
@@ -111,11 +99,13 @@ impl World {
         let params = ScenarioParams::new(&mut rng);
         let gateways = [0, 1].map(|end| {
             let address = addresses(params.v6)[end];
-            Gateway::new(params.config(end), provider.clone(), address, &mut rng)
+            Gateway::new(params.config(end, Revision::First), provider.clone(), address, &mut rng)
         });
         let network = Network::new(rng.part(), params.nat, params.v6);
         let now = Instant::from_nanos(1_000_000_000);
-        let (queue, watch) = (BTreeMap::new(), Watch::default());
+        let mut watch = Watch::new(params.profile, now + params.chaos + SETTLE);
+        watch.excuses.cause(now + UP);
+        let queue = BTreeMap::new();
         let trace = scenario.trace;
         Self { params, trace, now, gateways, network, watch, queue, sequence: 0, steps: 0, rng }
     }
@@ -124,13 +114,13 @@ impl World {
         format!("at {} ({:?}): {what}", self.now, self.params)
     }
 
-    fn tell(&self, text: impl FnOnce() -> String) {
+    pub(crate) fn tell(&self, text: impl FnOnce() -> String) {
         if self.trace {
             eprintln!("{} {}", self.now, text());
         }
     }
 
-    fn at(&mut self, wait: Duration, happening: Happening) {
+    pub(crate) fn at(&mut self, wait: Duration, happening: Happening) {
         self.sequence += 1;
         self.queue.insert((self.now + wait, self.sequence), happening);
     }
@@ -142,25 +132,26 @@ impl World {
         self.plan();
         let chaos = self.params.chaos;
         self.at(chaos, Happening::Clear);
-        self.run_until(self.now + chaos + CALM)?;
+        self.run_until(self.now + chaos + SETTLE + QUIET)?;
         // A rekey may be under way at this very moment: any quiet moment will do.
         let mut verdict = Err("never looked".to_owned());
         for _ in 0..400 {
-            verdict = converged(&self.gateways, self.now);
+            verdict = converged(&self.params, &self.gateways, self.now);
             if verdict.is_ok() {
                 break;
             }
             self.run_until(self.now + Duration::from_millis(250))?;
         }
-        verdict
+        verdict?;
+        self.watch.rekeyed(&self.gateways, self.now)
     }
 
     /// Everything that will happen by itself.
     fn plan(&mut self) {
         for end in 0..2 {
-            for reqid in self.gateways[end].reqids() {
+            for child in 0..self.params.children {
                 let wait = Duration::from_millis(self.rng.between(1, 900));
-                self.at(wait, Happening::Send { end, reqid });
+                self.at(wait, Happening::Send { end, child });
             }
         }
         let profile = self.params.profile;
@@ -194,24 +185,6 @@ impl World {
                 let other = if self.rng.per_mille(700) { deed } else { self.deed() };
                 self.at(at + apart, Happening::Do { end: 1 - end, deed: other });
             }
-        }
-    }
-
-    fn deed(&mut self) -> Deed {
-        if self.params.profile != FaultProfile::Chaos {
-            return if self.rng.per_mille(700) { Deed::RekeyChild } else { Deed::RekeyIke };
-        }
-        match self.rng.below(16) {
-            0 | 1 => Deed::Initiate,
-            2..=5 => Deed::RekeyChild,
-            6 | 7 => Deed::RekeyIke,
-            8 => Deed::TerminateChild,
-            9 => Deed::TerminateIke,
-            10 => Deed::RestartControl,
-            11 => Deed::RestartAll,
-            12 => Deed::DataPlaneDies,
-            13 | 14 => Deed::Cut,
-            _ => Deed::Noise,
         }
     }
 
@@ -255,7 +228,10 @@ impl World {
 
     fn happen(&mut self, happening: Happening) -> Result<(), String> {
         match happening {
-            Happening::Arrive(Arrival { at, local, remote, bytes }) => {
+            Happening::Arrive(Arrival { at, local, remote, bytes, genuine }) => {
+                if genuine {
+                    self.watch.arrived(at, &self.gateways[at], &bytes, self.now);
+                }
                 let gateway = &mut self.gateways[at];
                 gateway.endpoint.handle_datagram(self.now, local, remote, &bytes, &mut gateway.rng);
                 self.drain(at)
@@ -267,8 +243,8 @@ impl World {
                     Ok(())
                 }
             }
-            Happening::Send { end, reqid } => self.send(end, reqid),
-            Happening::Esp { end, reqid, packet } => self.esp_arrives(end, reqid, &packet),
+            Happening::Send { end, child } => self.send(end, child),
+            Happening::Esp { end, child, packet, source } => self.esp_arrives(end, child, &packet, source),
             Happening::Do { end, deed } => {
                 self.tell(|| format!("[{end}] {deed:?}"));
                 self.act(end, deed)
@@ -286,6 +262,9 @@ impl World {
             if !self.gateways[end].data_plane.up {
                 self.act(end, Deed::DataPlaneReturns)?;
             }
+            if self.gateways[end].revision != Revision::First {
+                self.act(end, Deed::Reload(Revision::First))?;
+            }
         }
         // What the last deeds have begun ends first.
         self.at(Duration::from_secs(20), Happening::Do { end: 0, deed: Deed::Initiate });
@@ -293,48 +272,68 @@ impl World {
     }
 
     /// A packet of the protected traffic.
-    fn send(&mut self, end: usize, reqid: Reqid) -> Result<(), String> {
+    fn send(&mut self, end: usize, child: usize) -> Result<(), String> {
         let wait = Duration::from_millis(self.rng.between(200, 900));
-        self.at(wait, Happening::Send { end, reqid });
-        match self.gateways[end].data_plane.seal(reqid) {
-            Some(packet) => {
-                let delay = self.network.delay();
-                if !self.network.faults.cut {
-                    self.at(delay, Happening::Esp { end: 1 - end, reqid, packet });
+        self.at(wait, Happening::Send { end, child });
+        let Some(packet) = self.gateways[end].data_plane.seal(ScenarioParams::packet(end, child)) else {
+            return self.lost(1 - end, child);
+        };
+        let delay = self.network.delay();
+        if self.network.faults.cut {
+            return Ok(());
+        }
+        match self.network.translate(end, packet.outer.0, packet.outer.1) {
+            Some((_, source)) => self.at(delay, Happening::Esp { end: 1 - end, child, packet, source }),
+            None => return self.lost(1 - end, child),
+        }
+        Ok(())
+    }
+
+    fn esp_arrives(
+        &mut self,
+        end: usize,
+        child: usize,
+        packet: &EspPacket,
+        source: SocketAddr,
+    ) -> Result<(), String> {
+        match self.gateways[end].data_plane.open(self.now, packet, source) {
+            Opened::Yes { sa, first, moved } => {
+                self.watch.packet(self.now, end, child, true)?;
+                if first {
+                    self.command(end, Command::FirstPacket { sa })?;
+                }
+                if moved {
+                    self.command(end, Command::PeerMoved { sa, remote: source })?;
                 }
                 Ok(())
             }
-            None => self.watch.packet(self.params.profile, reqid.0, false),
-        }
-    }
-
-    fn esp_arrives(&mut self, end: usize, reqid: Reqid, packet: &EspPacket) -> Result<(), String> {
-        match self.gateways[end].data_plane.open(self.now, packet) {
-            Opened::Yes(first) => {
-                self.watch.packet(self.params.profile, reqid.0, true)?;
-                first.map_or(Ok(()), |sa: SaId| self.command(end, Command::FirstPacket { sa }))
-            }
             Opened::No => {
                 self.tell(|| format!("[{end}] ESP {} finds no SA", packet.spi));
-                self.watch.packet(self.params.profile, reqid.0, false)
+                self.lost(end, child)
             }
         }
     }
 
-    fn command(&mut self, end: usize, command: Command) -> Result<(), String> {
+    /// A packet to `end` found no SA. After a reload one of the gateways may not even have the child.
+    fn lost(&mut self, end: usize, child: usize) -> Result<(), String> {
+        let configured = self.gateways.iter().all(|gateway| gateway.children().nth(child).is_some());
+        if configured { self.watch.packet(self.now, end, child, false) } else { Ok(()) }
+    }
+
+    pub(crate) fn command(&mut self, end: usize, command: Command) -> Result<(), String> {
         self.tell(|| format!("[{end}] command {command:?}"));
         let gateway = &mut self.gateways[end];
         gateway.endpoint.handle_command(self.now, command, &mut gateway.rng);
         self.drain(end)
     }
 
-    fn drain(&mut self, end: usize) -> Result<(), String> {
+    pub(crate) fn drain(&mut self, end: usize) -> Result<(), String> {
         while let Some(output) = self.gateways[end].endpoint.poll_output() {
             match output {
                 Output::Transmit(transmit) if transmit.keepalive => {}
                 Output::Transmit(transmit) => {
                     let life = self.gateways[end].life;
-                    self.watch.sent(end, life, &transmit.bytes)?;
+                    self.watch.sent((end, life), &transmit.bytes)?;
                     self.tell(|| format!("[{end}] {}", describe(&transmit.bytes)));
                     let carried = self.network.carry(end, transmit.local, transmit.remote, &transmit.bytes);
                     for (delay, arrival) in carried {
@@ -350,101 +349,16 @@ impl World {
                 }
                 Output::Event(event) => {
                     self.tell(|| format!("[{end}] {event:?}"));
-                    self.watch.event(&event);
+                    self.watch.event(end, &event, self.now)?;
                     if let Event::ChildUp(child) = &event {
                         if child.encap != self.params.in_udp() {
                             return Err(format!("ESP in UDP: {}, where no or another NAT is", child.encap));
-                        }
-                        // Up at the responder first, at the initiator last: then both can send.
-                        if end == 0 {
-                            self.watch.up.insert(child.reqid.0);
                         }
                     }
                 }
             }
         }
-        bounded(&self.gateways[end], self.now)
-    }
-
-    fn act(&mut self, end: usize, deed: Deed) -> Result<(), String> {
-        let connection = || "peer".into();
-        match deed {
-            Deed::Initiate => {
-                // Behind a NAT only gateway 0 can begin.
-                let end = if self.params.nat { 0 } else { end };
-                self.command(end, Command::Initiate { connection: connection(), child: None })
-            }
-            Deed::RekeyChild => {
-                let target = Target::Connection { connection: connection(), child: Some("net".into()) };
-                self.command(end, Command::Rekey(target))
-            }
-            Deed::RekeyIke => self
-                .command(end, Command::Rekey(Target::Connection { connection: connection(), child: None })),
-            Deed::TerminateChild => {
-                let target = Target::Connection { connection: connection(), child: Some("net".into()) };
-                self.command(end, Command::Terminate(target))
-            }
-            Deed::TerminateIke => {
-                let target = Target::Connection { connection: connection(), child: None };
-                self.command(end, Command::Terminate(target))
-            }
-            Deed::RestartControl | Deed::RestartAll => self.restart(end, matches!(deed, Deed::RestartAll)),
-            Deed::DataPlaneDies => {
-                self.gateways[end].data_plane.die();
-                let wait = Duration::from_millis(self.rng.between(10, 20_000));
-                self.at(wait, Happening::Do { end, deed: Deed::DataPlaneReturns });
-                self.command(end, Command::DataPlaneDown)
-            }
-            Deed::DataPlaneReturns => {
-                if self.gateways[end].data_plane.up {
-                    return Ok(());
-                }
-                self.gateways[end].data_plane.up = true;
-                self.command(end, Command::DataPlaneUp { live: Vec::new() })
-            }
-            Deed::Cut => {
-                self.network.faults.cut = true;
-                let wait = Duration::from_millis(self.rng.between(500, 60_000));
-                self.at(wait, Happening::Do { end, deed: Deed::Repair });
-                Ok(())
-            }
-            Deed::Repair => {
-                self.network.faults.cut = false;
-                Ok(())
-            }
-            Deed::Noise => self.noise(end),
-        }
-    }
-
-    fn restart(&mut self, end: usize, all: bool) -> Result<(), String> {
-        let gateway = &mut self.gateways[end];
-        if all {
-            gateway.data_plane.die();
-            gateway.data_plane.up = true;
-        }
-        gateway.restart_control();
-        if !gateway.data_plane.up {
-            return Ok(());
-        }
-        let live = gateway.data_plane.live(self.now);
-        self.command(end, Command::DataPlaneUp { live })
-    }
-
-    /// A stranger sends octets that are nothing at all.
-    fn noise(&mut self, end: usize) -> Result<(), String> {
-        let ports = [500, 4500];
-        for _ in 0..20 {
-            let len = usize::try_from(self.rng.below(200)).unwrap_or(0);
-            let mut bytes = vec![0; len];
-            pollux_ike::crypto::Rng::fill(&mut self.rng, &mut bytes);
-            let port = ports[usize::try_from(self.rng.below(2)).unwrap_or(0)];
-            let local = core::net::SocketAddr::new(addresses(self.params.v6)[end], port);
-            let remote = core::net::SocketAddr::new([192, 0, 2, 66].into(), 4500);
-            let gateway = &mut self.gateways[end];
-            gateway.endpoint.handle_datagram(self.now, local, remote, &bytes, &mut gateway.rng);
-            self.drain(end)?;
-        }
-        Ok(())
+        self.watch.look(end, &self.gateways[end], self.now)
     }
 }
 

@@ -112,6 +112,17 @@ impl Retries {
         self.failures.remove(connection);
     }
 
+    /// Forgets what is planned for one child; the others of its connection are tried as before.
+    pub(crate) fn cancel_child(&mut self, connection: &Connection, child: &Arc<str>) {
+        let of = |child: Option<&Arc<str>>| (connection.name.clone(), child.cloned());
+        self.forget(&of(Some(child)));
+        let Some(&at) = self.planned.get(&of(None)) else { return };
+        self.forget(&of(None));
+        for other in connection.children.iter().filter(|other| other.name != *child) {
+            self.plan(of(Some(&other.name)), at);
+        }
+    }
+
     /// What is due now.
     pub(crate) fn due(&mut self, now: Instant) -> Vec<Key> {
         let due: Vec<Key> =

@@ -83,6 +83,32 @@ impl Endpoint {
         }
     }
 
+    /// An IKE SA that has handed over its Child SAs hears of no ESP any more. What it has still to say to the peer goes
+    /// where the others' traffic goes.
+    fn predecessors_follow(
+        &mut self,
+        now: Instant,
+        moved: IkeSaId,
+        (old, new): (SocketAddr, SocketAddr),
+        rng: &mut dyn Rng,
+    ) {
+        let Some(ends) = self.sas.get(&moved).and_then(|sa| sa.established()).map(|state| Identities {
+            remote: state.peer.remote_id.clone(),
+            local: state.peer.local_id.clone(),
+        }) else {
+            return;
+        };
+        let stays_behind = |sa: &IkeSa| {
+            sa.channel.path.remote == old && sa.established().is_some_and(|state| state.successor.is_some())
+        };
+        let behind: Vec<IkeSaId> =
+            self.directory.between(&ends).filter(|id| self.sas.get(id).is_some_and(stays_behind)).collect();
+        for id in behind {
+            self.turn(now, id, rng, |ike, _| ike.channel.path.remote = new);
+            self.reindex(id);
+        }
+    }
+
     /// Brings up a connection, or what is missing of it.
     pub(super) fn initiate(
         &mut self,
@@ -200,8 +226,11 @@ impl Endpoint {
     }
 
     fn on_target(&mut self, now: Instant, target: &Target, rng: &mut dyn Rng, operation: Operation) {
-        if let (Operation::Terminate, Target::Connection { connection, .. }) = (operation, target) {
-            self.retries.cancel(connection);
+        if let (Operation::Terminate, Target::Connection { connection, child }) = (operation, target) {
+            match (child, self.shared.config.connection(connection)) {
+                (Some(child), Some(connection)) => self.retries.cancel_child(connection, child),
+                _ => self.retries.cancel(connection),
+            }
         }
         let ids: Vec<IkeSaId> = match target {
             Target::Ike(id) => vec![*id],
@@ -359,6 +388,7 @@ impl Endpoint {
                 }
                 Effect::Later { connection, child } => self.later(now, &connection, child, rng),
                 Effect::Reached(connection) => self.retries.reached(&connection.name),
+                Effect::Moved { ike, old, new } => self.predecessors_follow(now, ike, (old, new), rng),
                 Effect::Superseded(reqid) => self.shared.orphans.superseded(reqid, &mut self.shared.out),
             }
         }
@@ -483,6 +513,9 @@ impl IkeSa {
             Target::Child(sa) => child.inbound.id == *sa || child.outbound.id == *sa,
             _ => false,
         }) {
+            if let (Operation::Terminate, Some(child)) = (operation, established.children.get(key)) {
+                established.wanted.remove(&child.config.name);
+            }
             established.tasks.push(match operation {
                 Operation::Terminate => Task::DeleteChild(key),
                 Operation::Rekey => Task::RekeyChild(key),
@@ -535,6 +568,7 @@ impl IkeSa {
         channel.esp_elsewhere = false;
         let old = core::mem::replace(&mut channel.path.remote, remote);
         turn.event(Event::PeerMoved { ike: channel.id, old, new: remote });
+        turn.effect(Effect::Moved { ike: channel.id, old, new: remote });
         established.children_follow(channel, turn);
     }
 }

@@ -77,6 +77,7 @@ fn of_ike(sa: &IkeSa, now: Instant) -> Option<IkeStatus> {
             let state = match (established.successor, established.closing) {
                 (Some(_), _) => "REKEYED",
                 (None, Some(_)) => "DELETING",
+                (None, None) if established.redundant => "REKEYED",
                 (None, None) => "ESTABLISHED",
             };
             (Some(established.peer.connection.name.clone()), state, Some(established))

@@ -1,6 +1,6 @@
 //! One turn of the core: the moment, the randomness, and what all IKE SAs share.
 
-use core::net::IpAddr;
+use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -82,6 +82,8 @@ pub(crate) enum Effect {
     Later { connection: Arc<Connection>, child: Arc<str> },
     /// A connection is up: its failed attempts are forgotten.
     Reached(Arc<Connection>),
+    /// The peer of an IKE SA is elsewhere now.
+    Moved { ike: IkeSaId, old: SocketAddr, new: SocketAddr },
     /// A new outbound SA of this reqid works: those of an earlier life may go.
     Superseded(Reqid),
 }

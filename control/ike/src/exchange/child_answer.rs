@@ -13,7 +13,7 @@ use crate::error::IkeError;
 use crate::event::{DownReason, Event, NarrowedBy};
 use crate::message::{Payloads, Protocol, Ts, Writer};
 use crate::negotiate::{Chosen, EspAgreement, proposal, selector, syntax};
-use crate::sa::{ChildSa, DirectionSa, DirectionState, Path, Peer, Phase};
+use crate::sa::{ChildSa, DirectionSa, DirectionState, Path, Peer, Phase, lowest_nonce};
 
 /// What we agreed to; its SPI is allocated, nothing is installed.
 #[derive(Debug)]
@@ -165,9 +165,12 @@ impl Answer {
             local_ts: self.local_ts.clone(),
             remote_ts: self.remote_ts.clone(),
             initiator: false,
+            origin: (false, lowest_nonce(nonce_i, nonce_r)),
+            lowest: lowest_nonce(nonce_i, nonce_r),
             phase: Phase::Opening,
             replaces: None,
             replaced_by: None,
+            had_successor: false,
             redundant: false,
             rekey_at: None,
             expire_at: None,

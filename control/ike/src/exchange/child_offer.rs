@@ -13,7 +13,7 @@ use crate::error::IkeError;
 use crate::event::{DownReason, Event, NarrowedBy};
 use crate::message::{Payloads, Writer};
 use crate::negotiate::{EspAgreement, Proposal, proposal, selector, syntax};
-use crate::sa::{ChildSa, DirectionSa, DirectionState, Keys, PacketPair, Path, Phase};
+use crate::sa::{ChildSa, DirectionSa, DirectionState, Keys, PacketPair, Path, Phase, lowest_nonce};
 
 /// What was offered.
 #[derive(Debug)]
@@ -223,9 +223,12 @@ impl Offer {
             local_ts,
             remote_ts,
             initiator: true,
+            origin: (true, lowest_nonce(nonce_i, nonce_r)),
+            lowest: lowest_nonce(nonce_i, nonce_r),
             phase: Phase::Opening,
             replaces: None,
             replaced_by: None,
+            had_successor: false,
             redundant: false,
             rekey_at: None,
             expire_at: None,

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use pollux_abi::SaId;
 use pollux_abi::command::Direction;
+use pollux_abi::{SaId, Spi};
 
 use super::child_offer::{KeymatInputs, Offer};
 use super::{Ours, nonce, required};
@@ -13,7 +13,7 @@ use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{ExchangeType, Ke, Notify, NotifyType, Payloads};
-use crate::sa::{Channel, ChildSa, Established, Lowest, PacketPair, Phase, Task, lowest_nonce};
+use crate::sa::{Channel, ChildSa, DirectionState, Established, PacketPair, Phase, Task};
 
 /// We asked for a Child SA.
 pub(crate) struct ExpectChildReply {
@@ -26,8 +26,10 @@ pub(crate) struct ExpectChildReply {
     packet: Option<PacketPair>,
     /// The peer has deleted that Child SA meanwhile, and `close_action` wants another one.
     closed: bool,
-    /// The peer's rekey of the same Child SA, and the lowest nonce of that exchange (RFC 7296 §2.8.1).
-    collision: Option<(SaId, Lowest)>,
+    /// The peer's rekey of the same Child SA (RFC 7296 §2.8.1).
+    collision: Option<SaId>,
+    /// SPIs of the peer's DELETEs that nothing here has: what the response brings may be among them.
+    deleted: Vec<Spi>,
     /// Whether the peer has already asked for another key exchange method once.
     method_changed: bool,
 }
@@ -50,12 +52,7 @@ pub(crate) fn begin(
     if full {
         return Err(IkeError::Limit { what: "Child SAs of one IKE SA" });
     }
-    let up = established.children.iter().any(|(_, child)| {
-        child.config.name == config.name
-            && child.initiator
-            && matches!(child.phase, Phase::Opening | Phase::Up)
-    });
-    if up {
+    if established.has_child(&config) {
         return Ok(None);
     }
     ask(established, channel, turn, Wanted { config, rekeys: None, packet: None }, None)
@@ -137,6 +134,7 @@ fn ask(
                 packet,
                 closed: false,
                 collision: None,
+                deleted: Vec::new(),
                 method_changed,
             };
             Ok(Some(Ours::CreateChild(Box::new(expect))))
@@ -197,14 +195,21 @@ impl ExpectChildReply {
     }
 
     /// The peer rekeys the same Child SA at the same time, and has got `theirs` of us.
-    pub(crate) fn collided(&mut self, theirs: SaId, lowest: Lowest) {
-        self.collision = Some((theirs, lowest));
+    pub(crate) const fn collided(&mut self, theirs: SaId) {
+        self.collision = Some(theirs);
     }
 
     /// What the peer made of the collision did not get through the data plane.
     pub(crate) fn no_longer_collided(&mut self, theirs: SaId) {
-        if matches!(&self.collision, Some((key, _)) if *key == theirs) {
+        if self.collision == Some(theirs) {
             self.collision = None;
+        }
+    }
+
+    /// The peer deletes a Child SA that we do not have: it may be the one that its response, still on the way, tells of.
+    pub(crate) fn deleted_by_peer(&mut self, spi: Spi) {
+        if self.deleted.len() < DELETED_MAX {
+            self.deleted.push(spi);
         }
     }
 
@@ -232,6 +237,10 @@ impl ExpectChildReply {
         }
         match self.accept(established, channel, turn, payloads) {
             Ok(()) => {}
+            Err(error @ IkeError::TemporaryFailure { .. }) => {
+                self.offer.release(turn);
+                self.refused(established, channel, turn, error, task);
+            }
             Err(error) => {
                 // The peer has made it: it must hear that we did not.
                 established.tasks.push(Task::Release(self.offer.spi));
@@ -283,6 +292,11 @@ impl ExpectChildReply {
                     return;
                 }
             }
+            // It is the peer that asked for it: our response may still be on the way.
+            NotifyType::ChildSaNotFound if self.is_untried(established) => {
+                let error = IkeError::TemporaryFailure { what: "the peer does not have the Child SA yet" };
+                return self.refused(established, channel, turn, error, task);
+            }
             NotifyType::ChildSaNotFound => {
                 // The peer has lost it: so do we, and ask for a new one (RFC 7296 §2.25).
                 if let Some(old) = self.rekeys.filter(|&old| {
@@ -302,6 +316,12 @@ impl ExpectChildReply {
         self.refused(established, channel, turn, self.offer.refused(notify.kind), task);
     }
 
+    /// Whether what we want to rekey was made by the peer's exchange, and nothing has shown yet that the peer has it.
+    fn is_untried(&self, established: &Established) -> bool {
+        let old = self.rekeys.and_then(|old| established.children.get(old));
+        old.is_some_and(|old| !old.initiator && matches!(old.outbound.state, DirectionState::Held(_)))
+    }
+
     fn accept(
         &mut self,
         established: &mut Established,
@@ -318,8 +338,12 @@ impl ExpectChildReply {
             shared: shared.as_ref(),
         };
         let mut child = self.offer.accept(turn, &channel.path, payloads, keymat_inputs)?;
+        if self.deleted.contains(&child.outbound.spi) {
+            return Err(IkeError::TemporaryFailure { what: "the peer has deleted the new Child SA already" });
+        }
         if let Some(old) = self.rekeys.and_then(|old| established.children.get(old)) {
             self.offer.check_successor(&child, old)?;
+            child.origin = old.origin.clone();
         }
         match self.packet {
             Some(packet) => self.offer.check_packet(&child, packet)?,
@@ -327,7 +351,7 @@ impl ExpectChildReply {
             None => {}
         }
         child.replaces = self.rekeys;
-        let lost = self.decide(established, &lowest_nonce(&self.nonce, peer_nonce));
+        let lost = self.decide(established, &child);
         if lost {
             // The peer's rekey stays, and whoever made the superfluous one deletes it (RFC 7296 §2.8.1).
             child.phase = Phase::Deleting;
@@ -346,13 +370,14 @@ impl ExpectChildReply {
     }
 
     /// Whether our new Child SA is the superfluous one. If not, the peer's is.
-    fn decide(&self, established: &mut Established, ours: &Lowest) -> bool {
-        let Some((theirs, lowest)) = &self.collision else { return false };
-        let Some(child) = established.children.get_mut(*theirs) else { return false };
-        if ours.loses_to(lowest) {
+    fn decide(&self, established: &mut Established, ours: &ChildSa) -> bool {
+        let Some(theirs) = self.collision.and_then(|theirs| established.children.get_mut(theirs)) else {
+            return false;
+        };
+        if ours.lowest.loses_to(&theirs.lowest) {
             return true;
         }
-        child.redundant = true;
+        theirs.redundant = true;
         false
     }
 
@@ -371,3 +396,6 @@ impl ExpectChildReply {
         }
     }
 }
+
+/// More Child SAs than one response can tell of, even if most of them are none of ours.
+const DELETED_MAX: usize = 16;

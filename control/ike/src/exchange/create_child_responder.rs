@@ -10,7 +10,7 @@ use crate::crypto::Secret;
 use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::message::{ExchangeType, Ke, MessageId, NotifyType, PayloadType, Protocol};
-use crate::sa::{Channel, Established, Incoming, Phase, lowest_nonce};
+use crate::sa::{Channel, Established, Incoming, Phase};
 
 /// The Child SA is chosen; the answer leaves when its inbound half is installed.
 pub(crate) struct ExpectInstalled {
@@ -73,13 +73,14 @@ impl Established {
         child.replaces = old;
         if let Some(predecessor) = old.and_then(|old| self.children.get(old)) {
             child.reqid = predecessor.reqid;
+            child.origin = predecessor.origin.clone();
         }
         child.install(turn, channel.id, Direction::Inbound);
         let key = self.children.insert(child);
         if let (Some(old), Some(Ours::CreateChild(ours))) = (old, &mut self.ours)
             && ours.rekeys(old)
         {
-            ours.collided(key, lowest_nonce(peer_nonce, &nonce));
+            ours.collided(key);
         }
         self.theirs = Some(ExpectInstalled { child: key, id: incoming.id, answer, nonce, ke });
         Ok(())
@@ -87,7 +88,13 @@ impl Established {
 
     /// The Child SA that a REKEY_SA names (RFC 7296 §2.25.1).
     fn to_be_rekeyed(&self, spi: u32) -> Result<SaId, IkeError> {
-        let key = self.children.of_peer_spi(spi).ok_or(IkeError::ChildSaNotFound { spi })?;
+        let Some(key) = self.children.of_peer_spi(spi) else {
+            // The peer may have made it at our request, and its response is still on the way.
+            return Err(match &self.ours {
+                Some(Ours::CreateChild(_)) => IkeError::TemporaryFailure { what: "a Child SA is being made" },
+                _ => IkeError::ChildSaNotFound { spi },
+            });
+        };
         let child = self.children.get(key).ok_or(IkeError::ChildSaNotFound { spi })?;
         // Our own rekey has its answer already, and the data plane is at work on it.
         let replaced = self.children.iter().any(|(_, other)| {

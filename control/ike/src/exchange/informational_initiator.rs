@@ -3,11 +3,11 @@
 use pollux_abi::{SaId, Spi};
 
 use super::Ours;
-use crate::endpoint::Turn;
+use crate::endpoint::{DATA_PLANE_DEADLINE, Turn};
 use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{ExchangeType, Notify, NotifyType};
-use crate::sa::{Channel, Established, Phase, State};
+use crate::sa::{Channel, Established, Phase, State, Task};
 
 /// We asked the peer to delete a Child SA.
 #[derive(Debug)]
@@ -54,8 +54,14 @@ pub(crate) fn delete_child(
     key: SaId,
 ) -> Result<Option<Ours>, IkeError> {
     let Some(child) = established.children.get_mut(key) else { return Ok(None) };
-    if matches!(child.phase, Phase::Lingering { .. }) {
-        return Ok(None);
+    match child.phase {
+        Phase::Lingering { .. } => return Ok(None),
+        // The peer may wait for our answer, which tells it what there is to delete.
+        Phase::Opening => {
+            established.tasks.push_later(turn.now + DATA_PLANE_DEADLINE, Task::DeleteChild(key));
+            return Ok(None);
+        }
+        Phase::Up | Phase::Deleting => {}
     }
     child.phase = Phase::Deleting;
     let spi = child.inbound.spi;

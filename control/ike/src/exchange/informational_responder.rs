@@ -60,7 +60,12 @@ impl Established {
                 }
                 continue;
             }
-            let Some(key) = self.children.of_peer_spi(spi.get()) else { continue };
+            let Some(key) = self.children.of_peer_spi(spi.get()) else {
+                if let Some(Ours::CreateChild(expect)) = &mut self.ours {
+                    expect.deleted_by_peer(spi);
+                }
+                continue;
+            };
             // Where our own DELETE of it is on its way, the answer does not name it (RFC 7296 §1.4.1).
             let both = matches!(&self.ours, Some(Ours::DeleteChild(expect)) if expect.child() == key);
             if let (false, Some(child)) = (both, self.children.get(key)) {
@@ -73,16 +78,24 @@ impl Established {
 
     /// A Child SA that the peer has deleted.
     pub(crate) fn deleted_by_peer(&mut self, channel: &Channel, turn: &mut Turn<'_>, key: SaId) {
+        let replaced = self.children.has_stand_in(key);
+        // The peer takes back what our rekey has made while we delete what it was to replace, or deletes what its own
+        // rekey has replaced: nobody closes the child.
+        let rekeyed = self.children.get(key).is_some_and(|child| {
+            let old = child.replaces.and_then(|old| self.children.get(old));
+            child.had_successor || child.initiator && old.is_some_and(|old| old.phase == Phase::Deleting)
+        });
         let Some(child) = self.children.get_mut(key) else { return };
         if child.phase != Phase::Deleting {
-            child.down = if child.replaced_by.is_some() { DownReason::Replaced } else { DownReason::Peer };
-            let again = child.replaced_by.is_none() && !child.redundant;
-            if again && child.config.close_action == Action::Start {
-                match &mut self.ours {
-                    // Our rekey may still go through.
-                    Some(Ours::CreateChild(expect)) if expect.rekeys(key) => expect.old_is_closed(),
-                    _ => self.tasks.push(Task::CreateChild(child.config.clone())),
+            child.down = if replaced { DownReason::Replaced } else { DownReason::Peer };
+            match &mut self.ours {
+                _ if replaced => {}
+                _ if !rekeyed && child.config.close_action != Action::Start => {
+                    self.wanted.remove(&child.config.name);
                 }
+                // Our rekey may still go through.
+                Some(Ours::CreateChild(expect)) if expect.rekeys(key) => expect.old_is_closed(),
+                _ => self.tasks.push(Task::CreateChild(child.config.clone())),
             }
         }
         self.forget_child(channel, turn, key);
@@ -95,7 +108,8 @@ impl Established {
         if let (Some(successor), None) = (successor, self.successor) {
             self.transfer_to(turn, successor);
         }
-        let replaced = self.successor.is_some();
+        // The loser of two rekeys that met is not what the peer wants to be rid of.
+        let replaced = self.successor.is_some() || self.redundant || self.undecided;
         self.finished = Some(match (replaced, self.closing) {
             (true, _) => DownReason::Replaced,
             (false, Some(reason)) => reason,

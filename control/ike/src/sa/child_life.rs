@@ -10,13 +10,14 @@ use pollux_abi::SaId;
 use pollux_abi::command::Direction;
 
 use super::channel::Channel;
-use super::children::{DirectionState, Phase};
+use super::children::{ChildSa, DirectionState, Phase};
 use super::established::{Established, FURTHER_REFUSED};
 use super::tasks::{AGAIN_AFTER, PacketPair, Task};
 use crate::config::{Action, ChildConfig};
 use crate::endpoint::{Effect, SaCommand, Turn};
 use crate::error::IkeError;
 use crate::event::{DownReason, Event};
+use crate::exchange::Ours;
 
 impl Established {
     pub(super) fn child_due(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, key: SaId) {
@@ -37,10 +38,16 @@ impl Established {
                 child.expire_at = None;
                 child.rekey_at = None;
                 child.down = DownReason::Lifetime;
-                let again = child.replaced_by.is_none().then(|| child.config.clone());
+                let last = child.replaced_by.is_none().then(|| child.config.clone());
                 self.tasks.push(Task::DeleteChild(key));
-                if let Some(config) = again.filter(|config| config.start_action == Action::Start) {
-                    self.tasks.push(Task::CreateChild(config));
+                match last {
+                    Some(config) if config.start_action == Action::Start => {
+                        self.tasks.push(Task::CreateChild(config));
+                    }
+                    Some(config) => {
+                        self.wanted.remove(&config.name);
+                    }
+                    None => {}
                 }
             }
             _ => {
@@ -101,10 +108,12 @@ impl Established {
         child.phase = Phase::Up;
         child.told = true;
         child.start_clocks(turn);
+        self.wanted.insert(child.config.name.clone(), child.config.clone());
         let (summary, initiator, replaces) = (child.summary(channel.id), child.initiator, child.replaces);
         match replaces.and_then(|old| Some((old, self.children.get_mut(old)?))) {
             Some((old, predecessor)) => {
                 predecessor.replaced_by = Some(key);
+                predecessor.had_successor = true;
                 turn.event(Event::ChildRekeyed { old, new: summary, initiator });
                 if initiator {
                     predecessor.down = DownReason::Replaced;
@@ -113,7 +122,40 @@ impl Established {
             }
             None => turn.event(Event::ChildUp(summary)),
         }
+        self.one_gives_way(key);
         if !initiator && replaces.is_none_or(|old| self.children.get(old).is_none()) {
+            self.promote_if_alone(channel, turn, key);
+        }
+    }
+
+    /// Both ends may have asked for the same Child SA at once. Nothing forbids it, and nothing says which one stays: the
+    /// line that the exchange with the lowest nonce has begun goes, by whoever has begun it, as in RFC 7296 §2.8.1. Of
+    /// two lines of ours the older one goes. A peer that wants two keeps both, unless ours is the one that goes.
+    fn one_gives_way(&mut self, key: SaId) {
+        let Some(child) = self.children.get(key) else { return };
+        let Some((twin, other)) = self.children.twin(key, child) else { return };
+        let (loser, winner) = match (child.origin.0, other.origin.0) {
+            (true, true) => (twin, key),
+            (true, false) if child.origin.1.loses_to(&other.origin.1) => (key, twin),
+            (false, true) if other.origin.1.loses_to(&child.origin.1) => (twin, key),
+            _ => return,
+        };
+        if let Some(child) = self.children.get_mut(loser) {
+            child.replaced_by = Some(winner);
+            child.down = DownReason::Replaced;
+            self.tasks.push(Task::DeleteChild(loser));
+        }
+    }
+
+    /// Moves outbound traffic to a Child SA of which the peer may not have heard yet, if no other one carries it.
+    fn promote_if_alone(&mut self, channel: &Channel, turn: &mut Turn<'_>, key: SaId) {
+        let Some(name) = self.children.get(key).map(|child| child.config.name.clone()) else { return };
+        let carries = |(_, other): (SaId, &ChildSa)| {
+            other.config.name == name
+                && other.phase == Phase::Up
+                && matches!(other.outbound.state, DirectionState::Asked { .. } | DirectionState::Installed)
+        };
+        if !self.children.iter().any(carries) {
             self.promote(channel, turn, key);
         }
     }
@@ -152,29 +194,47 @@ impl Established {
         child.rekey_at = None;
         child.expire_at = None;
         let was_up = child.told;
-        child.tell_down(turn, channel.id);
+        let replaced = self.children.has_stand_in(key);
+        let Some(child) = self.children.get_mut(key) else { return };
+        child.tell_down(turn, channel.id, replaced);
         let (replaces, config, successor) = (child.replaces, child.config.clone(), child.replaced_by);
         self.tasks.push(Task::DeleteChild(key));
+        if let Some(Ours::CreateChild(ours)) = &mut self.ours {
+            ours.no_longer_collided(key);
+        }
         if let Some(successor) = successor {
             // The peer has made it, or is about to: better than nothing at all.
             return self.promote(channel, turn, successor);
         }
-        match replaces.and_then(|old| self.children.get_mut(old)).filter(|old| old.phase == Phase::Up) {
-            Some(old) => {
-                old.replaced_by = None;
-                old.rekey_at = Some(turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER));
-            }
+        let up = |old: &SaId| self.children.get(*old).is_some_and(|old| old.phase == Phase::Up);
+        match replaces.filter(up) {
+            Some(old) => self.loses_successor(turn, old, key),
             None if was_up => self.tasks.push(Task::CreateChild(config)),
             None => self.try_again(turn, Task::CreateChild(config)),
+        }
+    }
+
+    /// What was to take the place of `old` is not there: another one that was to do so has to, or it goes on itself and
+    /// is rekeyed later.
+    fn loses_successor(&mut self, turn: &mut Turn<'_>, old: SaId, lost: SaId) {
+        let heir = self.children.other_heir(old, lost);
+        if let Some(heir) = heir.and_then(|heir| self.children.get_mut(heir)) {
+            heir.redundant = false;
+        }
+        let Some(child) = self.children.get_mut(old) else { return };
+        child.replaced_by = heir;
+        if heir.is_none() {
+            child.rekey_at = Some(turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER));
         }
     }
 
     /// A Child SA is deleted at both ends. Its successor gets the outbound traffic, if it has not yet; its
     /// own inbound half decrypts what is still on the way.
     pub(crate) fn forget_child(&mut self, channel: &Channel, turn: &mut Turn<'_>, key: SaId) {
+        let replaced = self.children.has_stand_in(key);
         let Some(child) = self.children.get_mut(key) else { return };
         let (successor, replaces) = (child.replaced_by, child.replaces);
-        child.tell_down(turn, channel.id);
+        child.tell_down(turn, channel.id, replaced);
         let handed_back = self.takes_over_again(turn, key, replaces, successor);
         if let Some(successor) = successor {
             // First the new outbound, then the old one goes: no packet finds none.
@@ -183,6 +243,7 @@ impl Established {
         let Some(child) = self.children.get_mut(key) else { return };
         child.remove(turn, Direction::Outbound);
         let overlap = child.config.overlap;
+        let gone = Gone { name: child.config.name.clone(), replaces, followed: successor.is_some() };
         let followed = successor.is_some() || handed_back;
         if followed && !overlap.is_zero() && matches!(child.inbound.state, DirectionState::Installed) {
             child.phase = Phase::Lingering { until: turn.now + overlap };
@@ -190,6 +251,7 @@ impl Established {
             child.remove_both(turn);
             self.children.remove(key);
         }
+        self.another_takes_over(channel, turn, &gone);
     }
 
     /// A Child SA goes before the one whose place it took: that one is again the one that counts, unless a successor
@@ -201,14 +263,38 @@ impl Established {
         replaces: Option<SaId>,
         successor: Option<SaId>,
     ) -> bool {
-        let Some(old) = replaces.and_then(|old| self.children.get_mut(old)) else { return false };
+        let Some((key_of_old, old)) = replaces.and_then(|old| Some((old, self.children.get_mut(old)?)))
+        else {
+            return false;
+        };
         if old.replaced_by == Some(key) {
             old.replaced_by = successor;
             if successor.is_none() {
-                old.rekey_at = Some(turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER));
+                if old.phase == Phase::Up {
+                    // What was to be deleted, since another one carries its traffic, is needed again.
+                    self.tasks.cancel(&Task::DeleteChild(key_of_old));
+                }
+                self.loses_successor(turn, key_of_old, key);
             }
         }
         true
+    }
+
+    /// A Child SA is gone that may have been the one in use, or the winner of two rekeys that met: another one of the same
+    /// child, which was held back, or the loser has to do.
+    fn another_takes_over(&mut self, channel: &Channel, turn: &mut Turn<'_>, gone: &Gone) {
+        for child in self.children.values_mut() {
+            child.redundant &= gone.followed || gone.replaces.is_none() || child.replaces != gone.replaces;
+        }
+        let waits = |child: &ChildSa| {
+            child.config.name == gone.name
+                && child.phase == Phase::Up
+                && child.replaced_by.is_none()
+                && matches!(child.outbound.state, DirectionState::Held(_))
+        };
+        if let Some(key) = self.children.keys_where(waits).pop() {
+            self.promote_if_alone(channel, turn, key);
+        }
     }
 
     /// The first packet under an inbound SA: the peer has it, so outbound may follow.
@@ -310,16 +396,29 @@ impl Established {
 
     /// Asks for a Child SA, unless one of that name is up or wanted already.
     pub(crate) fn create_unless_up(&mut self, config: &Arc<ChildConfig>) {
-        let up = self.children.iter().any(|(_, child)| {
-            child.config.name == config.name
-                && matches!(child.phase, Phase::Opening | Phase::Up)
-                && child.replaced_by.is_none()
-                && !self.tasks.waits(&Task::DeleteChild(child.inbound.id))
-        });
-        if !up {
+        if !self.has_child(config) {
             self.tasks.push(Task::CreateChild(config.clone()));
         }
     }
+
+    /// Whether there is a Child SA of this name that is going to stay.
+    pub(crate) fn has_child(&self, config: &ChildConfig) -> bool {
+        self.children.iter().any(|(_, child)| {
+            child.config.name == config.name
+                && matches!(child.phase, Phase::Opening | Phase::Up)
+                && child.replaced_by.is_none()
+                && !child.redundant
+                && !self.tasks.waits(&Task::DeleteChild(child.inbound.id))
+        })
+    }
+}
+
+/// What is remembered of a Child SA that is deleted.
+struct Gone {
+    name: Arc<str>,
+    replaces: Option<SaId>,
+    /// Whether a successor has taken its place.
+    followed: bool,
 }
 
 /// The data plane looks through 16 SAs of a policy, and a rekey has two in place of each for a while.

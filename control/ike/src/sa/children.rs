@@ -8,10 +8,12 @@ use pollux_abi::command::{Direction, EncapPorts, Lifetimes};
 use pollux_abi::{EspSuite, KeyMaterial, Reqid, SaId, Spi, TrafficSelector};
 
 use super::IkeSaId;
+use super::collision::Lowest;
 use super::tasks::PacketPair;
 use crate::config::ChildConfig;
 use crate::endpoint::{DATA_PLANE_DEADLINE, SaCommand, SaInstall, Turn};
 use crate::event::{ChildUp, DownReason, Event, KeyLog};
+use crate::negotiate::selector;
 use crate::time::Instant;
 
 /// One direction of a Child SA.
@@ -77,11 +79,17 @@ pub(crate) struct ChildSa {
     pub(crate) remote_ts: Vec<TrafficSelector>,
     /// Whether the exchange that made it was ours.
     pub(crate) initiator: bool,
+    /// The lower nonce of that exchange.
+    pub(crate) lowest: Lowest,
+    /// Whether we asked for the first of its line, which rekeys continue, and the lower nonce of the exchange that made it.
+    pub(crate) origin: (bool, Lowest),
     pub(crate) phase: Phase,
     /// The Child SA whose place it takes.
     pub(crate) replaces: Option<SaId>,
     /// The Child SA that takes its place.
     pub(crate) replaced_by: Option<SaId>,
+    /// Whether there has been one: who deletes it then does not close the child.
+    pub(crate) had_successor: bool,
     /// Whether a collision made it superfluous, and the peer will delete it (RFC 7296 §2.8.1).
     pub(crate) redundant: bool,
     pub(crate) rekey_at: Option<Instant>,
@@ -229,8 +237,8 @@ impl ChildSa {
         }
     }
 
-    /// Tells the operator that it is gone, if it was told that it is up.
-    pub(crate) fn tell_down(&mut self, turn: &mut Turn<'_>, ike: IkeSaId) {
+    /// Tells the operator that it is gone, if it was told that it is up. `replaced`: another one carries its traffic.
+    pub(crate) fn tell_down(&mut self, turn: &mut Turn<'_>, ike: IkeSaId, replaced: bool) {
         if !core::mem::take(&mut self.told) {
             return;
         }
@@ -241,7 +249,7 @@ impl ChildSa {
             inbound: self.inbound.id,
             reqid: self.reqid,
             reason: self.down,
-            replaced: self.replaced_by.is_some(),
+            replaced,
         });
     }
 
@@ -315,6 +323,40 @@ impl Children {
     /// The keys of all that satisfy `which`.
     pub(crate) fn keys_where(&self, which: impl Fn(&ChildSa) -> bool) -> Vec<SaId> {
         self.iter().filter(|(_, child)| which(child)).map(|(key, _)| key).collect()
+    }
+
+    /// Whether another Child SA carries the traffic of this one when it goes: the one that takes its place, or, where a
+    /// collision made it superfluous or it goes before its time, the one whose place it was to take.
+    pub(crate) fn has_stand_in(&self, key: SaId) -> bool {
+        self.get(key).is_some_and(|child| {
+            let goes_on = |old: SaId| self.get(old).is_some_and(|old| old.told && old.phase == Phase::Up);
+            child.replaced_by.is_some() || child.redundant || child.replaces.is_some_and(goes_on)
+        })
+    }
+
+    /// Another Child SA that takes the place of `old` too: two rekeys have met.
+    pub(crate) fn other_heir(&self, old: SaId, not: SaId) -> Option<SaId> {
+        let is_heir = |(key, child): &(SaId, &ChildSa)| {
+            *key != not
+                && child.replaces == Some(old)
+                && child.phase == Phase::Up
+                && child.replaced_by.is_none()
+        };
+        self.iter().find(is_heir).map(|(key, _)| key)
+    }
+
+    /// Another Child SA for all that this one carries, of another line.
+    pub(crate) fn twin(&self, key: SaId, child: &ChildSa) -> Option<(SaId, &ChildSa)> {
+        self.iter().find(|(of, other)| {
+            *of != key
+                && other.config.name == child.config.name
+                && other.origin != child.origin
+                && other.phase == Phase::Up
+                && other.replaced_by.is_none()
+                && !other.redundant
+                && selector::covers_all(&other.local_ts, &child.local_ts)
+                && selector::covers_all(&other.remote_ts, &child.remote_ts)
+        })
     }
 
     /// The Child SA that an SA of the data plane is a half of, and which half.

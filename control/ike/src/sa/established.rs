@@ -71,6 +71,9 @@ pub(crate) struct Established {
     pub(crate) redundant: bool,
     /// It was made by the peer's rekey while ours is outstanding: which one stays is not known yet.
     pub(crate) undecided: bool,
+    /// Children that have been up and that nobody has closed: whatever takes their last Child SA away, another one is
+    /// asked for.
+    pub(crate) wanted: BTreeMap<Arc<str>, Arc<ChildConfig>>,
     /// Children of which no further Child SA is asked for before a moment.
     pub(crate) further: BTreeMap<Arc<str>, Instant>,
     /// SPIs that the peer deleted while the Child SAs were still with the predecessor.
@@ -97,6 +100,7 @@ impl Established {
             successor: None,
             redundant: false,
             undecided: false,
+            wanted: BTreeMap::new(),
             further: BTreeMap::new(),
             late_deletes: Vec::new(),
             finished: None,
@@ -247,6 +251,7 @@ impl Established {
         if channel.window.nearly_exhausted() && self.successor.is_none() && self.closing.is_none() {
             self.tasks.push(Task::RekeyIke);
         }
+        self.ask_for_lost_children();
         while self.ours.is_none() && self.finished.is_none() && channel.window.next_request().is_some() {
             if self.undecided {
                 return;
@@ -259,6 +264,24 @@ impl Established {
                 Ok(begun) => self.ours = begun,
                 Err(error) => self.not_begun(channel, turn, task, error),
             }
+        }
+    }
+
+    /// A rekey that one end believes done and the other one takes back, or two that meet, can leave a child without any
+    /// Child SA: it is asked for anew.
+    fn ask_for_lost_children(&mut self) {
+        if !self.stays() || self.undecided {
+            return;
+        }
+        let is_lost = |config: &&Arc<ChildConfig>| {
+            let name = &config.name;
+            let creates = self.ours.as_ref().and_then(Ours::creates).into_iter();
+            !self.has_child(config)
+                && !self.tasks.to_be_created().chain(creates).any(|other| other.name == *name)
+        };
+        let lost: Vec<Arc<ChildConfig>> = self.wanted.values().filter(is_lost).cloned().collect();
+        for config in lost {
+            self.tasks.push(Task::CreateChild(config));
         }
     }
 
@@ -386,6 +409,9 @@ impl Established {
                 self.try_again(turn, Task::RekeyIke);
             }
             Task::CreateChild(_) if temporary => self.try_again(turn, task),
+            Task::CreateChild(config) => {
+                self.wanted.remove(&config.name);
+            }
             // A packet asks again, but not at once.
             Task::CreateFurther(config, _) => {
                 let pause = if temporary { AGAIN_AFTER } else { FURTHER_REFUSED };

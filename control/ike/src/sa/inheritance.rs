@@ -1,5 +1,6 @@
 //! What becomes of Child SAs and tasks when their IKE SA ends: an heir takes them, or they end with it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pollux_abi::Reqid;
@@ -21,6 +22,7 @@ pub(crate) struct InheritedChildren {
     children: Children,
     tasks: Tasks,
     reqids: Vec<(Arc<str>, Reqid)>,
+    wanted: BTreeMap<Arc<str>, Arc<ChildConfig>>,
 }
 
 impl InheritedChildren {
@@ -29,7 +31,7 @@ impl InheritedChildren {
         let mut wanted: Vec<Arc<ChildConfig>> = self.tasks.to_be_created().cloned().collect();
         for mut child in self.children.into_values() {
             child.down = DownReason::PeerDead;
-            child.tell_down(turn, ike);
+            child.tell_down(turn, ike, false);
             child.remove_both(turn);
             wanted.push(child.config);
         }
@@ -64,7 +66,7 @@ impl Established {
 
     fn children_there_or_wanted(&self, which: impl Fn(&ChildConfig) -> bool) -> Vec<Arc<str>> {
         let there = self.children.iter().map(|(_, child)| &child.config);
-        let asked = self.ours.iter().filter_map(Ours::creates);
+        let asked = self.ours.iter().filter_map(Ours::creates).chain(self.wanted.values());
         let mut names: Vec<Arc<str>> = Vec::new();
         for config in there.chain(self.tasks.to_be_created()).chain(asked) {
             if which(config) && !names.contains(&config.name) {
@@ -114,6 +116,7 @@ impl Established {
             children: core::mem::take(&mut self.children),
             tasks: core::mem::take(&mut self.tasks),
             reqids: self.peer.reqids.clone(),
+            wanted: core::mem::take(&mut self.wanted),
         });
         turn.effect(Effect::Inherit { to: successor, inherited });
     }
@@ -133,6 +136,7 @@ impl Established {
         self.peer.reqids = inherited.reqids;
         self.children.inherit(turn, channel.id, inherited.children);
         self.tasks.inherit(inherited.tasks);
+        self.wanted.extend(inherited.wanted);
         for spi in core::mem::take(&mut self.late_deletes) {
             if let Some(key) = self.children.of_peer_spi(spi) {
                 self.deleted_by_peer(channel, turn, key);
@@ -144,6 +148,6 @@ impl Established {
 
 fn drop_child(channel: &Channel, turn: &mut Turn<'_>, mut child: ChildSa, reason: DownReason) {
     child.down = reason;
-    child.tell_down(turn, channel.id);
+    child.tell_down(turn, channel.id, child.replaced_by.is_some());
     child.remove_both(turn);
 }

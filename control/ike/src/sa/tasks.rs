@@ -69,6 +69,12 @@ impl Tasks {
         self.now.iter().chain(later).any(|task| matches!(task, Task::DeleteIke(_)))
     }
 
+    /// A task is not wanted any more.
+    pub(crate) fn cancel(&mut self, task: &Task) {
+        self.now.retain(|waiting| waiting != task);
+        self.later.retain(|(_, waiting)| waiting != task);
+    }
+
     /// Whether a task waits for the window.
     pub(crate) fn waits(&self, task: &Task) -> bool {
         self.now.contains(task)
@@ -103,10 +109,11 @@ impl Tasks {
         self.later.iter().map(|(at, _)| *at).min()
     }
 
-    /// Takes over what a predecessor had still to do.
+    /// Takes over what a predecessor had still to do. Whoever wanted it closed wants its heir closed; only its age is its
+    /// own.
     pub(crate) fn inherit(&mut self, from: Self) {
         for task in from.now {
-            if !matches!(task, Task::DeleteIke(_) | Task::RekeyIke | Task::Probe) {
+            if !matches!(task, Task::DeleteIke(DownReason::Lifetime) | Task::RekeyIke | Task::Probe) {
                 self.push(task);
             }
         }
@@ -137,6 +144,22 @@ mod tests {
         tasks.ripen(Instant::from_nanos(5));
         let all: Vec<Task> = core::iter::from_fn(|| tasks.pop()).collect();
         assert_eq!(all, [Task::DeleteIke(DownReason::Operator), Task::RekeyChild(SaId(1)), Task::RekeyIke]);
+    }
+
+    #[test]
+    fn an_heir_is_closed_where_its_predecessor_was_to_be() {
+        let mut old = Tasks::default();
+        for task in [Task::RekeyIke, Task::Probe, Task::DeleteIke(DownReason::Operator)] {
+            old.push(task);
+        }
+        let mut heir = Tasks::default();
+        heir.inherit(old);
+        let all: Vec<Task> = core::iter::from_fn(|| heir.pop()).collect();
+        assert_eq!(all, [Task::DeleteIke(DownReason::Operator)]);
+        let mut aged = Tasks::default();
+        aged.push(Task::DeleteIke(DownReason::Lifetime));
+        heir.inherit(aged);
+        assert_eq!(heir.pop(), None, "the heir is young");
     }
 
     #[test]
