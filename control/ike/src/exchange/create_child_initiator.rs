@@ -13,7 +13,7 @@ use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{ExchangeType, Ke, Notify, NotifyType, Payloads};
-use crate::sa::{Channel, ChildSa, DirectionState, Established, PacketPair, Phase, Task};
+use crate::sa::{Channel, ChildSa, DirectionState, Established, Lowest, PacketPair, Phase, Task};
 
 /// We asked for a Child SA.
 pub(crate) struct ExpectChildReply {
@@ -26,8 +26,8 @@ pub(crate) struct ExpectChildReply {
     packet: Option<PacketPair>,
     /// The peer has deleted that Child SA meanwhile, and `close_action` wants another one.
     closed: bool,
-    /// The peer's rekey of the same Child SA (RFC 7296 §2.8.1).
-    collision: Option<SaId>,
+    /// The peer's rekey of the same Child SA, and the lowest nonce of that exchange (RFC 7296 §2.8.1).
+    collision: Option<(SaId, Lowest)>,
     /// SPIs of the peer's DELETEs that nothing here has: what the response brings may be among them.
     deleted: Vec<Spi>,
     /// Whether the peer has already asked for another key exchange method once.
@@ -195,13 +195,13 @@ impl ExpectChildReply {
     }
 
     /// The peer rekeys the same Child SA at the same time, and has got `theirs` of us.
-    pub(crate) const fn collided(&mut self, theirs: SaId) {
-        self.collision = Some(theirs);
+    pub(crate) fn collided(&mut self, theirs: SaId, lowest: Lowest) {
+        self.collision = Some((theirs, lowest));
     }
 
     /// What the peer made of the collision did not get through the data plane.
     pub(crate) fn no_longer_collided(&mut self, theirs: SaId) {
-        if self.collision == Some(theirs) {
+        if self.collision.as_ref().is_some_and(|(key, _)| *key == theirs) {
             self.collision = None;
         }
     }
@@ -371,14 +371,13 @@ impl ExpectChildReply {
 
     /// Whether our new Child SA is the superfluous one. If not, the peer's is.
     fn decide(&self, established: &mut Established, ours: &ChildSa) -> bool {
-        let Some(theirs) = self.collision.and_then(|theirs| established.children.get_mut(theirs)) else {
-            return false;
-        };
-        if ours.lowest.loses_to(&theirs.lowest) {
-            return true;
+        let Some((theirs, lowest)) = &self.collision else { return false };
+        // The peer decides by the nonces alone, whatever has become of its own one here.
+        let lost = ours.lowest.loses_to(lowest);
+        if let Some(theirs) = established.children.get_mut(*theirs).filter(|_| !lost) {
+            theirs.redundant = true;
         }
-        theirs.redundant = true;
-        false
+        lost
     }
 
     fn shared_secret(&mut self, payloads: &Payloads<'_>) -> Result<Option<Secret>, IkeError> {

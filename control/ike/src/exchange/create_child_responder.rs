@@ -76,11 +76,12 @@ impl Established {
             child.origin = predecessor.origin.clone();
         }
         child.install(turn, channel.id, Direction::Inbound);
+        let lowest = child.lowest.clone();
         let key = self.children.insert(child);
         if let (Some(old), Some(Ours::CreateChild(ours))) = (old, &mut self.ours)
             && ours.rekeys(old)
         {
-            ours.collided(key);
+            ours.collided(key, lowest);
         }
         self.theirs = Some(ExpectInstalled { child: key, id: incoming.id, answer, nonce, ke });
         Ok(())
