@@ -172,6 +172,7 @@ impl Answer {
             replaced_by: None,
             had_successor: false,
             redundant: false,
+            give_up_at: None,
             rekey_at: None,
             expire_at: None,
             down: DownReason::Operator,

@@ -230,6 +230,7 @@ impl Offer {
             replaced_by: None,
             had_successor: false,
             redundant: false,
+            give_up_at: None,
             rekey_at: None,
             expire_at: None,
             down: DownReason::Operator,

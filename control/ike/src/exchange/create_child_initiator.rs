@@ -13,7 +13,10 @@ use crate::endpoint::Turn;
 use crate::error::IkeError;
 use crate::event::DownReason;
 use crate::message::{ExchangeType, Ke, Notify, NotifyType, Payloads};
-use crate::sa::{Channel, ChildSa, DirectionState, Established, Lowest, PacketPair, Phase, Task};
+use crate::sa::{
+    Channel, ChildSa, DirectionState, Established, GIVE_UP_AFTER, Lowest, PacketPair, Phase, Task,
+};
+use crate::time::Instant;
 
 /// We asked for a Child SA.
 pub(crate) struct ExpectChildReply {
@@ -351,7 +354,7 @@ impl ExpectChildReply {
             None => {}
         }
         child.replaces = self.rekeys;
-        let lost = self.decide(established, &child);
+        let lost = self.decide(established, turn.now, &child);
         if lost {
             // The peer's rekey stays, and whoever made the superfluous one deletes it (RFC 7296 §2.8.1).
             child.phase = Phase::Deleting;
@@ -370,12 +373,13 @@ impl ExpectChildReply {
     }
 
     /// Whether our new Child SA is the superfluous one. If not, the peer's is.
-    fn decide(&self, established: &mut Established, ours: &ChildSa) -> bool {
+    fn decide(&self, established: &mut Established, now: Instant, ours: &ChildSa) -> bool {
         let Some((theirs, lowest)) = &self.collision else { return false };
         // The peer decides by the nonces alone, whatever has become of its own one here.
         let lost = ours.lowest.loses_to(lowest);
         if let Some(theirs) = established.children.get_mut(*theirs).filter(|_| !lost) {
             theirs.redundant = true;
+            theirs.give_up_at = Some(now + GIVE_UP_AFTER);
         }
         lost
     }

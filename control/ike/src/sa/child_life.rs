@@ -34,6 +34,11 @@ impl Established {
                 child.remove_both(turn);
                 self.children.remove(key);
             }
+            Phase::Up if child.is_superseded() && child.give_up_at.is_some_and(|at| at <= turn.now) => {
+                child.give_up_at = None;
+                child.down = DownReason::Replaced;
+                self.tasks.push(Task::DeleteChild(key));
+            }
             Phase::Up if child.expire_at.is_some_and(|at| at <= turn.now) => {
                 child.expire_at = None;
                 child.rekey_at = None;
@@ -113,6 +118,7 @@ impl Established {
         match replaces.and_then(|old| Some((old, self.children.get_mut(old)?))) {
             Some((old, predecessor)) => {
                 predecessor.replaced_by = Some(key);
+                predecessor.give_up_at = Some(turn.now + GIVE_UP_AFTER);
                 predecessor.had_successor = true;
                 turn.event(Event::ChildRekeyed { old, new: summary, initiator });
                 if initiator {
@@ -412,6 +418,10 @@ impl Established {
         })
     }
 }
+
+/// A Child SA that another one has replaced is deleted by the end that wanted that. If it does not for so long, we do: a
+/// peer may have lost count of rekeys that met.
+pub(crate) const GIVE_UP_AFTER: Duration = Duration::from_secs(30);
 
 /// What is remembered of a Child SA that is deleted.
 struct Gone {

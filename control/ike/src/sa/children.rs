@@ -92,6 +92,8 @@ pub(crate) struct ChildSa {
     pub(crate) had_successor: bool,
     /// Whether a collision made it superfluous, and the peer will delete it (RFC 7296 §2.8.1).
     pub(crate) redundant: bool,
+    /// When the other end should have deleted it, if another one has taken its place.
+    pub(crate) give_up_at: Option<Instant>,
     pub(crate) rekey_at: Option<Instant>,
     pub(crate) expire_at: Option<Instant>,
     pub(crate) down: DownReason,
@@ -195,6 +197,11 @@ impl ChildSa {
         }
     }
 
+    /// Whether another one has taken its place, and one of the ends deletes it.
+    pub(crate) const fn is_superseded(&self) -> bool {
+        self.replaced_by.is_some() || self.redundant
+    }
+
     /// The next moment at which something has to happen.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let asked = |half: &DirectionSa| match half.state {
@@ -203,8 +210,8 @@ impl ChildSa {
         };
         let clocks = match self.phase {
             Phase::Lingering { until } => [Some(until), None],
-            Phase::Up if self.replaced_by.is_none() => [self.rekey_at, self.expire_at],
-            Phase::Up => [None, self.expire_at],
+            Phase::Up if self.is_superseded() => [self.give_up_at, self.expire_at],
+            Phase::Up => [self.rekey_at, self.expire_at],
             Phase::Opening | Phase::Deleting => [None, None],
         };
         [asked(&self.inbound), asked(&self.outbound), clocks[0], clocks[1]].into_iter().flatten().min()

@@ -23,6 +23,7 @@ use core::time::Duration;
 use std::sync::Arc;
 
 pub(crate) use channel::{Channel, Path};
+pub(crate) use child_life::GIVE_UP_AFTER;
 pub(crate) use children::{ChildSa, DirectionSa, DirectionState, Phase};
 pub(crate) use collision::{Lowest, lowest_nonce};
 pub(crate) use established::{Established, LAST_WORDS, Peer};
@@ -418,7 +419,9 @@ impl IkeSa {
     /// Nobody answers any more.
     fn on_unreachable(&mut self, turn: &mut Turn<'_>) {
         self.channel.window.responded();
-        self.close(turn, DownReason::PeerDead);
+        // Of a replaced IKE SA it was the answer to a DELETE that got lost, and the peer may not remember it.
+        let replaced = self.established().is_some_and(|established| established.successor.is_some());
+        self.close(turn, if replaced { DownReason::Replaced } else { DownReason::PeerDead });
     }
 
     /// Ends it without a word to the peer: Child SAs leave the data plane, the operator is told.

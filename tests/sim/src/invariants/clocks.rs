@@ -13,8 +13,9 @@ use crate::scenario::{CHILD_REKEY_TIME, IKE_REKEY_TIME};
 
 /// A rekey that meets another one is tried again after 3 to 6 s, as often as they meet.
 const REKEY_SLACK: Duration = Duration::from_secs(25);
-/// A Child SA that is neither at rest nor gone: its exchange takes milliseconds where nothing is lost.
-const CHILD_PASSING: Duration = Duration::from_secs(15);
+/// A Child SA that is neither at rest nor gone: its exchange takes milliseconds where nothing is lost, and one that the
+/// peer should delete is given half a minute.
+const CHILD_PASSING: Duration = Duration::from_secs(35);
 /// An IKE SA that a collision has made superfluous waits a minute for the DELETE of a peer that may have lost it.
 const IKE_PASSING: Duration = Duration::from_secs(65);
 /// Silence of 10 s, a question to the data plane, and every repetition of a request, each with its jitter. An IKE SA made
