@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use pollux_abi::dscp::{Dscp, DscpMark};
-use pollux_abi::{EspSuite, PortRange, Spi, TrafficSelector};
+use pollux_abi::{EspSuite, PortRange, Reqid, Spi, TrafficSelector};
 use toml::de::DeValue;
 use zeroize::Zeroizing;
 
@@ -149,6 +149,19 @@ where
             .filter(|number| range.contains(number))
             .ok_or_else(|| Wrong::new(format!("{} is out of range", shown(value)), fix()))
     }
+}
+
+/// What ties SAs and policies together; those that control gives to peers are nobody else's.
+pub(crate) fn reqid(value: &DeValue<'_>) -> Result<Reqid, Wrong> {
+    let reqid = Reqid(number(1..=u32::MAX)(value)?);
+    if reqid.is_of_peer() {
+        let (first, last) = (Reqid::OF_PEERS.start(), Reqid::OF_PEERS.end());
+        let reason = format!(
+            "{reqid} is one of those that peers of connections for many are given, {first} to {last}"
+        );
+        return Err(Wrong::new(reason, "write another number, best a small one"));
+    }
+    Ok(reqid)
 }
 
 fn shown(value: &DeValue<'_>) -> String {

@@ -51,6 +51,11 @@ enum Step {
 }
 
 impl Change {
+    /// Whether it goes on once this SA's turn is over.
+    pub(crate) fn awaits(&self, id: SaId) -> bool {
+        self.waiting.contains(&id)
+    }
+
     /// Ends the wait of whoever asked for it.
     pub(crate) fn answer(mut self, result: Result<(), String>) {
         if let Some(reply) = self.reply.take() {
@@ -70,6 +75,7 @@ impl Shell {
         let wanted = manual::wanted(&self.config, &self.secrets, &attach_reply, &mut self.rng);
         let plan = manual::plan(wanted, &self.table);
         self.refused.clear();
+        self.keep_reqids(&mut report);
         for (name, id) in plan.kept {
             report.sas_untouched += 1;
             self.adopt(id, name);
@@ -84,6 +90,10 @@ impl Shell {
             is_late: false,
             reply,
         };
+        for id in self.reqids.strangers(&self.config, &self.table) {
+            change.waiting.insert(id);
+            self.evict(id);
+        }
         if is_fresh {
             change.policies = Step::Sent(self.send_policies());
         }
@@ -102,6 +112,28 @@ impl Shell {
         }
         self.change = Some(change);
         self.advance(now);
+    }
+
+    /// What the data plane has from now on may be found by these numbers in our next life.
+    fn keep_reqids(&mut self, report: &mut ReloadReport) {
+        if let Err(error) = self.reqids.keep(&self.table) {
+            let line = format!(
+                "the table of reqids in the run directory cannot be written: {error}; when control starts again, Child SAs of new children end"
+            );
+            report.refused.push(line.clone());
+            self.refuse("reqids", line);
+        }
+    }
+
+    /// An SA whose reqid is another's now goes before the policies come that would find it.
+    fn evict(&mut self, id: SaId) {
+        let Some(entry) = self.table.get(&id) else { return };
+        let reqid = entry.row.reqid;
+        let text = format!("sa {}: its reqid {reqid} is another's now: it is removed", self.sa_name(id));
+        let facts = self.sa_fields(id).with("reqid", reqid);
+        self.journal.note(Level::Warn, "sa-evicted", text, facts);
+        self.evicted.insert(id);
+        self.remove(id, BULK_PATIENCE);
     }
 
     /// An SA that stays, perhaps under another name.
@@ -143,7 +175,7 @@ impl Shell {
 
     /// Puts the list in force, unless the data plane has it.
     pub(crate) fn send_policies(&mut self) -> ListNumber {
-        self.entries = policies::list(&self.config, &self.reqids, &self.peers);
+        self.entries = policies::list(&self.config, self.reqids.children(), &self.peers);
         let list = self.entries.iter().map(|entry| entry.spec).collect();
         self.installer.policies(list, BULK_PATIENCE)
     }
@@ -162,7 +194,7 @@ impl Shell {
                 self.add(now, wanted, &mut change);
             } else if let Err(refusal) = result {
                 change.is_late |= matches!(refusal, Refusal::Late(_));
-                let name = name.unwrap_or_else(|| "without a name".to_owned());
+                let name = name.unwrap_or_else(|| self.sa_name(id));
                 let line = format!("sa {name}: {refusal}");
                 change.report.refused.push(line.clone());
                 self.refuse(&name, line);
@@ -196,7 +228,7 @@ impl Shell {
         let Some(change) = &mut self.change else { return };
         if change.policies == Step::Later && change.waiting.is_empty() {
             let wanted: Vec<_> = self.entries.iter().map(|entry| entry.spec).collect();
-            let list = policies::list(&self.config, &self.reqids, &self.peers);
+            let list = policies::list(&self.config, self.reqids.children(), &self.peers);
             let same = wanted.len() == list.len()
                 && self
                     .in_force

@@ -17,7 +17,8 @@ use pollux_ike::config::{
 use pollux_ike::negotiate::Proposal;
 use pollux_ike::{Identity, IdentityPattern};
 
-use crate::policies::{ChildName, is_for_many};
+use crate::policies::is_for_many;
+use crate::reqids::ChildName;
 
 /// The core's configuration. What the file's own check cannot see is a mistake of the file, too.
 pub(crate) fn config(
@@ -235,6 +236,12 @@ mod tests {
     use pollux_ike::crypto::{Encryption, Integrity, KeMethod, Prf};
 
     use super::*;
+    use crate::reqids::Reqids;
+    use crate::table::Table;
+
+    fn reqids(file: &Config) -> BTreeMap<ChildName, Reqid> {
+        Reqids::default().of(file, &Table::new())
+    }
 
     fn load(proposals: &str, esp: &str) -> Result<EndpointConfig, Problems> {
         let text = format!(
@@ -242,7 +249,7 @@ mod tests {
              [connection.children.n]\nlocal_ts = \"10.1.0.0/16\"\nremote_ts = \"10.2.0.0/16\"\nesp_proposals = \"{esp}\"\n"
         );
         let file = pollux_config::parse(std::path::Path::new("test.toml"), &text)?;
-        config(&file, &Secrets::default(), &crate::policies::child_reqids(&file))
+        config(&file, &Secrets::default(), &reqids(&file))
     }
 
     /// The file's check and the core's parser each have a list of algorithms: this holds them together.
@@ -276,7 +283,7 @@ mod tests {
                  [connection.children.n]\nlocal_ts = \"10.1.0.0/16\"\nremote_ts = \"10.2.0.0/16\"\n"
             );
             let file = pollux_config::parse(std::path::Path::new("test.toml"), &text).expect("right");
-            let reqids = crate::policies::child_reqids(&file);
+            let reqids = reqids(&file);
             let config = config(&file, &Secrets::default(), &reqids).expect("right");
             config.connections[0].children[0].reqid
         };

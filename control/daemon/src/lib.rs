@@ -29,6 +29,7 @@ mod peers;
 mod policies;
 mod query;
 mod report;
+mod reqids;
 mod rings;
 mod routes;
 mod sandbox;
@@ -37,12 +38,15 @@ mod table;
 mod udp;
 mod waiter;
 
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::Context;
 use nix::sched::{CloneFlags, setns};
 use pollux_config::{CONTROL_DIR, Config, Secrets};
 use pollux_shm::RunDir;
+
+use crate::reqids::Reqids;
 
 /// Runs control until it is told to stop.
 ///
@@ -53,13 +57,15 @@ pub fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
     if let Some(netns) = &config.dataplane.netns {
         enter(netns)?;
     }
-    folders(&config)?;
+    let table = folders(&config)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("no runtime")?;
     runtime.block_on(async move {
         let path = config.paths.control_socket();
         let (listener, place) = api::listen_once_free(&path, api::DYING).await?;
         let opened = config.clone();
-        let mut shell = shell::Shell::new(config, secrets)?;
+        // Nobody else writes it any more: a predecessor is gone with its socket.
+        let reqids = Reqids::load(table, &config);
+        let mut shell = shell::Shell::new(config, secrets, reqids)?;
         shell.open_sockets(&opened).map_err(anyhow::Error::msg)?;
         shell.warn_of_key_log();
         shell.warn_of_files();
@@ -75,8 +81,8 @@ pub fn run(config: Config, secrets: Secrets) -> anyhow::Result<()> {
 }
 
 /// Makes the run directory and our own folder in it, where that is ours to do: the one of a data plane that
-/// runs as root is there already, with a folder for our user.
-fn folders(config: &Config) -> anyhow::Result<()> {
+/// runs as root is there already, with a folder for our user. Returns the table of reqids in it.
+fn folders(config: &Config) -> anyhow::Result<File> {
     let run_dir = &config.paths.run_dir;
     let is_ours = std::fs::symlink_metadata(run_dir)
         .map_or(true, |about| std::os::unix::fs::MetadataExt::uid(&about) == nix::unistd::geteuid().as_raw());
@@ -84,16 +90,21 @@ fn folders(config: &Config) -> anyhow::Result<()> {
         if is_ours { RunDir::ensure(run_dir, config.run_dir_mode(), None) } else { RunDir::open(run_dir) };
     // As root we may serve in the folder of the user that shall take our place.
     let owner = config.dataplane.control_uid.filter(|_| nix::unistd::geteuid().is_root());
-    opened?.child(CONTROL_DIR, config.control_dir_mode(), owner).context(
+    let ours = opened?.child(CONTROL_DIR, config.control_dir_mode(), owner).context(
         "pollux-control's own folder; pollux-dataplane makes it for the user that control_uid under [dataplane] names",
     )?;
-    Ok(())
+    let table = ours.log(reqids::FILE).context("the table of reqids")?;
+    if owner.is_some() {
+        std::os::unix::fs::fchown(&table, owner, None)
+            .context("giving the table of reqids to control_uid")?;
+    }
+    Ok(table)
 }
 
 /// Enters a network namespace, before there is any thread but this one.
 fn enter(netns: &str) -> anyhow::Result<()> {
     let path = if netns.contains('/') { netns.into() } else { Path::new("/run/netns").join(netns) };
-    let file = std::fs::File::open(&path).with_context(|| {
+    let file = File::open(&path).with_context(|| {
         format!("{}: no such network namespace; make it with `ip netns add`", path.display())
     })?;
     setns(file, CloneFlags::CLONE_NEWNET)

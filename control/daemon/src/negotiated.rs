@@ -42,6 +42,8 @@ impl Shell {
     fn sa_command(&mut self, now: Instant, command: SaCommand) {
         match command {
             SaCommand::Install(install) => self.install(now, *install),
+            // Its place may be another's by now.
+            SaCommand::Remove { id, .. } if self.evicted.remove(&id) => {}
             SaCommand::Remove { id, spi, direction } => {
                 if self.table.contains_key(&id) {
                     self.remove(id, self.config.control.ack_deadline);
@@ -164,13 +166,6 @@ impl Shell {
 
     /// An event of the data plane that is no answer.
     pub(crate) fn event(&mut self, now: Instant, event: Event) {
-        let name = |shell: &Self, sa: SaId| {
-            shell
-                .table
-                .get(&sa)
-                .and_then(|entry| entry.row.name.clone())
-                .unwrap_or_else(|| "that is gone".to_owned())
-        };
         let is_manual = |shell: &Self, sa: SaId| shell.table.get(&sa).is_some_and(SaEntry::is_manual);
         match event {
             Event::Lifetime { sa, hard, limit } => {
@@ -183,28 +178,23 @@ impl Shell {
                     (Level::Warn, "it needs new keys soon")
                 };
                 let limit = format!("{limit:?}").to_lowercase();
-                let text = format!("sa {} has reached its {limit} limit: {what}", name(self, sa));
-                self.journal.note(
-                    level,
-                    "lifetime",
-                    text,
-                    fields().with("sa", name(self, sa)).with("hard", hard),
-                );
+                let text = format!("sa {} has reached its {limit} limit: {what}", self.sa_name(sa));
+                self.journal.note(level, "lifetime", text, self.sa_fields(sa).with("hard", hard));
             }
             Event::FirstPacket { sa } if !is_manual(self, sa) => {
                 self.command(now, Command::FirstPacket { sa });
             }
             Event::PeerMoved { sa, source, port } => {
                 let remote = SocketAddr::new(source, port);
-                let text = format!("sa {}: authenticated packets come from {remote}", name(self, sa));
-                self.journal.note(Level::Info, "peer-moved", text, fields().with("sa", name(self, sa)));
+                let text = format!("sa {}: authenticated packets come from {remote}", self.sa_name(sa));
+                self.journal.note(Level::Info, "peer-moved", text, self.sa_fields(sa));
                 if !is_manual(self, sa) {
                     self.command(now, Command::PeerMoved { sa, remote });
                 }
             }
             Event::ReplayBurst { sa, count } => {
-                let text = format!("sa {}: {count} packets were replayed or too old", name(self, sa));
-                self.journal.note(Level::Warn, "replay-burst", text, fields().with("count", count));
+                let text = format!("sa {}: {count} packets were replayed or too old", self.sa_name(sa));
+                self.journal.note(Level::Warn, "replay-burst", text, self.sa_fields(sa).with("count", count));
             }
             Event::UnknownSpi { spi, source, count } => {
                 if Spi::new(spi).is_some_and(|spi| self.gone.contains(&spi)) {
@@ -231,6 +221,26 @@ impl Shell {
             }
             Event::FirstPacket { .. } | Event::Ack { .. } | Event::SaStats { .. } => {}
         }
+    }
+
+    /// An SA as the operator knows it: by its name, where it has one, and its SPI.
+    pub(crate) fn sa_name(&self, sa: SaId) -> String {
+        let Some(SaEntry { row, .. }) = self.table.get(&sa) else { return "that is gone".to_owned() };
+        let spi = format!("{:#010x}", row.spi);
+        match &row.name {
+            Some(name) => format!("{name} ({} {spi})", row.direction),
+            None => spi,
+        }
+    }
+
+    /// The same, for programs that read events.
+    pub(crate) fn sa_fields(&self, sa: SaId) -> Fields {
+        let Some(SaEntry { row, .. }) = self.table.get(&sa) else { return fields() };
+        let spi = format!("{:#010x}", row.spi);
+        fields()
+            .with("sa", row.name.as_ref().unwrap_or(&spi))
+            .with("direction", &row.direction)
+            .with("spi", spi)
     }
 
     fn wanted(&mut self, now: Instant, policy: pollux_abi::PolicyId, source: IpAddr, destination: IpAddr) {
@@ -288,18 +298,18 @@ impl Shell {
                 let by = if initiator { "is rekeyed, by us" } else { "is rekeyed, by the peer" };
                 self.child_up(&new, "child-rekeyed", by);
             }
-            E::ChildDown { connection, child, inbound, reqid, reason, replaced, .. } => {
+            E::ChildDown { connection, child, inbound, spi_in, spi_out, reqid, reason, replaced, .. } => {
                 self.peers.release(inbound);
                 if !replaced && self.is_trapped(&connection, &child, reason) {
                     self.trapped.insert(reqid);
                 }
-                let text = format!("{connection}/{child}: Child SA is gone: {}", down(reason));
-                self.journal.note(
-                    Level::Info,
-                    "child-down",
-                    text,
-                    fields().with("connection", connection).with("child", child).with("replaced", replaced),
+                let text = format!(
+                    "{connection}/{child}: Child SA in {spi_in} out {spi_out} is gone: {}",
+                    down(reason)
                 );
+                let facts = fields().with("connection", connection).with("child", child);
+                let facts = facts.with("spi_in", spi_in).with("spi_out", spi_out).with("replaced", replaced);
+                self.journal.note(Level::Info, "child-down", text, facts);
             }
             E::ChildNarrowed { connection, child, reqid, wanted, carried, by } => {
                 self.child_narrowed(&format!("{connection}/{child}"), reqid, (&wanted, &carried), by);
@@ -349,7 +359,7 @@ impl Shell {
             list(&up.remote_ts)
         );
         self.trapped.remove(&up.reqid);
-        if !self.reqids.values().any(|reqid| *reqid == up.reqid) {
+        if up.reqid.is_of_peer() {
             let (local_ts, remote_ts) = (up.local_ts.clone(), up.remote_ts.clone());
             self.peers.protect(up.inbound, up.reqid, Dynamic { name, local_ts, remote_ts });
         }

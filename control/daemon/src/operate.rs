@@ -52,7 +52,7 @@ impl Shell {
         self.is_leaving = true;
         let mut config = self.config.clone();
         config.connections.clear();
-        match ike::config(&config, &self.secrets, &self.reqids) {
+        match ike::config(&config, &self.secrets, self.reqids.children()) {
             Ok(endpoint) => self.command(now, Command::Reload(Arc::new(endpoint))),
             // It was without mistakes before the connections went; the peers find out by themselves.
             Err(problems) => tracing::error!(event = "peers-not-told", "{problems}"),
@@ -71,7 +71,7 @@ impl Shell {
             Ok(loaded) => loaded,
             Err(problems) => return Answer::Error(format!("nothing was changed:\n{problems}")),
         };
-        let reqids = policies::child_reqids(&config);
+        let reqids = self.reqids.of(&config, &self.table);
         let endpoint = match ike::config(&config, &secrets, &reqids) {
             Ok(endpoint) => endpoint,
             Err(problems) => return Answer::Error(format!("nothing was changed:\n{problems}")),
@@ -82,7 +82,7 @@ impl Shell {
         let report = self.compare(&config);
         self.config = config;
         self.secrets = secrets;
-        self.reqids = reqids;
+        self.reqids.adopt(reqids);
         self.warn_of_key_log();
         self.warn_of_files();
         self.command(now, Command::Reload(Arc::new(endpoint)));
@@ -90,7 +90,7 @@ impl Shell {
         if self.rings.is_some() {
             self.begin(now, false, Some((reply, report)));
         } else {
-            self.entries = policies::list(&self.config, &self.reqids, &self.peers);
+            self.entries = policies::list(&self.config, self.reqids.children(), &self.peers);
             let mut report = report;
             report.refused.push("no data plane is attached; all of it is installed when one is".to_owned());
             // The receiver is in the answer below.
@@ -171,6 +171,7 @@ impl Shell {
     fn find_child(&self, name: &str) -> Result<(Arc<str>, Arc<str>), String> {
         let found: Vec<_> = self
             .reqids
+            .children()
             .keys()
             .filter(|(connection, child)| &**child == name || format!("{connection}/{child}") == name)
             .collect();

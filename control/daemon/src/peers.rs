@@ -1,12 +1,12 @@
 //! Policies of the peers of connections for many: there while a peer's SAs are, in whichever life of control
 //! they came up.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use pollux_abi::{Reqid, SaId, TrafficSelector};
 use pollux_config::api::SaRow;
 use pollux_config::parse_selector;
-use pollux_ike::endpoint::DYNAMIC_REQID;
 
 /// What a Child SA that is up protects, of a connection for many.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +25,9 @@ pub(crate) struct Peers {
     /// By reqid and inbound SA: one peer may have several Child SAs of one child, with other selectors each.
     up: BTreeMap<Reqid, BTreeMap<SaId, Dynamic>>,
     reqids: BTreeMap<SaId, Reqid>,
+    /// In which order peers came up: reqids begin again after their last.
+    order: BTreeMap<Reqid, u64>,
+    came: u64,
     /// Of an earlier life of control, whose SAs still work.
     inherited: BTreeMap<Reqid, Dynamic>,
     changed: bool,
@@ -38,6 +41,8 @@ impl Peers {
         self.changed |= !self.protects(reqid, &dynamic);
         self.reqids.insert(inbound, reqid);
         self.up.entry(reqid).or_default().insert(inbound, dynamic);
+        self.came += 1;
+        self.order.entry(reqid).or_insert(self.came);
     }
 
     /// A peer's Child SA is gone.
@@ -47,6 +52,7 @@ impl Peers {
         let gone = of_reqid.remove(&inbound);
         if of_reqid.is_empty() {
             self.up.remove(&reqid);
+            self.order.remove(&reqid);
         }
         self.changed |= gone.is_some_and(|gone| !self.protects(reqid, &gone));
     }
@@ -60,7 +66,7 @@ impl Peers {
         self.inherited.clear();
         for row in rows {
             let reqid = Reqid(row.reqid);
-            let is_new = row.direction == "out" && row.checkpoint.is_none() && row.reqid >= DYNAMIC_REQID;
+            let is_new = row.direction == "out" && row.checkpoint.is_none() && reqid.is_of_peer();
             if !is_new || self.up.contains_key(&reqid) {
                 continue;
             }
@@ -80,10 +86,12 @@ impl Peers {
         self.changed |= self.inherited.remove(&reqid).is_some();
     }
 
-    /// All in the order in which they are searched: who is up comes before who was, and of what is up the newest first,
-    /// since reqids count up. A peer that has come back may still have a dead predecessor.
+    /// All in the order in which they are searched: who is up comes before who was, and of what is up the newest first.
+    /// A peer that has come back may still have a dead predecessor.
     pub(crate) fn in_order(&self) -> impl Iterator<Item = (Reqid, &Dynamic)> {
-        let up = self.up.iter().rev().flat_map(|(reqid, of_reqid)| {
+        let mut up: Vec<_> = self.up.iter().collect();
+        up.sort_by_cached_key(|(reqid, _)| Reverse(self.order.get(reqid)));
+        let up = up.into_iter().flat_map(|(reqid, of_reqid)| {
             let mut distinct: Vec<&Dynamic> = Vec::new();
             for dynamic in of_reqid.values() {
                 if !distinct.contains(&dynamic) {
@@ -122,7 +130,10 @@ mod tests {
     #[test]
     fn what_an_earlier_life_protected_is_protected_until_its_sa_goes_or_its_peer_returns() {
         let mut peers = Peers::default();
-        let [first, second] = [DYNAMIC_REQID + 1, DYNAMIC_REQID + 2];
+        // The last ones: after them reqids begin again.
+        let last = *Reqid::OF_PEERS.end();
+        let [first, second] = [last - 1, last];
+        let next = *Reqid::OF_PEERS.start();
         let rows = [
             row("in", first, "10.2.0.0/16"),
             row("out", first, "10.2.0.0/16"),
@@ -134,12 +145,12 @@ mod tests {
             peers.in_order().map(|(_, dynamic)| dynamic.remote_ts[0].to_string()).collect()
         };
         assert_eq!(remotes(&peers), ["10.2.0.0/16", "10.3.0.0/16[17/16384-32767]"]);
-        peers.protect(SaId(1), Reqid(second + 1), dynamic("10.5.0.0/16"));
+        peers.protect(SaId(1), Reqid(next), dynamic("10.5.0.0/16"));
         assert_eq!(remotes(&peers)[0], "10.5.0.0/16", "who is up comes first");
         assert!(peers.take_changed() && !peers.take_changed());
-        peers.protect(SaId(2), Reqid(second + 2), dynamic("10.2.0.0/16"));
+        peers.protect(SaId(2), Reqid(next + 1), dynamic("10.2.0.0/16"));
         assert!(!peers.has_inherited(Reqid(first)) && peers.has_inherited(Reqid(second)));
-        let again = Reqid(second + 3);
+        let again = Reqid(next + 2);
         peers.protect(SaId(3), again, dynamic("10.2.0.0/16"));
         let first_of = |peers: &Peers| peers.in_order().next().map(|(reqid, _)| reqid);
         assert_eq!(first_of(&peers), Some(again), "the newest wins over its dead predecessor");
@@ -152,7 +163,7 @@ mod tests {
     #[test]
     fn a_policy_stays_as_long_as_one_child_sa_of_it_does() {
         let mut peers = Peers::default();
-        let reqid = Reqid(DYNAMIC_REQID + 1);
+        let reqid = Reqid(*Reqid::OF_PEERS.start());
         let remotes = |peers: &Peers| -> Vec<String> {
             peers.in_order().map(|(_, dynamic)| dynamic.remote_ts[0].to_string()).collect()
         };

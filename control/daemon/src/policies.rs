@@ -1,7 +1,6 @@
 //! The policy list: manual policies, then those of peers that are up, then those of the children.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use pollux_abi::command::{Direction, PolicyAction, PolicySpec};
 use pollux_abi::{PolicyId, Reqid, SelectorPair, TrafficSelector};
@@ -9,40 +8,8 @@ use pollux_config::{Action, Config, Connection, StartAction};
 use pollux_ike::endpoint::Routes as _;
 
 use crate::peers::Peers;
+use crate::reqids::ChildName;
 use crate::routes::KernelRoutes;
-
-/// Children's reqids without one in the file begin here; the core's own, for peers of wildcard
-/// connections, lie above them.
-const CHILD_REQIDS: u32 = 0x4000_0000;
-const CHILD_REQID_MASK: u32 = 0x3fff_ffff;
-
-/// A child by its two names.
-pub(crate) type ChildName = (Arc<str>, Arc<str>);
-
-/// Each child's reqid. The same names have the same one in every life of control, so that what was
-/// installed before a restart is recognised after it.
-pub(crate) fn child_reqids(config: &Config) -> BTreeMap<ChildName, Reqid> {
-    let mut taken: BTreeSet<u32> = config.sas.iter().map(|sa| sa.reqid.0).collect();
-    let children = || {
-        config
-            .connections
-            .iter()
-            .flat_map(|connection| connection.children.iter().map(move |child| (connection, child)))
-    };
-    taken.extend(children().filter_map(|(_, child)| child.reqid).map(|reqid| reqid.0));
-    children()
-        .map(|(connection, child)| {
-            let reqid = child.reqid.unwrap_or_else(|| {
-                let mut reqid = CHILD_REQIDS | hash(&connection.name, &child.name) & CHILD_REQID_MASK;
-                while !taken.insert(reqid) {
-                    reqid = CHILD_REQIDS | reqid.wrapping_add(1) & CHILD_REQID_MASK;
-                }
-                Reqid(reqid)
-            });
-            ((connection.name.as_str().into(), child.name.as_str().into()), reqid)
-        })
-        .collect()
-}
 
 /// FNV-1a: small, and the same in every build.
 fn hash(connection: &str, child: &str) -> u32 {

@@ -93,7 +93,7 @@ impl Shell {
                 })
                 .collect()
         };
-        let reqid = self.reqids.get(&key).filter(|_| !policies::is_for_many(connection));
+        let reqid = self.reqids.children().get(&key).filter(|_| !policies::is_for_many(connection));
         ChildConfigRow {
             name: child.name.clone(),
             local_ts: list(&child.local_ts),

@@ -1,7 +1,7 @@
 //! The gateway's control state, and how it answers what comes in. No sockets are read here: `drive` does
 //! that, and calls one verb for each thing that happens.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,8 @@ use crate::ike;
 use crate::install::{Installer, Kind, Outcome, Refusal};
 use crate::journal::{Journal, Level, fields};
 use crate::peers::Peers;
-use crate::policies::{self, ChildName, Entry};
+use crate::policies::{self, Entry};
+use crate::reqids::Reqids;
 use crate::rings::Rings;
 use crate::routes::KernelRoutes;
 use crate::table::{Allocator, SaEntry, State, Table};
@@ -83,7 +84,7 @@ pub(crate) struct Shell {
     pub(crate) is_leaving: bool,
     /// The list that the data plane has in force; `None` while that is unknown.
     pub(crate) in_force: Option<Vec<PolicySpec>>,
-    pub(crate) reqids: BTreeMap<ChildName, Reqid>,
+    pub(crate) reqids: Reqids,
     pub(crate) peers: Peers,
     pub(crate) endpoint: Endpoint,
     pub(crate) sockets: Option<Sockets>,
@@ -94,6 +95,8 @@ pub(crate) struct Shell {
     /// What negotiated SAs were installed with: a peer that moves needs it once more. Wiped with the SA.
     pub(crate) negotiated: HashMap<SaId, (Box<SaSpec>, KeyMaterial)>,
     pub(crate) gone: VecDeque<Spi>,
+    /// SAs that were removed without the core, which will ask for it once more.
+    pub(crate) evicted: HashSet<SaId>,
     /// Children that came down and that traffic brings back: `close_action` or `dpd_action` is `trap`.
     pub(crate) trapped: BTreeSet<Reqid>,
     /// Children that the peer has narrowed: what their Child SAs leave out asks for further ones.
@@ -104,20 +107,23 @@ pub(crate) struct Shell {
 
 impl Shell {
     /// A shell that is not attached.
-    pub(crate) fn new(config: Config, secrets: Secrets) -> Result<Self, pollux_config::Problems> {
+    pub(crate) fn new(
+        config: Config,
+        secrets: Secrets,
+        reqids: Reqids,
+    ) -> Result<Self, pollux_config::Problems> {
         let mut rng = OsRng::new();
         let allocator = Allocator::new(u32::from_le_bytes(draw(&mut rng)));
-        let reqids = policies::child_reqids(&config);
         let peers = Peers::default();
         let endpoint = Endpoint::new(
-            Arc::new(ike::config(&config, &secrets, &reqids)?),
+            Arc::new(ike::config(&config, &secrets, reqids.children())?),
             Arc::new(AwsLc),
             Box::new(allocator.clone()),
             Box::new(KernelRoutes { ike_port: config.control.ike_port }),
         );
         Ok(Self {
             file: config.file.clone(),
-            entries: policies::list(&config, &reqids, &peers),
+            entries: policies::list(&config, reqids.children(), &peers),
             config,
             secrets,
             journal: Journal::new(),
@@ -143,6 +149,7 @@ impl Shell {
             rng,
             negotiated: HashMap::new(),
             gone: VecDeque::new(),
+            evicted: HashSet::new(),
             trapped: BTreeSet::new(),
             narrowed: BTreeSet::new(),
             last_refusal: HashMap::new(),
@@ -165,8 +172,12 @@ impl Shell {
         self.detached_reason = None;
         self.rings = Some(rings);
         self.table.clear();
+        let names = self.reqids.names();
         for row in sas {
-            let entry = SaEntry { row, state: State::Installed };
+            let mut entry = SaEntry { row, state: State::Installed };
+            if !entry.is_manual() {
+                entry.row.name = names.get(&Reqid(entry.row.reqid)).cloned();
+            }
             let index = pollux_abi::SaIndex(entry.row.index);
             self.allocator.claim(entry.direction(), index);
             self.table.insert(SaId(entry.row.id), entry);
@@ -185,7 +196,7 @@ impl Shell {
         );
         let is_fresh = self.table.is_empty() && policies.is_empty();
         self.peers.inherit(self.table.values().map(|entry| &entry.row));
-        self.entries = policies::list(&self.config, &self.reqids, &self.peers);
+        self.entries = policies::list(&self.config, self.reqids.children(), &self.peers);
         let same = policies.len() == self.entries.len()
             && policies.iter().zip(&self.entries).all(|(row, entry)| *row == PolicyRow::from(&entry.spec));
         self.in_force = if same { Some(self.entries.iter().map(|entry| entry.spec).collect()) } else { None };
@@ -200,7 +211,7 @@ impl Shell {
         let mut live: Vec<LiveSa> = self
             .table
             .iter()
-            .filter(|(_, entry)| !entry.is_manual())
+            .filter(|(_, entry)| !entry.is_manual() && entry.state != State::Removing)
             .filter_map(|(&id, entry)| {
                 let row = &entry.row;
                 Some(LiveSa {
@@ -236,6 +247,7 @@ impl Shell {
         self.settle(now);
         self.table.clear();
         self.negotiated.clear();
+        self.evicted.clear();
         self.in_force = None;
         if let Some(change) = self.change.take() {
             change.answer(Err(
@@ -372,15 +384,16 @@ impl Shell {
                 } else {
                     entry.state = State::Installed;
                 }
-                if is_manual {
+                if is_manual || self.change.as_ref().is_some_and(|change| change.awaits(id)) {
                     self.change_sa_done(now, id, name, result);
                 } else if let (Kind::Replace, Err(refusal @ (Refusal::Command(_) | Refusal::Late(_)))) =
                     (kind, result)
                 {
                     // It would go on sending to where the peer is no more, or with other marks than the file has.
-                    let name = name.unwrap_or_default();
-                    let text = format!("sa {name} could not be changed and is replaced: {refusal}");
-                    self.journal.note(Level::Error, "sa-not-changed", text, fields().with("sa", name));
+                    let text =
+                        format!("sa {} could not be changed and is replaced: {refusal}", self.sa_name(id));
+                    let facts = self.sa_fields(id);
+                    self.journal.note(Level::Error, "sa-not-changed", text, facts);
                     self.command(now, Command::Rekey(Target::Child(id)));
                 } else if kind == Kind::Add {
                     let command = match result {

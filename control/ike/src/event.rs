@@ -56,6 +56,10 @@ pub enum Event {
         child: Arc<str>,
         /// Its inbound SA.
         inbound: SaId,
+        /// Our SPI.
+        spi_in: Spi,
+        /// The peer's SPI.
+        spi_out: Spi,
         /// Its reqid.
         reqid: Reqid,
         /// Why.

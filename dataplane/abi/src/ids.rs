@@ -1,6 +1,7 @@
 //! Newtypes for every number with a meaning. None of them does arithmetic.
 
 use core::fmt;
+use core::ops::RangeInclusive;
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
@@ -52,6 +53,16 @@ id! {
 id! {
     /// Given by control to a command, returned in its acknowledgement.
     Ticket(u64)
+}
+
+impl Reqid {
+    /// Control gives these to the peers of connections for many, as they come up; no configuration has them.
+    pub const OF_PEERS: RangeInclusive<u32> = 1_000_000..=9_999_999;
+
+    /// Whether it was given to a peer of a connection for many.
+    pub fn is_of_peer(self) -> bool {
+        Self::OF_PEERS.contains(&self.0)
+    }
 }
 
 /// A Security Parameters Index in host byte order (RFC 4303 §2.1).

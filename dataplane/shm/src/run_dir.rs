@@ -7,7 +7,8 @@
 //!   ├ *.log, *.pid      0600
 //!   ├ bpf               the bpffs
 //!   └ control           0700; 0770, that user's and root's group: root writes nothing in it through names
-//!     └ control.sock    0600
+//!     ├ control.sock    0600
+//!     └ reqids          the same: control's table of the children's reqids
 //! ```
 //!
 //! Modes are set by code: the umask of whoever starts us takes bits away and cannot add any.
@@ -120,8 +121,8 @@ impl RunDir {
         Ok(Self { fd, path })
     }
 
-    /// Opens a log in it to append to, readable by its owner alone; made where it is missing. A link is
-    /// refused, and so is what is no file.
+    /// Opens a log or another file in it to read and to append to, its owner's alone; made where it is missing. A link
+    /// is refused, and so is what is no file.
     pub fn log(&self, name: &str) -> Result<File, RunDirError> {
         self.file(name, OFlags::APPEND | OFlags::RDWR | OFlags::NONBLOCK)
     }

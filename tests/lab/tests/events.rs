@@ -24,6 +24,16 @@ fn wait_told(gateway: &Gateway, event: &str, text: &str) -> Result<()> {
         .with_context(|| format!("{:?}\n{}", told(gateway, event), gateway.logs()))
 }
 
+/// How events call the SA of this name.
+fn called(gateway: &Gateway, name: &str) -> Result<String> {
+    let rows = gateway.json("sas")?;
+    let row = rows.as_array().into_iter().flatten().find(|row| row["name"] == name);
+    let (direction, spi) = row
+        .and_then(|row| Some((row["direction"].as_str()?, row["spi"].as_u64()?)))
+        .context("the SA's row")?;
+    Ok(format!("{name} ({direction} {spi:#010x})"))
+}
+
 #[test]
 fn lifetimes_by_packets_are_told_twice_and_stop_the_sa() -> Result<()> {
     skip_unless!("ip", "ping");
@@ -42,12 +52,12 @@ fn lifetimes_by_packets_are_told_twice_and_stop_the_sa() -> Result<()> {
             wait_told(
                 gateway,
                 "lifetime",
-                &format!("sa {sa} has reached its packets limit: it needs new keys soon"),
+                &format!("sa {} has reached its packets limit: it needs new keys soon", called(gateway, sa)?),
             )?;
             wait_told(
                 gateway,
                 "lifetime",
-                &format!("sa {sa} has reached its packets limit: it has stopped"),
+                &format!("sa {} has reached its packets limit: it has stopped", called(gateway, sa)?),
             )?;
         }
         ensure!(told(gateway, "lifetime")?.len() == 4, "each is told once: {:?}", told(gateway, "lifetime"));
@@ -68,7 +78,8 @@ fn sas_end_by_age_also_without_control_and_stay_at_their_end_over_restarts() -> 
     let [config_a, _] = configs(&[Tunnel { more, ..Tunnel::new(1, Family::V4, Family::V4)? }]);
     let mut a = Gateway::start(&world, Side::A, &config_a)?;
     for sa in ["a-to-b-1", "b-to-a-1"] {
-        wait_told(&a, "lifetime", &format!("sa {sa} has reached its age limit: it needs new keys soon"))?;
+        let text = format!("sa {} has reached its age limit: it needs new keys soon", called(&a, sa)?);
+        wait_told(&a, "lifetime", &text)?;
     }
     a.kill_control()?;
     let far = Side::B.host(Family::V4);
@@ -92,5 +103,6 @@ fn sas_end_by_age_also_without_control_and_stay_at_their_end_over_restarts() -> 
     let rows = a.json("sas")?;
     ensure!(rows[0]["age_s"].as_u64().is_some_and(|age| age >= 3), "{rows}");
     stopped(&a)?;
-    wait_told(&a, "lifetime", "sa a-to-b-1 has reached its age limit: it has stopped")
+    let text = format!("sa {} has reached its age limit: it has stopped", called(&a, "a-to-b-1")?);
+    wait_told(&a, "lifetime", &text)
 }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use pollux_abi::Reqid;
 use pollux_abi::command::Lifetimes;
 use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
 use pollux_abi::layout::SELECTORS_MAX;
@@ -144,7 +143,7 @@ fn child(name: String, section: Section<'_, '_>) -> Child {
         local_ts,
         remote_ts,
         esp_proposals: s.or("esp_proposals", Vec::new(), list(proposal::esp)),
-        reqid: s.optional("reqid", number(1..=REQID_MAX)).map(Reqid),
+        reqid: s.optional("reqid", values::reqid),
         start_action: s.or("start_action", StartAction::None, word(START)),
         close_action: s.or("close_action", StartAction::None, word(START)),
         dpd_action: s.or(
@@ -212,6 +211,3 @@ fn child_selector(value: &DeValue<'_>) -> Result<ChildSelector, Wrong> {
     }
     values::selector(value).map(ChildSelector::Fixed)
 }
-
-/// Reqids above are given by control to children and to peers of wildcard connections.
-const REQID_MAX: u32 = 0x3fff_ffff;

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use pollux_abi::Reqid;
 use pollux_abi::command::{Direction, EncapPorts, Lifetimes};
 use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
 use pollux_abi::layout::SELECTORS_MAX;
@@ -35,8 +34,7 @@ pub(super) fn sa(section: Section<'_, '_>) -> Option<ManualSa> {
     let local = s.required("local", "write local = \"ADDRESS\", our outer address", values::address);
     let remote =
         s.required("remote", "write remote = \"ADDRESS\", the peer's outer address", values::address);
-    let reqid =
-        s.required("reqid", "write reqid = 1, the number that a [[policy]] has too", number(1..=u32::MAX));
+    let reqid = s.required("reqid", "write reqid = 1, the number that a [[policy]] has too", values::reqid);
     let sa = ManualSa {
         name: String::new(),
         line: s.line(),
@@ -50,7 +48,7 @@ pub(super) fn sa(section: Section<'_, '_>) -> Option<ManualSa> {
         local: IpAddr::from([0; 4]),
         remote: IpAddr::from([0; 4]),
         encap: s.optional("encap", encap).flatten(),
-        reqid: Reqid(reqid.unwrap_or_default()),
+        reqid: reqid.unwrap_or_default(),
         worker: s.optional("worker", number(0..=pollux_abi::layout::WORKERS_MAX - 1)),
         dscp: s.or("dscp", DscpMark::Copy, values::dscp),
         ecn: s.or("ecn", EcnMode::Normal, word(ECN)),
@@ -284,7 +282,7 @@ pub(super) fn policy(section: Section<'_, '_>) -> Option<Policy> {
         "write action = \"protect\", \"bypass\" or \"discard\"",
         word(&[("protect", 0), ("bypass", 1), ("discard", 2)]),
     );
-    let reqid = s.optional("reqid", number(1..=u32::MAX));
+    let reqid = s.optional("reqid", values::reqid);
     let local_ts = s.required("local_ts", "write local_ts = [\"10.1.0.0/16\"]", some(values::selector));
     let remote_ts = s.required("remote_ts", "write remote_ts = [\"10.2.0.0/16\"]", some(values::selector));
     match (action, reqid) {
@@ -314,7 +312,7 @@ pub(super) fn policy(section: Section<'_, '_>) -> Option<Policy> {
     let line = s.line();
     section.finish();
     let action = match action? {
-        0 => Action::Protect(Reqid(reqid?)),
+        0 => Action::Protect(reqid?),
         1 => Action::Bypass,
         _ => Action::Discard,
     };

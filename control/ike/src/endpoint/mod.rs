@@ -15,6 +15,7 @@ mod initial;
 mod operate;
 mod orphans;
 mod output;
+mod peer_reqids;
 mod status;
 mod turn;
 
@@ -30,7 +31,6 @@ pub(crate) use connections::matching;
 pub(crate) use directory::{Entry, Identities};
 pub use output::{Output, Routes, SaAllocator, SaCommand, SaInstall, Transmit};
 pub use status::{ChildStatus, IkeStatus};
-pub use turn::DYNAMIC_REQID;
 pub(crate) use turn::{Effect, Shared, Turn};
 
 use crate::config::EndpointConfig;
@@ -44,6 +44,7 @@ use cookie::Cookies;
 use demux::Demux;
 use directory::Directory;
 use orphans::Orphans;
+use peer_reqids::PeerReqids;
 
 /// How long the data plane has to answer; what comes later is as good as a refusal.
 pub const DATA_PLANE_DEADLINE: Duration = Duration::from_millis(500);
@@ -86,7 +87,7 @@ impl Endpoint {
                 data_plane: false,
                 data_plane_lives: 0,
                 ike_ids: 0,
-                reqids: DYNAMIC_REQID,
+                reqids: PeerReqids::default(),
                 contacts: BTreeMap::new(),
                 orphans: Orphans::default(),
                 claims: Claims::default(),

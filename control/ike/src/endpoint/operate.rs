@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pollux_abi::{Reqid, SaId};
 
 use super::connection_index::ConnectionIndex;
-use super::{Command, DYNAMIC_REQID, Effect, Endpoint, Identities, Target, Turn};
+use super::{Command, Effect, Endpoint, Identities, Target, Turn};
 use crate::config::{Action, Connection, EndpointConfig, Ports, Unique};
 use crate::crypto::Rng;
 use crate::error::IkeError;
@@ -262,9 +262,7 @@ impl Endpoint {
 
     fn data_plane_up(&mut self, now: Instant, live: Vec<super::LiveSa>, rng: &mut dyn Rng) {
         self.shared.data_plane = true;
-        // Reqids of an earlier life are taken for as long as its SAs are there.
-        let taken = live.iter().map(|sa| sa.reqid.0).filter(|&reqid| reqid >= DYNAMIC_REQID).max();
-        self.shared.reqids = self.shared.reqids.max(taken.unwrap_or(DYNAMIC_REQID));
+        self.shared.reqids.go_on_behind(live.iter().map(|sa| sa.reqid));
         let children = self.shared.config.connections.iter().flat_map(|connection| &connection.children);
         let lifetime = children.map(|child| child.life_time).filter(|life| !life.is_zero()).max();
         self.shared.orphans.adopt(now, live, lifetime.unwrap_or(ORPHANS_LIVE));

@@ -48,6 +48,11 @@ impl Orphans {
         self.peers.contains_key(&remote)
     }
 
+    /// Whether one of them has this reqid.
+    pub(crate) fn has_reqid(&self, reqid: Reqid) -> bool {
+        self.by_reqid.contains_key(&reqid)
+    }
+
     /// Peers with such SAs, and the place of each: the one whose traffic is newest has the first.
     pub(crate) fn places(&self) -> BTreeMap<IpAddr, usize> {
         let mut by_idle: Vec<(u64, IpAddr)> = self.live.values().map(|sa| (sa.idle_ns, sa.remote)).collect();

@@ -11,6 +11,7 @@ use super::claims::Claims;
 use super::connection_index::ConnectionIndex;
 use super::orphans::Orphans;
 use super::output::{Output, Routes, SaAllocator, SaCommand, Transmit};
+use super::peer_reqids::PeerReqids;
 use crate::config::Connection;
 use crate::crypto::{Provider, Rng};
 use crate::error::IkeError;
@@ -33,8 +34,8 @@ pub(crate) struct Shared {
     /// How often it has died: an SPI of an earlier life is worth nothing.
     pub(crate) data_plane_lives: u64,
     pub(crate) ike_ids: u64,
-    /// Reqids given to peers of a wildcard connection and not yet free again.
-    pub(crate) reqids: u32,
+    /// Reqids of peers of wildcard connections.
+    pub(crate) reqids: PeerReqids,
     /// IKE SAs by the peer's address, half-open ones included.
     pub(crate) contacts: BTreeMap<IpAddr, u32>,
     /// SAs of an earlier control process.
@@ -145,12 +146,9 @@ impl Turn<'_> {
         IkeSaId(self.shared.ike_ids)
     }
 
-    /// A reqid of its own for a peer of a wildcard connection; the configuration's are below.
-    pub(crate) fn next_reqid(&mut self) -> Reqid {
-        self.shared.reqids = self.shared.reqids.wrapping_add(1) | DYNAMIC_REQID;
-        Reqid(self.shared.reqids)
+    /// A reqid of its own for a peer of a wildcard connection.
+    pub(crate) fn next_reqid(&mut self) -> Arc<Reqid> {
+        let Shared { reqids, orphans, .. } = &mut *self.shared;
+        reqids.give(|reqid| orphans.has_reqid(reqid))
     }
 }
-
-/// Reqids from here on are given at run time.
-pub const DYNAMIC_REQID: u32 = 0x8000_0000;

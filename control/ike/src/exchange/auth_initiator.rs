@@ -28,7 +28,7 @@ pub(crate) struct ExpectAuthReply {
     offer: Option<Offer>,
     /// Children that follow the first one.
     further: Vec<Arc<ChildConfig>>,
-    reqids: Vec<(Arc<str>, pollux_abi::Reqid)>,
+    reqids: Vec<(Arc<str>, Arc<pollux_abi::Reqid>)>,
 }
 
 /// Sends IKE_AUTH.
@@ -73,8 +73,8 @@ fn request(
         Some(config) => {
             let reqid = config.reqid.unwrap_or_else(|| {
                 let reqid = turn.next_reqid();
-                reqids.push((config.name.clone(), reqid));
-                reqid
+                reqids.push((config.name.clone(), Arc::clone(&reqid)));
+                *reqid
             });
             Some(Offer::new(turn, connection.name.clone(), config, &channel.path, reqid, true)?)
         }

@@ -254,6 +254,8 @@ impl ChildSa {
             connection: self.connection.clone(),
             child: self.config.name.clone(),
             inbound: self.inbound.id,
+            spi_in: self.inbound.spi,
+            spi_out: self.outbound.spi,
             reqid: self.reqid,
             reason: self.down,
             replaced,

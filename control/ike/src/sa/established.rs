@@ -32,7 +32,7 @@ pub(crate) struct Peer {
     /// The chosen IKE proposal as swanctl users write it.
     pub(crate) proposal: String,
     /// Reqids of this peer's children: the configuration's, or given to this peer alone.
-    pub(crate) reqids: Vec<(Arc<str>, Reqid)>,
+    pub(crate) reqids: Vec<(Arc<str>, Arc<Reqid>)>,
 }
 
 impl Peer {
@@ -42,11 +42,11 @@ impl Peer {
             return reqid;
         }
         if let Some((_, reqid)) = self.reqids.iter().find(|(name, _)| *name == child.name) {
-            return *reqid;
+            return **reqid;
         }
         let reqid = turn.next_reqid();
-        self.reqids.push((child.name.clone(), reqid));
-        reqid
+        self.reqids.push((child.name.clone(), Arc::clone(&reqid)));
+        *reqid
     }
 }
 

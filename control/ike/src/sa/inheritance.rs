@@ -21,7 +21,7 @@ pub(crate) struct InheritedChildren {
     connection: Arc<Connection>,
     children: Children,
     tasks: Tasks,
-    reqids: Vec<(Arc<str>, Reqid)>,
+    reqids: Vec<(Arc<str>, Arc<Reqid>)>,
     wanted: BTreeMap<Arc<str>, Arc<ChildConfig>>,
 }
 

@@ -22,7 +22,7 @@ use pollux_ike::config::{
     Action, AddressRange, ChildConfig, Connection, EndpointConfig, Limits, PreSharedKey, SelectorConfig,
     Unique,
 };
-use pollux_ike::endpoint::{Command, DYNAMIC_REQID, LiveSa, Transmit};
+use pollux_ike::endpoint::{Command, LiveSa, Transmit};
 use pollux_ike::event::{DownReason, Event, KeyLog};
 use pollux_ike::message::{ExchangeType, Header};
 use pollux_ike::negotiate::Proposal;
@@ -70,7 +70,7 @@ fn a_wildcard_responder_serves_a_client_it_has_never_heard_of() {
     pair.initiate(0);
     pair.run(5_000);
     assert_eq!((pair.children(0).len(), pair.children(1).len()), (1, 1), "{:#?}", pair.events);
-    assert!(pair.children(1)[0].reqid.0 >= DYNAMIC_REQID);
+    assert!(pair.children(1)[0].reqid.is_of_peer());
 }
 
 #[test]
