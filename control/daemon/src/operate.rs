@@ -28,6 +28,7 @@ impl Shell {
             ControlRequest::Reload => self.reload(now),
             ControlRequest::Sas => Answer::SaNames(self.sa_names()),
             ControlRequest::Policies => Answer::PolicyNames(self.policy_names()),
+            ControlRequest::Names { policy, sa } => ok(&self.names(policy, sa)),
             ControlRequest::ListConns => ok(&self.connections()),
             ControlRequest::ListSas => Answer::IkeSas(self.ike_sas()),
             ControlRequest::Initiate { child, timeout_ms } => self.initiate(now, &child, timeout_ms),

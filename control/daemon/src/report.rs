@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::process;
 use std::time::{Duration, Instant};
 
-use pollux_abi::TrafficSelector;
+use pollux_abi::{SaId, TrafficSelector};
 use pollux_config::StartAction;
-use pollux_config::api::{ChildConfigRow, ChildRow, ConnectionRow, ControlStatus, IkeSaRow, SaRow};
+use pollux_config::api::{ChildConfigRow, ChildRow, ConnectionRow, ControlStatus, IkeSaRow, Names, SaRow};
 use pollux_ike::endpoint::{ChildStatus, IkeStatus};
 
 use crate::policies;
@@ -64,6 +64,16 @@ impl Shell {
     /// Names of policies by number.
     pub(crate) fn policy_names(&self) -> HashMap<u32, String> {
         self.entries.iter().map(|entry| (entry.spec.id.0, entry.name.clone())).collect()
+    }
+
+    /// Names of one policy and one SA, by the same numbers.
+    pub(crate) fn names(&self, policy: Option<u32>, sa: Option<u64>) -> Names {
+        let entry = policy.and_then(|id| self.entries.iter().find(|entry| entry.spec.id.0 == id));
+        let row = sa.and_then(|id| self.table.get(&SaId(id))).map(|entry| &entry.row);
+        Names {
+            policy: entry.map(|entry| entry.name.clone()),
+            sa: row.map(|row| row.name.clone().unwrap_or_else(|| format!("{:#010x}", row.spi))),
+        }
     }
 
     pub(crate) fn connections(&self) -> Vec<ConnectionRow> {

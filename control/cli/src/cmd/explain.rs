@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use pollux_config::Paths;
-use pollux_config::api::{ControlRequest, DataplaneRequest, Explanation, FlowQuery, PolicyRow, SaRow};
+use pollux_config::api::{ControlRequest, DataplaneRequest, Explanation, FlowQuery, Names};
 
 use crate::arguments::Flow;
 use crate::output;
@@ -37,14 +37,8 @@ pub(crate) fn explain(paths: &Paths, flow: &Flow, json: bool) -> Result<()> {
 
 /// Policy and SA by the names that the operator has given them. Only control knows them; without it there are none.
 fn name(paths: &Paths, explanation: &mut Explanation) {
-    if let Some(id) = explanation.policy
-        && let Ok(rows) = control::<Vec<PolicyRow>>(paths, &ControlRequest::Policies)
-    {
-        explanation.policy_name = rows.into_iter().find(|row| row.id == id).and_then(|row| row.name);
-    }
-    if let Some(id) = explanation.sa
-        && let Ok(rows) = control::<Vec<SaRow>>(paths, &ControlRequest::Sas)
-    {
-        explanation.sa_name = rows.into_iter().find(|row| row.id == id).and_then(|row| row.name);
+    let request = ControlRequest::Names { policy: explanation.policy, sa: explanation.sa };
+    if let Ok(Names { policy, sa }) = control(paths, &request) {
+        (explanation.policy_name, explanation.sa_name) = (policy, sa);
     }
 }

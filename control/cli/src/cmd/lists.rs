@@ -16,6 +16,15 @@ fn named<T: serde::de::DeserializeOwned>(
     control(paths, request).or_else(|_| dataplane(paths, unnamed))
 }
 
+/// What an SA is called: without a name of its own, by its SPI.
+fn name_of(row: &SaRow) -> String {
+    row.name.clone().unwrap_or_else(|| spi(row))
+}
+
+fn spi(row: &SaRow) -> String {
+    format!("{:#010x}", row.spi)
+}
+
 pub(crate) fn sas(paths: &Paths, json: bool) -> Result<()> {
     let rows: Vec<SaRow> = named(paths, &ControlRequest::Sas, &DataplaneRequest::Sas)?;
     if json {
@@ -28,9 +37,9 @@ pub(crate) fn sas(paths: &Paths, json: bool) -> Result<()> {
     for row in &rows {
         let udp = if row.encap.is_some() { "/udp" } else { "" };
         table.row(vec![
-            or_dash(row.name.as_ref()),
+            name_of(row),
             row.direction.clone(),
-            format!("0x{:08x}", row.spi),
+            spi(row),
             or_dash(row.local),
             or_dash(row.remote),
             format!("{}{udp}", row.suite),

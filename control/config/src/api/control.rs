@@ -16,6 +16,15 @@ pub enum ControlRequest {
     Sas,
     /// → `Vec<`[`super::PolicyRow`]`>` with names.
     Policies,
+    /// → [`Names`]: what the operator calls one policy and one SA.
+    Names {
+        /// The policy's number.
+        #[serde(default)]
+        policy: Option<u32>,
+        /// The SA's number.
+        #[serde(default)]
+        sa: Option<u64>,
+    },
     /// → `Vec<`[`ConnectionRow`]`>`.
     ListConns,
     /// → `Vec<`[`IkeSaRow`]`>`.
@@ -60,6 +69,15 @@ pub enum ControlRequest {
     },
     /// → `()`; then the process ends. What is installed stays installed.
     Stop,
+}
+
+/// `names`; `None` for what has none, or is not there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Names {
+    /// The policy's.
+    pub policy: Option<String>,
+    /// The SA's; its SPI where it has none.
+    pub sa: Option<String>,
 }
 
 /// `status`.

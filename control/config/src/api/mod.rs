@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use control::{
     ChildConfigRow, ChildRow, ConnectionRow, ControlRequest, ControlStatus, Done, EventRecord, IkeSaRow,
-    ReloadReport,
+    Names, ReloadReport,
 };
 pub use dataplane::{
     DataplaneRequest, DataplaneStatus, DropRow, DropSite, Effective, Explanation, FlowQuery, FrameLedger,
