@@ -40,14 +40,41 @@ pub struct Psk {
 #[derive(Default)]
 pub struct Secrets {
     keys: BTreeMap<String, Zeroizing<Vec<u8>>>,
+    /// Digests of the keys, for the time when they are forgotten.
+    digests: BTreeMap<String, [u8; 32]>,
+    is_forgotten: bool,
     psks: BTreeMap<String, Psk>,
     warnings: Vec<crate::Problem>,
 }
 
 impl Secrets {
     /// A copy of the key of a manual SA; `None` for an unknown name.
-    pub fn key(&self, name: &str) -> Option<KeyMaterial> {
-        KeyMaterial::new(self.keys.get(name)?)
+    pub fn key(&self, name: &str) -> Option<Box<KeyMaterial>> {
+        KeyMaterial::boxed(self.keys.get(name)?)
+    }
+
+    /// Wipes the keys of manual SAs. Digests of them stay.
+    pub fn forget_keys(&mut self) {
+        for (name, octets) in core::mem::take(&mut self.keys) {
+            self.digests.insert(name, digest(&octets));
+        }
+        self.is_forgotten = true;
+    }
+
+    /// Reads the keys of manual SAs again, where they were forgotten. One that is another now is not taken: that is a
+    /// change of the configuration, which the operator has to ask for.
+    ///
+    /// # Errors
+    /// What is wrong with the file; the keys are still forgotten then.
+    pub fn recall_keys(&mut self, config: &Config) -> Result<(), Problems> {
+        if !self.is_forgotten {
+            return Ok(());
+        }
+        let mut keys = load(config)?.keys;
+        keys.retain(|name, octets| self.digests.get(name) == Some(&digest(octets)));
+        self.keys = keys;
+        self.is_forgotten = false;
+        Ok(())
     }
 
     /// A pre-shared key by name.
@@ -79,6 +106,10 @@ impl fmt::Debug for Psk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Psk").field("ids", &self.ids).field("secret", &"[redacted]").finish()
     }
+}
+
+fn digest(octets: &[u8]) -> [u8; 32] {
+    Sha256::digest(octets).into()
 }
 
 /// Reads the secrets file of `config`, and holds the configuration's names against it.
@@ -161,7 +192,7 @@ fn keys(root: &Section<'_, '_>, secrets: &mut Secrets) {
     for (name, value) in section.entries() {
         match material(value) {
             Ok(octets) => {
-                if let Some(other) = seen.insert(<[u8; 32]>::from(Sha256::digest(&*octets)), name) {
+                if let Some(other) = seen.insert(digest(&octets), name) {
                     section.wrong(
                         name,
                         format!("is the same key as `{other}`"),

@@ -72,10 +72,18 @@ impl Shell {
         let attach_reply = rings.attach_reply.clone();
         let (reply, mut report) =
             reply.map_or((None, ReloadReport::default()), |(reply, report)| (Some(reply), report));
-        let wanted = manual::wanted(&self.config, &self.secrets, &attach_reply, &mut self.rng);
-        let plan = manual::plan(wanted, &self.table);
         self.refused.clear();
+        let has_read = self.recall_keys(&mut report);
+        let wanted = manual::wanted(&self.config, &self.secrets, &attach_reply, &mut self.rng);
+        let plan = manual::plan(wanted, &self.config, &self.table);
         self.keep_reqids(&mut report);
+        for name in plan.without_key.iter().filter(|_| has_read) {
+            let line = format!(
+                "sa {name}: its key in the secrets file is another than when the file was read; `pollux reload` takes it over"
+            );
+            report.refused.push(line.clone());
+            self.refuse(name, line);
+        }
         for (name, id) in plan.kept {
             report.sas_untouched += 1;
             self.adopt(id, name);
@@ -87,7 +95,7 @@ impl Shell {
             recreate: HashMap::new(),
             policies: Step::Later,
             then_remove: plan.removed,
-            is_late: false,
+            is_late: !has_read,
             reply,
         };
         for id in self.reqids.strangers(&self.config, &self.table) {
@@ -112,6 +120,16 @@ impl Shell {
         }
         self.change = Some(change);
         self.advance(now);
+    }
+
+    /// Manual SAs are compared by their keys, which are not kept: whether they could be read again.
+    fn recall_keys(&mut self, report: &mut ReloadReport) -> bool {
+        self.had_keys = true;
+        let Err(problems) = self.secrets.recall_keys(&self.config) else { return true };
+        let line = format!("manual SAs stay as they are, since their keys cannot be read: {problems}");
+        report.refused.push(line.clone());
+        self.refuse("secrets", line);
+        false
     }
 
     /// What the data plane has from now on may be found by these numbers in our next life.
@@ -169,6 +187,7 @@ impl Shell {
         let Some(entry) = self.table.get_mut(&spec.id) else { return };
         spec.checkpoint = entry.row.checkpoint;
         let print = fingerprint(fingerprint_key, spec.suite, &key);
+        let key = (print != entry.row.fingerprint).then_some(key);
         *entry = SaEntry::new(&spec, print, Some(name));
         self.installer.replace(spec, key, BULK_PATIENCE);
     }
@@ -273,6 +292,7 @@ impl Shell {
         if change.is_late {
             self.try_again(now);
         }
+        self.secrets.forget_keys();
         let report = &change.report;
         self.journal.note(
             if report.refused.is_empty() { Level::Info } else { Level::Warn },

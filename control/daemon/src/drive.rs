@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use pollux_abi::wipe_stack;
 use pollux_config::api::{ControlRequest, DataplaneRequest};
 use tokio::net::{UnixDatagram, UnixListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -102,6 +103,9 @@ pub(crate) async fn drive(mut shell: Shell, listener: UnixListener) -> std::io::
     loop {
         let now = Instant::now();
         shell.turn(now);
+        if std::mem::take(&mut shell.had_keys) {
+            wipe_stack();
+        }
         if leaving.is_some_and(|until| until <= now || !shell.has_ike_sas()) {
             // The answer is written by another task.
             tokio::time::sleep(LAST_ANSWER).await;

@@ -77,8 +77,9 @@ pub(crate) enum Outcome {
 /// One thing to do.
 #[derive(Debug)]
 enum Work {
-    Add(Box<SaSpec>, KeyMaterial),
-    Replace(Box<SaSpec>, KeyMaterial),
+    Add(Box<SaSpec>, Box<KeyMaterial>),
+    /// Without keys the SA keeps those that it has.
+    Replace(Box<SaSpec>, Option<Box<KeyMaterial>>),
     Remove(WorkerId),
 }
 
@@ -138,13 +139,13 @@ pub(crate) struct Installer {
 
 impl Installer {
     /// Asks for an SA to be installed. `patience` is how long one step may take.
-    pub(crate) fn add(&mut self, spec: SaSpec, key: KeyMaterial, patience: Duration) {
+    pub(crate) fn add(&mut self, spec: SaSpec, key: Box<KeyMaterial>, patience: Duration) {
         let id = spec.id;
         self.backlog.push_back(Request { id, work: Work::Add(Box::new(spec), key), patience });
     }
 
-    /// Asks for an installed SA to get other keys, addresses or marks.
-    pub(crate) fn replace(&mut self, spec: SaSpec, key: KeyMaterial, patience: Duration) {
+    /// Asks for an installed SA to get other addresses or marks, and other keys where there are some.
+    pub(crate) fn replace(&mut self, spec: SaSpec, key: Option<Box<KeyMaterial>>, patience: Duration) {
         let id = spec.id;
         self.backlog.push_back(Request { id, work: Work::Replace(Box::new(spec), key), patience });
     }
@@ -438,7 +439,7 @@ impl Job {
                     1 => Ring::Worker(spec.owner),
                     _ => return None,
                 };
-                Some(vec![(ring, Command::SaReplace((**spec).clone(), copy(key)))])
+                Some(vec![(ring, Command::SaReplace((**spec).clone(), key.as_deref().map(copy)))])
             }
             Work::Remove(owner) => {
                 let delete = |ring| (ring, Command::SaDelete(id));
@@ -492,7 +493,7 @@ fn route(spec: &SaSpec) -> SaRoute {
     SaRoute { id, direction, index, spi, reqid, owner, local_ts, remote_ts }
 }
 
-/// A second copy for a second ring; both are wiped.
-pub(crate) fn copy(key: &KeyMaterial) -> KeyMaterial {
+/// A copy for a ring; both are wiped, and so is the stack that it passes through once the turn is over.
+fn copy(key: &KeyMaterial) -> KeyMaterial {
     KeyMaterial::new(key.as_bytes()).expect("as long as the first")
 }

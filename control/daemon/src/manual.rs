@@ -1,6 +1,6 @@
 //! Manual SAs: what the configuration wants, held against what the data plane has.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 
 use pollux_abi::command::{CHECKPOINT_WANTED, Direction, SaSpec};
@@ -20,7 +20,7 @@ pub(crate) struct Wanted {
     /// What the data plane is to be told; id and index are not given yet.
     pub(crate) spec: SaSpec,
     /// Its key.
-    pub(crate) key: KeyMaterial,
+    pub(crate) key: Box<KeyMaterial>,
     /// What would be read back.
     row: SaRow,
 }
@@ -38,6 +38,8 @@ pub(crate) struct Plan {
     pub(crate) recreated: Vec<(Wanted, SaId)>,
     /// Are wanted no more.
     pub(crate) removed: Vec<SaId>,
+    /// Are wanted, and their keys cannot be had.
+    pub(crate) without_key: Vec<String>,
 }
 
 /// Every manual SA of a configuration.
@@ -101,14 +103,28 @@ fn identity(row: &SaRow) -> Identity {
     (inbound, row.spi, if inbound { None } else { row.remote })
 }
 
-/// Compares what is wanted with the manual SAs of the table.
-pub(crate) fn plan(wanted: Vec<Wanted>, table: &Table) -> Plan {
+/// The identity that an SA of the file has in the table.
+fn identity_of(sa: &ManualSa) -> Identity {
+    let inbound = sa.direction == Direction::Inbound;
+    (inbound, sa.spi.get(), if inbound { None } else { Some(sa.remote) })
+}
+
+/// Compares what is wanted with the manual SAs of the table. SAs of `config` whose key cannot be had at the moment are
+/// not among `wanted`: they stay as they are, or are missing.
+pub(crate) fn plan(wanted: Vec<Wanted>, config: &Config, table: &Table) -> Plan {
     let mut present: HashMap<Identity, (SaId, &SaRow)> = table
         .iter()
         .filter(|(_, entry)| entry.is_manual() && entry.state != State::Removing)
         .map(|(&id, entry)| (identity(&entry.row), (id, &entry.row)))
         .collect();
     let mut plan = Plan::default();
+    let named: HashSet<&str> = wanted.iter().map(|wanted| wanted.name.as_str()).collect();
+    for sa in config.sas.iter().filter(|sa| !named.contains(sa.name.as_str())) {
+        match present.remove(&identity_of(sa)) {
+            Some((id, _)) => plan.kept.push((sa.name.clone(), id)),
+            None => plan.without_key.push(sa.name.clone()),
+        }
+    }
     for mut wanted in wanted {
         let Some((id, row)) = present.remove(&identity(&wanted.row)) else {
             plan.added.push(wanted);

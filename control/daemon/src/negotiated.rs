@@ -13,7 +13,7 @@ use pollux_ike::IkeSaId;
 use pollux_ike::endpoint::{Command, Output, SaCommand, SaInstall};
 use pollux_ike::event::{ChildUp, DownReason, IkeUp, NarrowedBy};
 
-use crate::install::{Refusal, copy};
+use crate::install::Refusal;
 use crate::journal::{Fields, Level, fields};
 use crate::keylog;
 use crate::peers::Dynamic;
@@ -86,7 +86,8 @@ impl Shell {
         };
         let print = fingerprint(&key, install.suite, &install.keys);
         self.table.insert(id, SaEntry::new(&spec, print, Some(name)));
-        self.negotiated.insert(id, (Box::new(spec.clone()), copy(&install.keys)));
+        self.had_keys = true;
+        self.negotiated.insert(id, Box::new(spec.clone()));
         self.installer.add(spec, install.keys, self.config.control.ack_deadline);
     }
 
@@ -126,7 +127,7 @@ impl Shell {
     /// next one has the new size.
     pub(crate) fn apply_marks(&mut self, report: &mut ReloadReport) {
         let mut changed = Vec::new();
-        for (&id, (spec, _)) in &self.negotiated {
+        for (&id, spec) in &self.negotiated {
             let Some(name) = self.table.get(&id).and_then(|entry| entry.row.name.as_deref()) else {
                 continue;
             };
@@ -140,9 +141,9 @@ impl Shell {
             }
         }
         for (id, name, (dscp, ecn, df)) in changed {
-            let Some((spec, keys)) = self.negotiated.get_mut(&id) else { continue };
+            let Some(spec) = self.negotiated.get_mut(&id) else { continue };
             (spec.dscp, spec.ecn, spec.df) = (dscp, ecn, df);
-            self.installer.replace((**spec).clone(), copy(keys), self.config.control.ack_deadline);
+            self.installer.replace((**spec).clone(), None, self.config.control.ack_deadline);
             if let Some(entry) = self.table.get_mut(&id) {
                 (entry.row.dscp, entry.row.ecn, entry.row.df) =
                     (dscp_name(dscp), ecn_name(ecn).to_owned(), df_name(df).to_owned());
@@ -153,11 +154,11 @@ impl Shell {
         report.waits_for_rekey.dedup();
     }
 
-    /// A replacement carries the keys again; its sequence numbers, and with them its IVs, go on.
+    /// The SA keeps its keys; its sequence numbers, and with them its IVs, go on.
     fn move_sa(&mut self, id: SaId, local: IpAddr, remote: IpAddr, encap: Option<EncapPorts>) {
-        let Some((spec, keys)) = self.negotiated.get_mut(&id) else { return };
+        let Some(spec) = self.negotiated.get_mut(&id) else { return };
         (spec.local, spec.remote, spec.encap) = (local, remote, encap);
-        self.installer.replace((**spec).clone(), copy(keys), self.config.control.ack_deadline);
+        self.installer.replace((**spec).clone(), None, self.config.control.ack_deadline);
         if let Some(entry) = self.table.get_mut(&id) {
             (entry.row.local, entry.row.remote) = (Some(local), Some(remote));
             entry.row.encap = encap.map(|ports| (ports.local, ports.remote));

@@ -22,6 +22,7 @@ const LOG_LINES: u32 = 200;
 
 impl Shell {
     /// Answers one request. `Stop` is answered here and carried out by the caller.
+    #[inline(never)]
     pub(crate) fn request(&mut self, now: Instant, request: ControlRequest) -> Answer {
         match request {
             ControlRequest::Status => ok(&self.status()),

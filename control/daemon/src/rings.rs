@@ -22,8 +22,8 @@ pub(crate) enum Ring {
 pub(crate) struct Rings {
     pub(crate) attach_reply: AttachReply,
     each: Vec<ControlRing>,
-    /// Commands that wait for room, per ring. A slot is wiped when it is dropped.
-    waiting: Vec<VecDeque<CommandSlot>>,
+    /// Commands that wait for room, per ring. A slot is wiped when it is dropped, and stays where it is until then.
+    waiting: Vec<VecDeque<Box<CommandSlot>>>,
     tickets: u64,
 }
 
@@ -76,7 +76,7 @@ impl Rings {
                 Err(RingError::Broken(broken)) => return Err(broken),
             }
         }
-        waiting.push_back(slot);
+        waiting.push_back(Box::new(slot));
         Ok(ticket)
     }
 

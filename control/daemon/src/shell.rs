@@ -1,5 +1,6 @@
 //! The gateway's control state, and how it answers what comes in. No sockets are read here: `drive` does
-//! that, and calls one verb for each thing that happens.
+//! that, and calls one verb for each thing that happens. Keys pass through the verbs' frames, which lie below the
+//! loop's own, where it wipes them afterwards: the verbs are not inlined.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
@@ -7,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pollux_abi::command::{PolicySpec, SaSpec};
-use pollux_abi::{Event, KeyMaterial, Reqid, SaId, Spi};
+use pollux_abi::{Event, Reqid, SaId, Spi};
 use pollux_config::api::{PolicyRow, SaRow};
 use pollux_config::{Config, Secrets};
 use pollux_crypto::{AwsLc, OsRng};
@@ -92,8 +93,10 @@ pub(crate) struct Shell {
     pub(crate) datagrams: Option<mpsc::Receiver<Datagram>>,
     pub(crate) waiters: Waiters,
     pub(crate) rng: OsRng,
-    /// What negotiated SAs were installed with: a peer that moves needs it once more. Wiped with the SA.
-    pub(crate) negotiated: HashMap<SaId, (Box<SaSpec>, KeyMaterial)>,
+    /// What negotiated SAs were installed with, but not their keys: for a peer that moves.
+    pub(crate) negotiated: HashMap<SaId, Box<SaSpec>>,
+    /// Whether keys have passed through since the stack was wiped.
+    pub(crate) had_keys: bool,
     pub(crate) gone: VecDeque<Spi>,
     /// SAs that were removed without the core, which will ask for it once more.
     pub(crate) evicted: HashSet<SaId>,
@@ -148,6 +151,7 @@ impl Shell {
             waiters: Waiters::default(),
             rng,
             negotiated: HashMap::new(),
+            had_keys: true,
             gone: VecDeque::new(),
             evicted: HashSet::new(),
             trapped: BTreeSet::new(),
@@ -164,6 +168,7 @@ impl Shell {
     }
 
     /// The rings are attached, and what the data plane has is known.
+    #[inline(never)]
     pub(crate) fn attached(&mut self, now: Instant, attached: Attached) {
         let Attached { rings, sas, policies } = attached;
         let attach_reply = rings.attach_reply.clone();
@@ -257,6 +262,7 @@ impl Shell {
     }
 
     /// One datagram for the core.
+    #[inline(never)]
     pub(crate) fn datagram(&mut self, now: Instant, datagram: &Datagram) {
         let ike_now = self.ike_now(now);
         self.endpoint.handle_datagram(
@@ -269,6 +275,7 @@ impl Shell {
     }
 
     /// Reads the rings; then does all that is due, until nothing is left to do at this moment.
+    #[inline(never)]
     pub(crate) fn turn(&mut self, now: Instant) {
         if let Err(RingBroken) = self.read_events(now) {
             self.detached(now, "its rings are broken");
@@ -369,6 +376,7 @@ impl Shell {
                 }
             }
             Outcome::Sa { id, kind, result } => {
+                self.had_keys = true;
                 let Some(entry) = self.table.get_mut(&id) else { return };
                 let is_manual = entry.is_manual();
                 let name = entry.row.name.clone();

@@ -178,8 +178,9 @@ pub struct PolicySpec {
 pub enum Command {
     /// Installs an SA. The newest outbound SA of a reqid is the one that is used.
     SaAdd(SaSpec, KeyMaterial),
-    /// Gives an installed SA other keys, outer addresses or marks; counters and window go on.
-    SaReplace(SaSpec, KeyMaterial),
+    /// Gives an installed SA other outer addresses or marks, and other keys where there are some: without, it keeps those
+    /// that it has, with their slot of the counter file. Counters and window go on.
+    SaReplace(SaSpec, Option<KeyMaterial>),
     /// Tells a worker who owns an SA.
     SaRoute(SaRoute),
     /// Removes an SA from a worker's tables.
@@ -277,6 +278,11 @@ impl Drop for CommandSlot {
 }
 
 impl Command {
+    /// Whether keys came with it.
+    pub const fn has_keys(&self) -> bool {
+        matches!(self, Self::SaAdd(..) | Self::SaReplace(_, Some(_)))
+    }
+
     /// The slot for this command.
     pub fn encode(&self, ticket: Ticket) -> CommandSlot {
         let mut slot = CommandSlot::zeroed();

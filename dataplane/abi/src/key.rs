@@ -26,6 +26,14 @@ impl KeyMaterial {
         Some(material)
     }
 
+    /// The same in a box, written where it stays: a move of the box leaves nothing behind.
+    pub fn boxed(bytes: &[u8]) -> Option<Box<Self>> {
+        let len = u8::try_from(bytes.len()).ok()?;
+        let mut material = Box::new(Self { bytes: [0; MATERIAL_MAX], len });
+        material.bytes.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        Some(material)
+    }
+
     /// All octets.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.len)]
@@ -58,6 +66,21 @@ impl fmt::Debug for KeyMaterial {
     }
 }
 
+/// Octets of stack that [`wipe_stack`] overwrites: more than the functions need that keys pass through.
+const STACK_WIPED: usize = 32 << 10;
+
+/// Overwrites the stack below the caller's frame.
+///
+/// Rust moves a value by copying it and forgets the copy, which [`Drop`] does not see: a key that was returned or
+/// passed on may lie in frames of functions that are over. Call it where these were called from.
+#[expect(clippy::large_stack_arrays, reason = "the stack is what is overwritten")]
+#[inline(never)]
+pub fn wipe_stack() {
+    let mut stack = [0_u64; STACK_WIPED / 8];
+    stack.zeroize();
+    core::hint::black_box(&stack);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +96,13 @@ mod tests {
         let gcm = KeyMaterial::new(&bytes[..20]).expect("20 octets fit");
         assert_eq!(gcm.salt(EspSuite::Aes128Gcm16), &bytes[16..20]);
         assert!(!gcm.fits(EspSuite::Aes256Gcm16));
+    }
+
+    #[test]
+    fn boxed_material_is_the_same() {
+        let material = KeyMaterial::boxed(&[7; 20]).expect("fits");
+        assert_eq!(material.as_bytes(), [7; 20]);
+        assert!(KeyMaterial::boxed(&[0; 97]).is_none() && KeyMaterial::boxed(&[0; 300]).is_none());
     }
 
     #[test]

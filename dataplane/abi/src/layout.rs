@@ -4,7 +4,7 @@
 pub const MAGIC: u32 = 0x504f_4c58;
 
 /// Version of the slots and of their meaning; both processes must have the same.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;
 
 /// Octets in a command slot.
 pub const COMMAND_SLOT_LEN: usize = 1024;

@@ -34,7 +34,7 @@ pub use drop_reason::DropReason;
 pub use dscp::{Dscp, DscpMark, Ecn};
 pub use event::{Event, EventSlot, LostThing};
 pub use ids::{CoreId, IfIndex, PolicyId, QueueId, Reqid, SaId, SaIndex, Spi, Ticket, WorkerId};
-pub use key::KeyMaterial;
+pub use key::{KeyMaterial, wipe_stack};
 pub use selector::{PortRange, SelectorPair, Selectors, TrafficSelector};
 pub use seq::{Esn, SeqNo};
 pub use suite::EspSuite;

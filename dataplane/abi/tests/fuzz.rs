@@ -80,7 +80,8 @@ fn commands() -> Vec<Command> {
     };
     vec![
         Command::SaAdd(spec(Direction::Inbound, SELECTORS_MAX), key()),
-        Command::SaReplace(spec(Direction::Outbound, 1), key()),
+        Command::SaReplace(spec(Direction::Outbound, 1), Some(key())),
+        Command::SaReplace(spec(Direction::Outbound, 1), None),
         Command::SaRoute(route),
         Command::SaDelete(SaId(1)),
         Command::SaQuery(SaId(2)),

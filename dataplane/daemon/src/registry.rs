@@ -67,11 +67,12 @@ impl Registry {
         Ok(checkpoint)
     }
 
-    /// Notes other keys, addresses or marks of an SA. Other keys have a slot of their own, and begin there.
+    /// Notes other keys, addresses or marks of an SA. Other keys have a slot of their own, and begin there; without
+    /// keys it keeps those that it has.
     pub fn replace(
         &mut self,
         mut spec: SaSpec,
-        keys: &KeyMaterial,
+        keys: Option<&KeyMaterial>,
         key: &[u8; 32],
         checkpoints: &mut CheckpointFile,
     ) -> Result<Option<u32>, RegistryError> {
@@ -84,6 +85,15 @@ impl Registry {
             return Err(RegistryError::Command(CommandError::Field));
         }
         let (since, before) = (old.since, old.spec.checkpoint);
+        let Some(keys) = keys else {
+            if old.spec.suite != spec.suite || before.is_some() != spec.checkpoint.is_some() {
+                return Err(RegistryError::Command(CommandError::Field));
+            }
+            spec.checkpoint = before;
+            let old = old.clone();
+            self.sas.insert(spec.id, Installed { spec, told: [false; 2], ..old });
+            return Ok(before);
+        };
         spec.checkpoint = slot(&spec, keys, checkpoints)?;
         if spec.checkpoint != before
             && spec.direction == Direction::Outbound
@@ -208,6 +218,7 @@ mod tests {
     use pollux_abi::command::{EncapPorts, Lifetimes};
     use pollux_abi::dscp::{DfMark, DscpMark, EcnMode};
     use pollux_abi::{EspSuite, Reqid, Selectors};
+    use std::net::IpAddr;
     use std::path::PathBuf;
 
     struct Files(PathBuf);
@@ -299,9 +310,9 @@ mod tests {
         assert_eq!(unset.aged(later(3)), []);
         at(&file, slot).expect("a slot").set_born(born - 8);
         // Other keys begin anew; other marks do not.
-        registry.replace(aging.clone(), &keys(1), &[0; 32], &mut file).expect("replaced");
+        registry.replace(aging.clone(), Some(&keys(1)), &[0; 32], &mut file).expect("replaced");
         assert_eq!(registry.aged(later(3)).len(), 2, "told again: the owner has the SA anew");
-        registry.replace(aging, &keys(2), &[0; 32], &mut file).expect("replaced");
+        registry.replace(aging, Some(&keys(2)), &[0; 32], &mut file).expect("replaced");
         assert_eq!(registry.aged(later(3)), []);
     }
 
@@ -313,7 +324,7 @@ mod tests {
         let slot = registry.add(out.clone(), &keys(1), &[0; 32], &mut file).expect("added");
         let first = at(&file, slot).expect("a manual SA");
         assert_eq!((first.start(), first.reserved()), (7, 7 + 2 * Checkpoint::STEP));
-        let slot = registry.replace(out, &keys(2), &[0; 32], &mut file).expect("replaced");
+        let slot = registry.replace(out, Some(&keys(2)), &[0; 32], &mut file).expect("replaced");
         let second = at(&file, slot).expect("a manual SA");
         assert_eq!(second.start(), 7, "other keys have numbers of their own");
         assert_eq!(second.reserved(), second.start() + 2 * Checkpoint::STEP);
@@ -330,11 +341,29 @@ mod tests {
         let again = registry.add(spec(1, 1, 0x100), &keys(1), &[0; 32], &mut file).expect("added");
         assert_eq!(slot, again, "the same key in the same place");
         let before = registry.get(SaId(1)).expect("there").fingerprint;
-        let other = registry.replace(spec(1, 1, 0x100), &keys(2), &[0; 32], &mut file).expect("replaced");
+        let other =
+            registry.replace(spec(1, 1, 0x100), Some(&keys(2)), &[0; 32], &mut file).expect("replaced");
         assert_ne!(other, slot);
         assert_eq!(file.checkpoints()[at(other)].authenticated(), 0, "other keys begin another window");
         assert_ne!(registry.get(SaId(1)).expect("there").fingerprint, before);
-        let elsewhere = registry.replace(spec(1, 9, 0x100), &keys(2), &[0; 32], &mut file);
+        // Without keys, what is known of those that it has stays.
+        let known = registry.get(SaId(1)).expect("there").clone();
+        let moved = SaSpec { remote: [192, 0, 2, 9].into(), ..spec(1, 1, 0x100) };
+        assert_eq!(registry.replace(moved, None, &[0; 32], &mut file).expect("replaced"), other);
+        let now = registry.get(SaId(1)).expect("there");
+        assert_eq!(
+            (now.fingerprint, now.since, now.spec.checkpoint),
+            (known.fingerprint, known.since, other)
+        );
+        assert_eq!(now.spec.remote, IpAddr::from([192, 0, 2, 9]));
+        for other in [
+            SaSpec { suite: EspSuite::Aes256Gcm16, ..spec(1, 1, 0x100) },
+            SaSpec { checkpoint: None, ..spec(1, 1, 0x100) },
+        ] {
+            let refused = registry.replace(other, None, &[0; 32], &mut file);
+            assert!(matches!(refused, Err(RegistryError::Command(CommandError::Field))));
+        }
+        let elsewhere = registry.replace(spec(1, 9, 0x100), Some(&keys(2)), &[0; 32], &mut file);
         assert!(matches!(elsewhere, Err(RegistryError::Command(CommandError::Field))));
     }
 }

@@ -14,7 +14,7 @@ use crate::sa::{InboundSa, Limits, OutboundSa, OuterTemplate, SaRecord, Slot, fl
 pub(crate) fn apply(engine: &mut Engine, command: Command) -> Result<u32, CommandError> {
     match command {
         Command::SaAdd(spec, keys) => add(engine, &spec, &keys),
-        Command::SaReplace(spec, keys) => replace(engine, &spec, &keys),
+        Command::SaReplace(spec, keys) => replace(engine, &spec, keys.as_ref()),
         Command::SaRoute(route) => set_route(engine, &route),
         Command::SaDelete(id) => delete(engine, id),
         Command::Barrier => Ok(0),
@@ -26,7 +26,8 @@ pub(crate) fn apply(engine: &mut Engine, command: Command) -> Result<u32, Comman
 
 fn add(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32, CommandError> {
     check_free(engine, spec.id, spec.direction, spec.index, spec.spi.get())?;
-    let key = check_spec(engine, spec, keys)?;
+    check_spec(engine, spec)?;
+    let key = expand(engine, spec, keys)?;
     let at = place(spec.index);
     let mut record = SaRecord::new(spec.id, spec.spi, spec.reqid, spec.owner);
     match spec.direction {
@@ -65,14 +66,18 @@ fn add(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32, Co
     Ok(spec.checkpoint.unwrap_or(0))
 }
 
-fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32, CommandError> {
+fn replace(engine: &mut Engine, spec: &SaSpec, keys: Option<&KeyMaterial>) -> Result<u32, CommandError> {
     let (direction, index) = engine.sas.find_id(spec.id).ok_or(CommandError::Unknown)?;
     if (direction, index) != (spec.direction, spec.index) {
         return Err(CommandError::Index);
     }
-    let key = check_spec(engine, spec, keys)?;
-    let checkpoint = engine.checkpoint(spec);
+    check_spec(engine, spec)?;
     let at = place(index);
+    if keys.is_none() {
+        has_keys_for(engine, spec, at)?;
+    }
+    let key = keys.map(|keys| expand(engine, spec, keys)).transpose()?;
+    let checkpoint = engine.checkpoint(spec);
     match direction {
         Direction::Inbound => {
             let (record, sa) = engine.sas.inbound.owned_mut(index).ok_or(CommandError::Unknown)?;
@@ -91,7 +96,9 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
             let flags = sa.flags & flag::FIRST_TOLD;
             *sa = InboundSa { window, flags, ..inbound(spec) };
             record.window_order = Some(WindowArena::order_for(spec.window_packets));
-            engine.sas.inbound.keys[at] = Some(key);
+            if key.is_some() {
+                engine.sas.inbound.keys[at] = key;
+            }
             engine.sas.inbound.selectors.set(at, &spec.local_ts, &spec.remote_ts);
         }
         Direction::Outbound => {
@@ -109,11 +116,24 @@ fn replace(engine: &mut Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<u32
                 sa.reserved = sa.next_seq;
             }
             sa.flags = if sa.next_seq > sa.last_seq() { flag::EXHAUSTED } else { 0 };
-            engine.sas.outbound.keys[at] = Some(key);
+            if key.is_some() {
+                engine.sas.outbound.keys[at] = key;
+            }
             engine.sas.outbound.selectors.set(at, &spec.local_ts, &spec.remote_ts);
         }
     }
     Ok(spec.checkpoint.unwrap_or(0))
+}
+
+/// Without keys a replacement keeps those that the SA has: they have to be of its suite, and of its slot.
+fn has_keys_for(engine: &Engine, spec: &SaSpec, at: usize) -> Result<(), CommandError> {
+    let (key, checkpoint) = match spec.direction {
+        Direction::Inbound => (&engine.sas.inbound.keys[at], engine.sas.inbound.hot[at].checkpoint),
+        Direction::Outbound => (&engine.sas.outbound.keys[at], engine.sas.outbound.hot[at].checkpoint),
+    };
+    let key = key.as_ref().ok_or(CommandError::Unknown)?;
+    let same = Some(key.suite()) == aead_suite(spec.suite) && checkpoint == checkpoint_of(spec);
+    if same { Ok(()) } else { Err(CommandError::Field) }
 }
 
 /// What a replacement may not change: it would be another SA.
@@ -225,8 +245,8 @@ fn check_free(
     Ok(())
 }
 
-/// Checks every field against what an SA can be, and makes the cipher's key.
-fn check_spec(engine: &Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<Key, CommandError> {
+/// Checks every field against what an SA can be.
+fn check_spec(engine: &Engine, spec: &SaSpec) -> Result<(), CommandError> {
     if spec.owner != engine.worker {
         return Err(CommandError::Owner);
     }
@@ -244,6 +264,11 @@ fn check_spec(engine: &Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<Key,
     if spec.suite.has_implicit_iv() && outbound && spec.checkpoint.is_some() {
         return Err(CommandError::Suite);
     }
+    Ok(())
+}
+
+/// The cipher's key.
+fn expand(engine: &Engine, spec: &SaSpec, keys: &KeyMaterial) -> Result<Key, CommandError> {
     if !keys.fits(spec.suite) {
         return Err(CommandError::KeyLength);
     }

@@ -181,7 +181,7 @@ fn command(random: &mut Random) -> Command {
     let material = keys(spec.suite);
     match random.below(8) {
         0..3 => Command::SaAdd(spec, material),
-        3 => Command::SaReplace(spec, material),
+        3 => Command::SaReplace(spec, random.once_in(2).then_some(material)),
         4 => Command::SaRoute(SaRoute {
             id: spec.id,
             direction,

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use pollux_abi::command::{Command, CommandError, Direction};
-use pollux_abi::{Event, SaIndex, Ticket};
+use pollux_abi::{Event, SaIndex, Ticket, wipe_stack};
 use pollux_packet::PortSlot;
 use pollux_shm::{DataplaneRing, RingError};
 
@@ -20,6 +20,13 @@ const MESSAGES_PER_ROUND: usize = 16;
 /// Events that are passed on in one round.
 const EVENTS_PER_ROUND: usize = 16;
 
+/// What the ring had.
+enum Next {
+    None,
+    Done { had_keys: bool },
+    Broken,
+}
+
 impl Worker {
     /// Carries out a few commands of control. Whatever they say, only the ring can suffer.
     pub(crate) fn read_commands(&mut self) {
@@ -30,15 +37,12 @@ impl Worker {
             if self.events.is_full() {
                 break;
             }
-            match ring.commands.read() {
-                Ok(Some(slot)) => {
-                    let (ticket, command) = Command::decode(&slot);
-                    let result = command.and_then(|command| self.carry_out(command));
-                    self.counters.commands.add(1);
-                    self.events.push(Event::Ack { ticket, result });
-                }
-                Ok(None) => break,
-                Err(_) => {
+            match self.carry_out_next(&mut ring) {
+                Next::None => break,
+                // At once: values with unused octets would carry what lies on the stack into tables.
+                Next::Done { had_keys } if had_keys => wipe_stack(),
+                Next::Done { .. } => {}
+                Next::Broken => {
                     broken = true;
                     break;
                 }
@@ -49,6 +53,23 @@ impl Worker {
             self.retire(FromWorker::RingBroken);
         } else {
             self.ring = Some(ring);
+        }
+    }
+
+    /// In a frame of its own, which is over before the stack is wiped.
+    #[inline(never)]
+    fn carry_out_next(&mut self, ring: &mut DataplaneRing) -> Next {
+        match ring.commands.read() {
+            Ok(Some(slot)) => {
+                let (ticket, command) = Command::decode(&slot);
+                let had_keys = command.as_ref().is_ok_and(Command::has_keys);
+                let result = command.and_then(|command| self.carry_out(command));
+                self.counters.commands.add(1);
+                self.events.push(Event::Ack { ticket, result });
+                Next::Done { had_keys }
+            }
+            Ok(None) => Next::None,
+            Err(_) => Next::Broken,
         }
     }
 

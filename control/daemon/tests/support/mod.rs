@@ -156,7 +156,12 @@ fn housekeeper(recorded: &mut Recorded, command: Command) -> Option<Result<u32, 
             slot
         }
         Command::SaReplace(spec, key) => {
-            let row = row(recorded, spec, &key);
+            let row = if let Some(key) = &key {
+                row(recorded, spec, key)
+            } else {
+                let before = recorded.sas.get(&spec.id.0)?;
+                SaRow::new(&spec, before.fingerprint, 0, 0, &SaCounters::default())
+            };
             recorded.sas.insert(row.id, row).map(|_| 0)?
         }
         Command::SaDelete(id) => match recorded.sas.remove(&id.0) {

@@ -83,7 +83,7 @@ pub struct SaInstall {
     /// Extended sequence numbers.
     pub esn: bool,
     /// Keys.
-    pub keys: KeyMaterial,
+    pub keys: Box<KeyMaterial>,
     /// Our outer address.
     pub local: IpAddr,
     /// The peer's outer address.

@@ -28,7 +28,7 @@ pub(crate) struct DirectionSa {
 #[derive(Debug)]
 pub(crate) enum DirectionState {
     /// Its keys wait here: the peer is not known to have it yet.
-    Held(KeyMaterial),
+    Held(Box<KeyMaterial>),
     /// The data plane was asked to install it.
     Asked {
         /// By when it must answer.

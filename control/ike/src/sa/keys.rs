@@ -105,14 +105,15 @@ impl Keys {
         shared: Option<&Secret>,
         nonce_i: &[u8],
         nonce_r: &[u8],
-    ) -> Result<(KeyMaterial, KeyMaterial), CryptoError> {
+    ) -> Result<(Box<KeyMaterial>, Box<KeyMaterial>), CryptoError> {
         let one = suite.material_len();
         let material = Secret::filled(2 * one, |out| {
             let shared = shared.map_or(&[][..], Secret::as_bytes);
             prf_plus(provider, self.prf, self.sk_d.as_bytes(), &[shared, nonce_i, nonce_r], out)
         })?;
         let (of_i, of_r) = material.as_bytes().split_at(one);
-        let fits = |octets| KeyMaterial::new(octets).ok_or(CryptoError::Length { what: "KEYMAT", len: one });
+        let fits =
+            |octets| KeyMaterial::boxed(octets).ok_or(CryptoError::Length { what: "KEYMAT", len: one });
         Ok((fits(of_i)?, fits(of_r)?))
     }
 

@@ -56,6 +56,17 @@ fn largest_sa_survives_the_slot() {
 }
 
 #[test]
+fn only_a_replacement_may_come_without_keys() {
+    let (_, command) = Command::decode(&Command::SaReplace(largest_spec(), None).encode(Ticket(1)));
+    let command = command.expect("sound");
+    assert!(!command.has_keys());
+    assert!(matches!(command, Command::SaReplace(spec, None) if spec == largest_spec()));
+    let none = KeyMaterial::new(&[]).expect("fits");
+    let (_, command) = Command::decode(&Command::SaAdd(largest_spec(), none).encode(Ticket(1)));
+    assert_eq!(command.err(), Some(CommandError::KeyLength));
+}
+
+#[test]
 fn wrong_fields_are_refused_one_by_one() {
     let refuse = |change: fn(&mut SaSpec), want: CommandError| {
         let mut spec = largest_spec();

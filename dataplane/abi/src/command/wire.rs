@@ -27,11 +27,11 @@ pub(super) fn encode(command: &Command, ticket: Ticket, bytes: &mut [u8]) {
     match command {
         Command::SaAdd(spec, key) => {
             w.u16(SA_ADD);
-            w.sa(spec, key);
+            w.sa(spec, key.as_bytes());
         }
         Command::SaReplace(spec, key) => {
             w.u16(SA_REPLACE);
-            w.sa(spec, key);
+            w.sa(spec, key.as_ref().map_or(&[], KeyMaterial::as_bytes));
         }
         Command::SaRoute(route) => {
             w.u16(SA_ROUTE);
@@ -66,7 +66,9 @@ pub(super) fn decode(bytes: &[u8]) -> (Ticket, Result<Command, CommandError>) {
     let mut r = Reader::new(bytes);
     let Some(ticket) = r.u64() else { return (Ticket(0), Err(CommandError::Kind)) };
     let command = match r.u16() {
-        Some(SA_ADD) => r.sa().map(|(spec, key)| Command::SaAdd(spec, key)),
+        Some(SA_ADD) => {
+            r.sa().and_then(|(spec, key)| Ok(Command::SaAdd(spec, key.ok_or(CommandError::KeyLength)?)))
+        }
         Some(SA_REPLACE) => r.sa().map(|(spec, key)| Command::SaReplace(spec, key)),
         Some(SA_ROUTE) => r.route().map(Command::SaRoute).ok_or(CommandError::Field),
         Some(SA_DELETE) => r.sa_id().map(Command::SaDelete).ok_or(CommandError::Field),
@@ -106,7 +108,7 @@ impl Writer<'_> {
         }
     }
 
-    fn sa(&mut self, spec: &SaSpec, key: &KeyMaterial) {
+    fn sa(&mut self, spec: &SaSpec, key: &[u8]) {
         self.u64(spec.id.0);
         self.direction(spec.direction);
         self.u32(spec.index.0);
@@ -148,8 +150,8 @@ impl Writer<'_> {
         self.u64(spec.iv_start);
         self.u32(spec.checkpoint.map_or(u32::MAX, |slot| slot));
         #[expect(clippy::cast_possible_truncation, reason = "at most MATERIAL_MAX")]
-        self.u8(key.as_bytes().len() as u8);
-        self.put(key.as_bytes());
+        self.u8(key.len() as u8);
+        self.put(key);
         self.selectors(&spec.local_ts);
         self.selectors(&spec.remote_ts);
     }
@@ -248,9 +250,9 @@ impl Reader<'_> {
         Some(present.then_some(ports))
     }
 
-    fn sa(&mut self) -> Result<(SaSpec, KeyMaterial), CommandError> {
+    fn sa(&mut self) -> Result<(SaSpec, Option<KeyMaterial>), CommandError> {
         let (spec, key) = self.sa_fields().ok_or(CommandError::Field)?;
-        if !key.fits(spec.suite) {
+        if key.as_ref().is_some_and(|key| !key.fits(spec.suite)) {
             return Err(CommandError::KeyLength);
         }
         let families_differ = spec.local.is_ipv4() != spec.remote.is_ipv4();
@@ -263,7 +265,7 @@ impl Reader<'_> {
         Ok((spec, key))
     }
 
-    fn sa_fields(&mut self) -> Option<(SaSpec, KeyMaterial)> {
+    fn sa_fields(&mut self) -> Option<(SaSpec, Option<KeyMaterial>)> {
         let mut spec = SaSpec {
             id: self.sa_id()?,
             direction: self.direction()?,
@@ -295,7 +297,10 @@ impl Reader<'_> {
             remote_ts: Selectors::default(),
         };
         let key_len = usize::from(self.u8()?);
-        let key = KeyMaterial::new(self.slice(key_len)?)?;
+        let key = match self.slice(key_len)? {
+            [] => None,
+            octets => Some(KeyMaterial::new(octets)?),
+        };
         spec.local_ts = self.selectors()?;
         spec.remote_ts = self.selectors()?;
         Some((spec, key))

@@ -2,11 +2,11 @@
 
 use pollux_abi::command::{Command, CommandError, Direction, PolicySpec, SaSpec};
 use pollux_abi::event::SaStats;
-use pollux_abi::{Event, KeyMaterial, LostThing, SaId, Ticket};
+use pollux_abi::{Event, KeyMaterial, LostThing, SaId, Ticket, wipe_stack};
 use pollux_ebpf::IpNet;
 use pollux_esp::CompiledPolicies;
 use pollux_esp::policy::POLICIES_MAX;
-use pollux_shm::HandshakeError;
+use pollux_shm::{HandshakeError, RingBroken};
 use pollux_worker::housekeeping::ToWorker;
 use pollux_worker::monotonic_ns;
 
@@ -80,13 +80,11 @@ impl Housekeeper {
             if self.commit.is_some() || self.events.len() >= EVENTS_PENDING_MAX {
                 break;
             }
-            let Some(ring) = self.ring.as_mut() else { return };
-            match ring.commands.read() {
-                Ok(Some(slot)) => {
-                    let (ticket, command) = Command::decode(&slot);
-                    self.carry_out(ticket, command);
-                }
+            match self.carry_out_next() {
                 Ok(None) => break,
+                // At once: values with unused octets would carry what lies on the stack into tables.
+                Ok(Some(had_keys)) if had_keys => wipe_stack(),
+                Ok(Some(_)) => {}
                 Err(error) => {
                     self.let_control_go(&error.to_string());
                     return;
@@ -95,6 +93,18 @@ impl Housekeeper {
         }
         self.store_counters();
         self.write_events();
+    }
+
+    /// In a frame of its own, which is over before the stack is wiped: whether keys came with the command, where there
+    /// was one.
+    #[inline(never)]
+    fn carry_out_next(&mut self) -> Result<Option<bool>, RingBroken> {
+        let Some(ring) = self.ring.as_mut() else { return Ok(None) };
+        let Some(slot) = ring.commands.read()? else { return Ok(None) };
+        let (ticket, command) = Command::decode(&slot);
+        let had_keys = command.as_ref().is_ok_and(Command::has_keys);
+        self.carry_out(ticket, command);
+        Ok(Some(had_keys))
     }
 
     /// Brings the reservations of manual SAs that were just noted to the disk, before control hears of them
@@ -138,7 +148,7 @@ impl Housekeeper {
     fn carry_out_now(&mut self, ticket: Ticket, command: Command) -> Result<u32, CommandError> {
         match command {
             Command::SaAdd(spec, keys) => self.add_sa(spec, &keys),
-            Command::SaReplace(spec, keys) => self.replace_sa(spec, &keys),
+            Command::SaReplace(spec, keys) => self.replace_sa(spec, keys.as_ref()),
             Command::SaDelete(id) => self.delete_sa(id),
             Command::SaQuery(id) => self.query_sa(ticket, id),
             Command::PolicyBegin => {
@@ -158,18 +168,18 @@ impl Housekeeper {
         }
     }
 
-    fn check(&self, spec: &SaSpec, keys: &KeyMaterial) -> Result<(), CommandError> {
+    fn check(&self, spec: &SaSpec, keys: Option<&KeyMaterial>) -> Result<(), CommandError> {
         if usize::from(spec.owner.0) >= self.workers.len() {
             return Err(CommandError::Owner);
         }
         if spec.index.0 >= self.attach_reply.sa_capacity {
             return Err(CommandError::Index);
         }
-        if keys.fits(spec.suite) { Ok(()) } else { Err(CommandError::KeyLength) }
+        if keys.is_none_or(|keys| keys.fits(spec.suite)) { Ok(()) } else { Err(CommandError::KeyLength) }
     }
 
     fn add_sa(&mut self, spec: SaSpec, keys: &KeyMaterial) -> Result<u32, CommandError> {
-        self.check(&spec, keys)?;
+        self.check(&spec, Some(keys))?;
         let (id, spi, inbound) = (spec.id, spec.spi, spec.direction == Direction::Inbound);
         let key = &self.attach_reply.fingerprint_key;
         let slot = self.registry.add(spec, keys, key, &mut self.checkpoints).map_err(refusal)?;
@@ -182,7 +192,7 @@ impl Housekeeper {
         Ok(slot.unwrap_or(0))
     }
 
-    fn replace_sa(&mut self, spec: SaSpec, keys: &KeyMaterial) -> Result<u32, CommandError> {
+    fn replace_sa(&mut self, spec: SaSpec, keys: Option<&KeyMaterial>) -> Result<u32, CommandError> {
         self.check(&spec, keys)?;
         let key = &self.attach_reply.fingerprint_key;
         let slot = self.registry.replace(spec, keys, key, &mut self.checkpoints).map_err(refusal)?;

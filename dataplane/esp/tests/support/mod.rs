@@ -144,7 +144,11 @@ impl Gateway {
 
     pub(crate) fn replace(&mut self, spec: SaSpec) -> Result<u32, CommandError> {
         let keys = keys(spec.suite);
-        self.engine.apply(NOW, Command::SaReplace(spec, keys))
+        self.engine.apply(NOW, Command::SaReplace(spec, Some(keys)))
+    }
+
+    pub(crate) fn replace_without_keys(&mut self, spec: SaSpec) -> Result<u32, CommandError> {
+        self.engine.apply(NOW, Command::SaReplace(spec, None))
     }
 
     pub(crate) fn delete(&mut self, id: u64) -> Result<u32, CommandError> {
