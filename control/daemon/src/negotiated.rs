@@ -23,15 +23,30 @@ use crate::table::SaEntry;
 /// A child's default replay window, where its configuration has gone in the meantime.
 const WINDOW_DEFAULT: u32 = 1_024;
 
+/// Peers that no message can be sent to, as far as they are remembered: what strangers pretend to be counts too.
+const UNSENT_MAX: usize = 1_024;
+
 impl Shell {
     /// Carries out one output of the core.
     pub(crate) fn output(&mut self, now: Instant, output: Output) {
         match output {
             Output::Transmit(transmit) => {
                 let Some(sockets) = &self.sockets else { return };
-                if let Err(error) = sockets.send(&transmit) {
-                    let text = format!("a message to {} was not sent: {error}", transmit.remote);
-                    self.journal.note(Level::Warn, "ike-not-sent", text, fields());
+                let (peer, sent) = (transmit.remote.ip(), sockets.send(&transmit));
+                let Err(error) = sent else {
+                    self.unsent.remove(&peer);
+                    return;
+                };
+                // Once for each peer and reason, until a message goes out again: it is sent again and again.
+                let known = self.unsent.get(&peer) == Some(&error.kind());
+                if !known && (self.unsent.len() < UNSENT_MAX || self.unsent.contains_key(&peer)) {
+                    self.unsent.insert(peer, error.kind());
+                    let text = format!(
+                        "a message to {} was not sent: {error}; told once, until one is sent",
+                        transmit.remote
+                    );
+                    let facts = fields().with("remote", transmit.remote);
+                    self.journal.note(Level::Warn, "ike-not-sent", text, facts);
                 }
             }
             Output::Sa(command) => self.sa_command(now, command),

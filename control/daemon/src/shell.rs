@@ -3,6 +3,8 @@
 //! loop's own, where it wipes them afterwards: the verbs are not inlined.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,6 +102,8 @@ pub(crate) struct Shell {
     pub(crate) gone: VecDeque<Spi>,
     /// SAs that were removed without the core, which will ask for it once more.
     pub(crate) evicted: HashSet<SaId>,
+    /// Peers whose last message was not sent, and why.
+    pub(crate) unsent: HashMap<IpAddr, io::ErrorKind>,
     /// Children that came down and that traffic brings back: `close_action` or `dpd_action` is `trap`.
     pub(crate) trapped: BTreeSet<Reqid>,
     /// Children that the peer has narrowed: what their Child SAs leave out asks for further ones.
@@ -154,6 +158,7 @@ impl Shell {
             had_keys: true,
             gone: VecDeque::new(),
             evicted: HashSet::new(),
+            unsent: HashMap::new(),
             trapped: BTreeSet::new(),
             narrowed: BTreeSet::new(),
             last_refusal: HashMap::new(),
