@@ -44,7 +44,8 @@ use std::path::Path;
 use anyhow::Context;
 use nix::sched::{CloneFlags, setns};
 use pollux_config::{CONTROL_DIR, Config, Secrets};
-use pollux_shm::RunDir;
+use pollux_shm::{RunDir, RunDirError};
+use rustix::io::Errno;
 
 use crate::reqids::Reqids;
 
@@ -93,12 +94,24 @@ fn folders(config: &Config) -> anyhow::Result<File> {
     let ours = opened?.child(CONTROL_DIR, config.control_dir_mode(), owner).context(
         "pollux-control's own folder; pollux-dataplane makes it for the user that control_uid under [dataplane] names",
     )?;
-    let table = ours.log(reqids::FILE).context("the table of reqids")?;
-    if owner.is_some() {
-        std::os::unix::fs::fchown(&table, owner, None)
-            .context("giving the table of reqids to control_uid")?;
+    reqids_file(config, &ours, owner).context("the table of reqids")
+}
+
+/// The table of reqids. One that an earlier control process of another user has left, and that we may not read, is
+/// replaced: the SAs that it knows come up anew.
+fn reqids_file(config: &Config, ours: &RunDir, owner: Option<u32>) -> anyhow::Result<File> {
+    let file = match ours.log(reqids::FILE) {
+        Err(RunDirError::Call { source: Errno::ACCESS | Errno::PERM, .. }) => {
+            std::fs::remove_file(config.paths.control_dir().join(reqids::FILE))?;
+            ours.log(reqids::FILE)?
+        }
+        opened => opened?,
+    };
+    if owner.is_some() && std::os::unix::fs::fchown(&file, owner, None).is_err() {
+        // Without CAP_CHOWN it stays ours, and that user will replace it.
+        tracing::debug!(event = "reqids-not-given-away");
     }
-    Ok(table)
+    Ok(file)
 }
 
 /// Enters a network namespace, before there is any thread but this one.
