@@ -14,9 +14,9 @@ use pollux_abi::IfIndex;
 use crate::abi::{Mode, PortEntry, Role};
 use crate::bpffs;
 use crate::error::SteerError;
+use crate::ethtool::switch_off_merging;
 use crate::guard::sys;
 use crate::object::unpin;
-use crate::offload::switch_off_merging;
 use crate::steering::{PROGRAM, PROGRAM_FRAGS, Steering};
 
 /// How long a removed link may take to leave its device, which waits for an RCU grace period or two.

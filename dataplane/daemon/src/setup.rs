@@ -31,7 +31,7 @@ use crate::housekeeping::{Housekeeper, Parts, WorkerLink};
 use crate::locks::TABLES;
 use crate::namespace;
 use crate::netlink::mirror::Mirror;
-use crate::netlink::{Rtnl, RuleWatch};
+use crate::netlink::{Link, Rtnl, RuleWatch};
 use crate::patience::{self, once_free};
 use crate::query::{QueryError, QuerySocket};
 use crate::sandbox;
@@ -253,11 +253,26 @@ fn bind(
     if !link.ethernet {
         return Err(SetupError::LinkType { name: link.name, side: device.role, link_type: link.link_type });
     }
-    let wants = config.dataplane.queues;
-    if link.queues < u32::from(wants) {
-        return Err(SetupError::Queues { name: link.name, has: link.queues, wants });
-    }
+    check_queues(&link, config.dataplane.queues)?;
     device.bind(link, umem, steering, &config.dataplane)
+}
+
+/// Each queue that the NIC spreads over needs a worker, and each worker a queue. A driver without channels has as many as
+/// its device was made with, of which it uses what it likes.
+fn check_queues(link: &Link, wants: u16) -> Result<(), SetupError> {
+    let name = link.name.clone();
+    let channels =
+        pollux_ebpf::channels(&name).map_err(|source| SetupError::Channels { name: name.clone(), source })?;
+    let (active, word) =
+        channels.map_or((None, "combined"), |channels| (Some(channels.active), channels.word));
+    let has = active.unwrap_or(link.queues);
+    if has < u32::from(wants) {
+        return Err(SetupError::TooFewQueues { name, has, wants, word });
+    }
+    match active {
+        Some(has) if has > u32::from(wants) => Err(SetupError::TooManyQueues { name, has, wants, word }),
+        _ => Ok(()),
+    }
 }
 
 /// Everything about a worker that only its thread needs.

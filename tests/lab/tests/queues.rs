@@ -52,3 +52,27 @@ fn packets_on_a_foreign_queue_reach_their_owner() -> Result<()> {
     a.check_ledger()?;
     b.check_ledger()
 }
+
+/// Whether the data plane of A starts; what it says where it does not.
+fn starts(world: &World, queues: &str) -> Result<Result<(), String>> {
+    let [mut config, _] = configs(&[Tunnel::new(1, Family::V4, Family::V4)?]);
+    config.set("queues", queues);
+    Ok(Gateway::start(world, Side::A, &config).map(drop).map_err(|error| format!("{error:#}")))
+}
+
+#[test]
+fn a_nic_that_spreads_over_more_or_fewer_queues_than_there_are_workers_is_refused_with_the_command()
+-> Result<()> {
+    skip_unless!("ip", "ethtool");
+    let world = World::with_queues("chan", 2)?;
+    let said = starts(&world, "1")?.expect_err("what lands on the second queue would be lost");
+    ensure!(said.contains("serves the first 1") && said.contains("ethtool -L wan0 rx 1"), "{said}");
+    // What the line names is the cure, here for every port.
+    for name in ["wan0", "lan0"] {
+        world.gateway_a.sh(&format!("ethtool -L {name} rx 1"))?;
+    }
+    ensure!(starts(&world, "1")?.is_ok(), "one active queue of two that are allocated is one");
+    let said = starts(&world, "2")?.expect_err("the second worker would have no queue");
+    ensure!(said.contains("receives on 1 queues") && said.contains("ethtool -L wan0 rx 2"), "{said}");
+    Ok(())
+}

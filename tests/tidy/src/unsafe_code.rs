@@ -12,7 +12,7 @@ const LISTED: &[(&str, &str)] = &[
     ("dataplane/port/src/xsk/syscall.rs", "socket options and mmap of AF_XDP"),
     ("dataplane/port/src/xsk/ring.rs", "AF_XDP rings"),
     ("dataplane/port/src/xsk/umem.rs", "UMEM frames"),
-    ("ebpf/src/offload.rs", "SIOCETHTOOL"),
+    ("ebpf/src/ethtool.rs", "SIOCETHTOOL"),
     ("ebpf/src/guard/sys.rs", "bpf(2)"),
     ("bench/harness/src/peer/", "peers written in C"),
 ];

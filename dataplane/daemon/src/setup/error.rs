@@ -49,17 +49,42 @@ pub enum SetupError {
         /// What it is.
         link_type: &'static str,
     },
-    /// Too few queues.
+    /// Fewer queues than workers.
     #[error(
-        "interface {name} has {has} receive queues, [dataplane] queues asks for {wants}; ethtool -L {name} combined {wants}"
+        "interface {name} receives on {has} queues, [dataplane] queues asks for {wants}: ethtool -L {name} {word} {wants}"
     )]
-    Queues {
+    TooFewQueues {
         /// Its name.
         name: String,
-        /// How many it has.
+        /// How many are active.
         has: u32,
         /// How many are asked for.
         wants: u16,
+        /// What `ethtool -L` calls them.
+        word: &'static str,
+    },
+    /// More queues than workers: what lands on the others would be lost.
+    #[error(
+        "interface {name} receives on {has} queues, of which [dataplane] queues = {wants} serves the first {wants}; what \
+         lands on the others would be lost: ethtool -L {name} {word} {wants}, or queues = {has}"
+    )]
+    TooManyQueues {
+        /// Its name.
+        name: String,
+        /// How many are active.
+        has: u32,
+        /// How many are served.
+        wants: u16,
+        /// What `ethtool -L` calls them.
+        word: &'static str,
+    },
+    /// The number of queues cannot be read.
+    #[error("channels of interface {name}")]
+    Channels {
+        /// Its name.
+        name: String,
+        /// The kernel's reason.
+        source: io::Error,
     },
     /// More interfaces than a worker has ports.
     #[error("{count} interfaces are more than the {max} that a worker can have")]
