@@ -196,11 +196,13 @@ impl Steering {
                         switched_off: vec![],
                     });
                 }
-                Err(error) if is_occupied(&error) => {
-                    return Err(SteerError::Occupied { name: name.to_owned(), ifindex });
+                Err(error) => {
+                    if let Some(mode) = occupant(&error, mode) {
+                        return Err(SteerError::Occupied { name: name.to_owned(), ifindex, mode });
+                    }
+                    // The first failure is the telling one: the multi-buffer variant is asked for less often.
+                    reason = reason.or_else(|| Some(chain(&error)));
                 }
-                // The first failure is the telling one: the multi-buffer variant is asked for less often.
-                Err(error) => reason = reason.or_else(|| Some(chain(&error))),
             }
         }
         let reason = reason.unwrap_or_default();
@@ -285,8 +287,15 @@ fn is_stale(error: &ProgramError) -> bool {
     errno(error) == Some(libc::ENOLINK) || matches!(error, ProgramError::NotAttached)
 }
 
-fn is_occupied(error: &ProgramError) -> bool {
-    matches!(errno(error), Some(libc::EBUSY | libc::EEXIST))
+/// The mode of the program that was in the way of one in mode `tried`: of the same mode (EBUSY), or of the other, since
+/// the kernel has one of them at a time (EEXIST).
+fn occupant(error: &ProgramError, tried: Mode) -> Option<Mode> {
+    match (errno(error)?, tried) {
+        (libc::EBUSY, same) => Some(same),
+        (libc::EEXIST, Mode::Driver) => Some(Mode::Generic),
+        (libc::EEXIST, Mode::Generic) => Some(Mode::Driver),
+        _ => None,
+    }
 }
 
 fn errno(error: &ProgramError) -> Option<i32> {

@@ -78,13 +78,17 @@ pub enum SteerError {
     },
     /// Someone else's XDP program is on the interface.
     #[error(
-        "{name} (ifindex {ifindex}) has an XDP program of someone else: remove it (`ip link set {name} xdp off`)"
+        "{name} (ifindex {ifindex}) has an XDP program of someone else in {mode} mode: `ip link set dev {name} {} off` \
+         removes it; where that is refused, `bpftool link` shows whose it is",
+        iproute2(*mode)
     )]
     Occupied {
         /// The interface's name.
         name: String,
         /// Its index.
         ifindex: IfIndex,
+        /// The mode of that program: `ip link set … xdp off` alone does not reach every one.
+        mode: Mode,
     },
     /// The program runs, but without a link it cannot be pinned and would die with the process.
     #[error(
@@ -186,5 +190,13 @@ pub enum SteerError {
 impl SteerError {
     pub(crate) fn map(map: &'static str) -> impl FnOnce(MapError) -> Self {
         move |source| Self::Map { map, source }
+    }
+}
+
+/// What `ip link` calls XDP in a mode.
+const fn iproute2(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Driver => "xdpdrv",
+        Mode::Generic => "xdpgeneric",
     }
 }

@@ -180,8 +180,25 @@ fn a_program_of_someone_else_is_left_alone() {
         protecting(run).attach(VA, "va", Role::Lan, ModeChoice::Auto).expect("attaches");
         let Some(other) = RunDir::new() else { return };
         let refused = protecting(&other).attach(VA, "va", Role::Wan, ModeChoice::Auto);
-        assert!(matches!(refused, Err(SteerError::Occupied { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(SteerError::Occupied { mode: Mode::Driver, .. })), "{refused:?}");
         assert_eq!(shown_mode("va"), Some(Mode::Driver));
+    });
+}
+
+#[test]
+fn the_cure_names_the_mode_of_a_program_of_someone_else() {
+    in_own_network(|run| {
+        make_veth(1_500);
+        protecting(run).attach(VA, "va", Role::Lan, ModeChoice::Generic).expect("attaches");
+        let Some(other) = RunDir::new() else { return };
+        for choice in [ModeChoice::Auto, ModeChoice::Driver, ModeChoice::Generic] {
+            let refused = protecting(&other).attach(VA, "va", Role::Wan, choice).expect_err("it is occupied");
+            let said = refused.to_string();
+            assert!(
+                said.contains("in generic mode: `ip link set dev va xdpgeneric off`"),
+                "{choice:?}: {said}"
+            );
+        }
     });
 }
 
