@@ -1,11 +1,11 @@
 //! A configuration held against the machine on which it is checked. It may be meant for another one: these are warnings.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::net::IpAddr;
 
 use nix::ifaddrs::getifaddrs;
-use pollux_config::{Config, Problem};
+use pollux_config::{Config, ManualSa, Problem};
 
 /// What does not fit this machine.
 pub(crate) fn warnings(config: &Config) -> Vec<Problem> {
@@ -22,10 +22,15 @@ pub(crate) fn warnings(config: &Config) -> Vec<Problem> {
     // Of another network namespace nothing is known here.
     let ours = if config.dataplane.netns.is_none() { addresses() } else { None };
     if let Some(ours) = ours {
+        // One address is one mistake, however many SAs have it.
+        let mut foreign: BTreeMap<IpAddr, (&ManualSa, usize)> = BTreeMap::new();
         for sa in config.sas.iter().filter(|sa| !ours.contains(&sa.local)) {
+            foreign.entry(sa.local).or_insert((sa, 0)).1 += 1;
+        }
+        for (address, (sa, count)) in foreign {
+            let others = if count > 1 { format!(" ({} more SAs have it)", count - 1) } else { String::new() };
             let reason = format!(
-                "{} is no address of this machine: what the peer sends there does not arrive, and what leaves with it may be dropped on the way",
-                sa.local
+                "{address} is no address of this machine{others}: what the peer sends there does not arrive, and what leaves with it may be dropped on the way"
             );
             warn(
                 sa.line,
