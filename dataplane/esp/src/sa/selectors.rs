@@ -54,6 +54,13 @@ struct More {
     remote: ArrayVec<Range, { SELECTORS_MAX - 1 }>,
 }
 
+impl More {
+    fn clear(&mut self) {
+        self.local.clear();
+        self.remote.clear();
+    }
+}
+
 /// Both sides' selectors of every SA of one direction. An SA without any accepts nothing.
 #[derive(Debug)]
 pub(crate) struct SelectorTable {
@@ -71,13 +78,17 @@ impl SelectorTable {
         let mut local = local.as_slice().iter().map(Range::new);
         let mut remote = remote.as_slice().iter().map(Range::new);
         self.first[at] = First { local: local.next(), remote: remote.next() };
-        self.more[at] = More { local: local.collect(), remote: remote.collect() };
+        // In place: a list that is moved brings along what lay on the stack behind its end, and that may be a key.
+        let more = &mut self.more[at];
+        more.clear();
+        more.local.extend(local);
+        more.remote.extend(remote);
     }
 
     /// Takes the selectors of the SA at a place away.
     pub(crate) fn clear(&mut self, at: usize) {
         self.first[at] = First::default();
-        self.more[at] = More::default();
+        self.more[at].clear();
     }
 
     /// Asks for the lines that a check reads.
