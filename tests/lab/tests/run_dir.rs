@@ -177,9 +177,9 @@ fn what_outsiders_do_all_day_fills_no_disk() -> Result<()> {
     command.args(["-c", STRANGER, &Side::A.outer(Family::V4).to_string()]);
     let mut stranger = Process::start("stranger", &mut command, &world.folder().join("stranger.out"))?;
     for flood in &mut floods {
-        ensure!(flood.wait(Duration::from_secs(60))?.success(), "a flood ended early: {}", flood.log());
+        ensure!(flood.wait(Duration::from_mins(1))?.success(), "a flood ended early: {}", flood.log());
     }
-    ensure!(stranger.wait(Duration::from_secs(60))?.success(), "the stranger gave up: {}", stranger.log());
+    ensure!(stranger.wait(Duration::from_mins(1))?.success(), "the stranger gave up: {}", stranger.log());
     let sent: u64 = stranger.log().trim().parse().context("the stranger counts")?;
     ensure!(sent > 1_000, "only {sent} datagrams");
 

@@ -350,10 +350,10 @@ impl World {
                 Output::Event(event) => {
                     self.tell(|| format!("[{end}] {event:?}"));
                     self.watch.event(end, &event, self.now)?;
-                    if let Event::ChildUp(child) = &event {
-                        if child.encap != self.params.in_udp() {
-                            return Err(format!("ESP in UDP: {}, where no or another NAT is", child.encap));
-                        }
+                    if let Event::ChildUp(child) = &event
+                        && child.encap != self.params.in_udp()
+                    {
+                        return Err(format!("ESP in UDP: {}, where no or another NAT is", child.encap));
                     }
                 }
             }

@@ -22,7 +22,7 @@ const IKE_PASSING: Duration = Duration::from_secs(65);
 /// by a rekey that met another one first waits for the end of that one's repetitions.
 const FOUND_DEAD: Duration = Duration::from_secs(50);
 /// The same where twelve repetitions are allowed.
-const FOUND_DEAD_IF_PATIENT: Duration = Duration::from_secs(120);
+const FOUND_DEAD_IF_PATIENT: Duration = Duration::from_mins(2);
 
 /// A state, and since when.
 type State = (&'static str, Instant);

@@ -1,6 +1,7 @@
 //! What both ends have when all is calm.
 
 use std::collections::BTreeSet;
+use std::fmt::Write as _;
 
 use pollux_abi::command::Direction;
 use pollux_abi::{SaId, Spi, TrafficSelector};
@@ -44,10 +45,10 @@ fn children(list: &[IkeStatus]) -> impl Iterator<Item = &ChildStatus> {
 fn brief(list: &[IkeStatus]) -> String {
     let mut text = String::new();
     for ike in list {
-        text.push_str(&format!("[{} {}/{}:", ike.state, ike.spi_i, ike.spi_r));
+        let _ = write!(text, "[{} {}/{}:", ike.state, ike.spi_i, ike.spi_r);
         for child in &ike.children {
             let sa = &child.sa;
-            text.push_str(&format!(" {} {} in {} out {};", sa.child, child.state, sa.spi_in, sa.spi_out));
+            let _ = write!(text, " {} {} in {} out {};", sa.child, child.state, sa.spi_in, sa.spi_out);
         }
         text.push(']');
     }

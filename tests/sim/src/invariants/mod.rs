@@ -81,13 +81,14 @@ impl Watch {
 
     /// An event of an endpoint.
     pub(crate) fn event(&mut self, end: usize, event: &Event, now: Instant) -> Result<(), String> {
-        match event {
-            Event::ChildUp(up) => {
-                // With a second IKE SA, the responder may send under a Child SA that the initiator has not heard of yet.
-                if !self.up[end].insert(up.child.to_string()) && !self.excuses.quiet(now) {
-                    self.excuses.fault(now);
-                }
+        if let Event::ChildUp(up) = event {
+            // With a second IKE SA, the responder may send under a Child SA that the initiator has not heard of yet.
+            let second = !self.up[end].insert(up.child.to_string());
+            if second && !self.excuses.quiet(now) {
+                self.excuses.fault(now);
             }
+        }
+        match event {
             Event::ChildRekeyed { .. } => self.rekeys.0 += 1,
             Event::IkeRekeyed { .. } => self.rekeys.1 += 1,
             _ => {}
