@@ -364,7 +364,7 @@ impl Endpoint {
                     });
                     self.reindex(to);
                     if let Some(inherited) = inherited {
-                        // The heir is gone before its time.
+                        // The successor is gone before its time.
                         let mut turn = Turn { now, rng, shared: &mut self.shared };
                         inherited.dissolve(&mut turn, to);
                     }
@@ -563,11 +563,8 @@ impl IkeSa {
             established.doubt_path(channel, turn);
             return self.after(turn);
         }
-        channel.esp_elsewhere = false;
         let old = core::mem::replace(&mut channel.path.remote, remote);
-        turn.event(Event::PeerMoved { ike: channel.id, old, new: remote });
-        turn.effect(Effect::Moved { ike: channel.id, old, new: remote });
-        established.children_follow(channel, turn);
+        established.peer_moved(channel, turn, old);
     }
 }
 

@@ -3,6 +3,7 @@
 //! Inbound is there before the peer may send, outbound moves when the peer is known to have the new SA, and
 //! what was deleted by a rekey decrypts a little longer: so no packet finds no SA (RFC 7296 §2.8).
 
+use core::net::SocketAddr;
 use core::time::Duration;
 use std::sync::Arc;
 
@@ -223,13 +224,13 @@ impl Established {
     /// What was to take the place of `old` is not there: another one that was to do so has to, or it goes on itself and
     /// is rekeyed later.
     fn loses_successor(&mut self, turn: &mut Turn<'_>, old: SaId, lost: SaId) {
-        let heir = self.children.other_heir(old, lost);
-        if let Some(heir) = heir.and_then(|heir| self.children.get_mut(heir)) {
-            heir.redundant = false;
+        let successor = self.children.other_successor(old, lost);
+        if let Some(successor) = successor.and_then(|key| self.children.get_mut(key)) {
+            successor.redundant = false;
         }
         let Some(child) = self.children.get_mut(old) else { return };
-        child.replaced_by = heir;
-        if heir.is_none() {
+        child.replaced_by = successor;
+        if successor.is_none() {
             child.rekey_at = Some(turn.now + AGAIN_AFTER + turn.part_of(AGAIN_AFTER));
         }
     }
@@ -317,6 +318,16 @@ impl Established {
             child.rekey_at = None;
             self.tasks.push(Task::RekeyChild(key));
         }
+    }
+
+    /// The peer's path has changed from `old` to what the channel has now: the operator is told, and what goes to the
+    /// peer follows.
+    pub(crate) fn peer_moved(&mut self, channel: &mut Channel, turn: &mut Turn<'_>, old: SocketAddr) {
+        let (ike, new) = (channel.id, channel.path.remote);
+        turn.event(Event::PeerMoved { ike, old, new });
+        turn.effect(Effect::Moved { ike, old, new });
+        channel.esp_elsewhere = false;
+        self.children_follow(channel, turn);
     }
 
     /// Outer addresses changed: outbound ESP follows.

@@ -344,14 +344,14 @@ impl Children {
     }
 
     /// Another Child SA that takes the place of `old` too: two rekeys have met.
-    pub(crate) fn other_heir(&self, old: SaId, not: SaId) -> Option<SaId> {
-        let is_heir = |(key, child): &(SaId, &ChildSa)| {
+    pub(crate) fn other_successor(&self, old: SaId, not: SaId) -> Option<SaId> {
+        let is_successor = |(key, child): &(SaId, &ChildSa)| {
             *key != not
                 && child.replaces == Some(old)
                 && child.phase == Phase::Up
                 && child.replaced_by.is_none()
         };
-        self.iter().find(is_heir).map(|(key, _)| key)
+        self.iter().find(is_successor).map(|(key, _)| key)
     }
 
     /// Another Child SA for all that this one carries, of another line.

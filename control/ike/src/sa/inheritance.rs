@@ -26,7 +26,7 @@ pub(crate) struct InheritedChildren {
 }
 
 impl InheritedChildren {
-    /// There is no heir: Child SAs leave the data plane, and those that start by themselves start again.
+    /// There is no successor: Child SAs leave the data plane, and those that start by themselves start again.
     pub(crate) fn dissolve(self, turn: &mut Turn<'_>, ike: IkeSaId) {
         let mut wanted: Vec<Arc<ChildConfig>> = self.tasks.to_be_created().cloned().collect();
         for mut child in self.children.into_values() {

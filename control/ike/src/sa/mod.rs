@@ -351,10 +351,7 @@ impl IkeSa {
         path.local = local;
         path.remote = remote;
         if let State::Established(established) = &mut self.state {
-            turn.event(Event::PeerMoved { ike: self.channel.id, old, new: remote });
-            turn.effect(Effect::Moved { ike: self.channel.id, old, new: remote });
-            self.channel.esp_elsewhere = false;
-            established.children_follow(&self.channel, turn);
+            established.peer_moved(&mut self.channel, turn, old);
         }
     }
 

@@ -109,8 +109,8 @@ impl Tasks {
         self.later.iter().map(|(at, _)| *at).min()
     }
 
-    /// Takes over what a predecessor had still to do. Whoever wanted it closed wants its heir closed; only its age is its
-    /// own.
+    /// Takes over what a predecessor had still to do. Where it was to be deleted, so is its successor,
+    /// unless the reason was its age.
     pub(crate) fn inherit(&mut self, from: Self) {
         for task in from.now {
             if !matches!(task, Task::DeleteIke(DownReason::Lifetime) | Task::RekeyIke | Task::Probe) {
@@ -147,19 +147,19 @@ mod tests {
     }
 
     #[test]
-    fn an_heir_is_closed_where_its_predecessor_was_to_be() {
+    fn a_successor_is_deleted_where_its_predecessor_was_to_be() {
         let mut old = Tasks::default();
         for task in [Task::RekeyIke, Task::Probe, Task::DeleteIke(DownReason::Operator)] {
             old.push(task);
         }
-        let mut heir = Tasks::default();
-        heir.inherit(old);
-        let all: Vec<Task> = core::iter::from_fn(|| heir.pop()).collect();
+        let mut successor = Tasks::default();
+        successor.inherit(old);
+        let all: Vec<Task> = core::iter::from_fn(|| successor.pop()).collect();
         assert_eq!(all, [Task::DeleteIke(DownReason::Operator)]);
         let mut aged = Tasks::default();
         aged.push(Task::DeleteIke(DownReason::Lifetime));
-        heir.inherit(aged);
-        assert_eq!(heir.pop(), None, "the heir is young");
+        successor.inherit(aged);
+        assert_eq!(successor.pop(), None, "the successor has an age of its own");
     }
 
     #[test]
